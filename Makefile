@@ -1,0 +1,86 @@
+# vsGRPO. Needs Python ≥ 3.11 with pip; everything else goes into .venv.
+#
+#   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
+#   make test        style, sync, notebooks, halls at smoke scale, unit tests
+#   make lab         open the notebooks
+#   make doctor      what is installed here and what does not fit
+#   make base        make the tiny base model anew (nbs/16_tiny_base.ipynb)
+#   make sync        are vsgrpo/*.py what the notebooks export?
+#
+# PYTHON=python3.12 picks the interpreter for .venv; ARGS="-p steps 4" goes to papermill;
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu installs torch from there (else from pip's own index).
+
+PYTHON      ?= python3
+TORCH_INDEX ?=
+ARGS        ?=
+VENV        := .venv
+PY          := $(VENV)/bin/python
+PIP         := $(PY) -m pip install -q
+PAPERMILL   := $(PY) -m papermill --kernel python3 --no-progress-bar
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: install run test lab doctor base sync check notebooks halls unit
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
+export TOKENIZERS_PARALLELISM := false
+export OPEN3D_DISABLE_WEB_VISUALIZER := true
+unexport JUPYTER_PATH   # a kernel named python3 there would be run in place of ours
+
+install: $(VENV)/.stamp-package
+
+$(VENV)/.stamp-lock: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else f"Python {v} found, 3.11 or later wanted: make PYTHON=python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements.lock into $(VENV), a few minutes the first time"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
+	@$(PIP) -r requirements.lock
+	@touch $@
+
+$(VENV)/.stamp-package: $(VENV)/.stamp-lock pyproject.toml
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install
+	@mkdir -p runs
+	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
+
+base: install
+	@mkdir -p runs
+	$(PAPERMILL) nbs/16_tiny_base.ipynb runs/tiny_base.ipynb $(ARGS)
+
+lab: install
+	$(PY) -m jupyterlab $(ARGS)
+
+doctor: install
+	@$(PY) -m vsgrpo.doctor
+
+# The tests run on one thread a process: shared cores are slower with more.
+test sync check notebooks halls unit: export OMP_NUM_THREADS := 1
+test sync check notebooks halls unit: export MKL_NUM_THREADS := 1
+
+test: install
+	@$(MAKE) --no-print-directory check sync notebooks halls unit
+
+check: install
+	$(PY) -m ruff check -q nbs tests bench
+
+sync: install
+	$(PY) -m pytest -q tests/test_sync.py
+
+notebooks: install
+	$(VENV)/bin/nbdev_test --n_workers 2
+
+halls: install
+	@mkdir -p runs/smoke
+	@for nb in nbs/[0-9]0_*.ipynb; do \
+		[ -e "$$nb" ] || continue; \
+		echo "$(PAPERMILL) $$nb runs/smoke/$${nb##*/} -p scale smoke"; \
+		$(PAPERMILL) "$$nb" "runs/smoke/$${nb##*/}" -p scale smoke; \
+	done
+
+unit: install
+	$(PY) -m pytest tests -q

@@ -1,0 +1,122 @@
+"""Does GRPO teach the tiny model, and does it teach it to look?
+
+    .venv/bin/python bench/learning.py                 # 5 seeds, about half an hour on 2 cores
+    .venv/bin/python bench/learning.py --seeds 1 --scale smoke
+
+For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same answers
+asked with another room's video), GRPO with blanked videos (`trained_without_sight`, trained and asked blind), and fine-tuning on
+the true answers of as many questions (`sft`). `base` and `constant` do not depend on the seed. The last line is one JSON object:
+mean scores over seeds, and for each pair of arms the mean paired difference with its 95 % t-interval over seeds.
+"""
+import argparse
+import json
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vsgrpo import grpo
+from vsgrpo.answering import arm_scores, ask, end_tokens
+from vsgrpo.doctor import repo_root
+from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
+from vsgrpo.prefix_tree import Sight, grow_trees
+from vsgrpo.tiny_base import answer_loss
+from vsgrpo.vsi100k import build_rooms, open_dataset
+from vsgrpo.vsibench import best_constant, prompt
+
+PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"), ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
+
+
+def fine_tune(s, data, lr):
+    "LoRA on the true answers of the questions GRPO would draw: as many steps, as many questions a step."
+    import torch
+    from peft import get_peft_model
+    torch.manual_seed(s.seed)
+    processor = load_processor(s.model)
+    model = get_peft_model(load_model(s.model), lora_config(s.lora_rank, s.lora_alpha)).train()
+    reader, ends, sight = VideoReader(processor, s.video, grpo.frame_folder()), end_tokens(processor), Sight(model)
+    rng, optimiser = np.random.default_rng(s.seed), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+    order = np.concatenate([rng.permutation(len(data.train)) for _ in range(1 + s.steps*s.questions_per_step//len(data.train))])
+    for step in range(s.steps):
+        for g in optimiser.param_groups: g["lr"] = lr*(1 - step/s.steps)
+        part = [data.train[i] for i in order[step*s.questions_per_step:(step+1)*s.questions_per_step]]
+        prompts = [make_prompt(processor, prompt(q, s.mode, "train"), reader(data.folder/q.video)) for q in part]
+        answers = [processor.tokenizer(q.ground_truth)["input_ids"] + [ends[0]] for q in part]
+        loss = answer_loss(model, grow_trees(prompts, answers, sight.video_id), sight)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    sight.close()
+    return model.eval(), processor
+
+
+def one_seed(job):
+    "All arms of one seed: a table of scores with the seconds each training took."
+    scale, seed, folder, lr, threads = job
+    import torch
+    torch.set_num_threads(threads)
+    root, out = repo_root(), Path(folder)/f"seed{seed}"
+    data = open_dataset(root/f"runs/data/overview-{scale}-0")
+    s = grpo.settle(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
+    said, took = {}, {}
+    start = time.perf_counter()
+    model, processor = grpo.train(s, data, out/"grpo")
+    took["trained"] = time.perf_counter() - start
+    said |= grpo.evaluate(s, model, processor, data, out/"grpo")
+    start, blind = time.perf_counter(), replace(s, blank=True)
+    model, processor = grpo.train(blind, data, out/"blind")
+    took["trained_without_sight"] = time.perf_counter() - start
+    said["trained_without_sight"] = grpo.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
+    start = time.perf_counter()
+    model, processor = fine_tune(s, data, s.lr)
+    took["sft"] = time.perf_counter() - start
+    reader = VideoReader(processor, s.video, grpo.frame_folder())
+    answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, note="sft")
+    said["sft"] = dict(zip(answers.id, answers.prediction))
+    return arm_scores(said, data.test, grpo.PARSER[s.mode]).assign(seed=seed), took, asdict(s)
+
+
+def t_interval(x):
+    "Mean of a few numbers with its 95 % t-interval."
+    from scipy.stats import t
+    half = t.ppf(.975, len(x)-1)*np.std(x, ddof=1)/np.sqrt(len(x)) if len(x) > 1 else float("nan")
+    return [round(float(v), 2) for v in (np.mean(x), np.mean(x) - half, np.mean(x) + half)]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--scale", default="default", choices=["smoke", "default"])
+    p.add_argument("--lr", type=float, help="learning rate of every arm; default: the notebook's")
+    p.add_argument("--workers", type=int, default=2, help="seeds at the same time, one thread each")
+    p.add_argument("--out", help="folder for the runs; default: a new one under runs/")
+    args = p.parse_args()
+    root = repo_root()
+    folder = root/(args.out or f"runs/learning-{time.strftime('%Y%m%d-%H%M%S')}")
+    data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", grpo.SCALES[args.scale]["rooms"]))
+    jobs = [(args.scale, seed, folder, args.lr, 1) for seed in range(args.seeds)]
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool: done = list(pool.map(one_seed, jobs))
+    scores = pd.concat([d[0] for d in done])
+    folder.mkdir(parents=True, exist_ok=True)
+    scores.to_csv(folder/"scores.csv", index=False)
+    wide = scores.pivot(index=["seed", "question_type"], columns="arm", values="score")
+    tasks = [t for t in scores.question_type.unique()]
+    mean = scores.groupby(["question_type", "arm"]).score.mean().unstack().reindex(tasks).round(1)
+    print(mean.to_string())
+    differences = {f"{a} - {b}": {t: t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy()) for t in tasks} for a, b in PAIRS}
+    print(pd.DataFrame({k: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*v) for t, v in d.items()} for k, d in differences.items()}).reindex(tasks).to_string())
+    told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}), questions=len(data.test), machine=platform.machine(),
+                settings={k: v for k, v in done[0][2].items() if k != "seed"}, constants=best_constant(data.train_benchmark),
+                seconds={k: round(float(np.mean([d[1][k] for d in done])), 1) for k in done[0][1]},
+                scores={arm: mean[arm].to_dict() for arm in mean}, differences=differences)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__": sys.exit(main())

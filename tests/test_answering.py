@@ -1,0 +1,40 @@
+"Asking: every question gets an answer, about the video it was told to show."
+from dataclasses import replace
+
+import pytest
+
+from vsgrpo.answering import arm_scores, ask, other_videos, paired_difference
+from vsgrpo.grpo import settle
+from vsgrpo.models import VideoReader, load_model, load_processor
+from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(1, 1, 3), workers=1))
+
+@pytest.fixture(scope="module")
+def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
+
+def test_batches_do_not_change_answers(data, tiny):
+    model, processor = tiny
+    reader = VideoReader(processor, settle("smoke", "tiny").video)
+    one, many = (ask(model, processor, data.test, reader, data.folder, "vanilla", "train", 8, batch) for batch in (1, 32))
+    assert one.id.tolist() == [q.id for q in data.test]
+    assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
+
+def test_shuffled_shows_other_videos(data, tiny):
+    model, processor = tiny
+    reader = VideoReader(processor, settle("smoke", "tiny").video)
+    shown = ask(model, processor, data.test[:3], reader, data.folder, max_new_tokens=4, videos=other_videos(data.test))
+    assert all(q.scene_name not in v for q, v in zip(data.test, shown.video))
+
+def test_a_missing_video_is_named_before_asking(data, tiny):
+    model, processor = tiny
+    lost = replace(data.test[0], scene_name="room_lost")
+    with pytest.raises(FileNotFoundError, match="1 videos are missing, the first .*room_lost.mp4"): ask(model, processor, [lost], None, data.folder)
+
+def test_arms_and_pairs(data):
+    right, wrong = {q.id: q.ground_truth for q in data.test}, {q.id: "" for q in data.test}
+    scores = arm_scores({"right": right, "wrong": wrong}, data.test)
+    assert set(scores[scores.arm == "right"].score) == {100.0} and set(scores[scores.arm == "wrong"].score) == {0.0}
+    gain = paired_difference(data.test, right, wrong)
+    assert (gain[["difference", "ci_low", "ci_high"]] == 100).all(axis=None)

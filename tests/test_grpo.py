@@ -1,0 +1,160 @@
+"The trainer sees, records, refuses to go blind, and goes on after a kill."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vsgrpo import grpo, prefix_tree
+from vsgrpo.models import load_model, load_processor
+from vsgrpo.rollouts import Run
+from vsgrpo.video import encode
+from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    "Six generated rooms, written, read back and split."
+    return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+
+def settings(**kw):
+    return replace(grpo.settle("smoke", "tiny"), **{"num_generations": 4, "max_new_tokens": 6, **kw})
+
+def trainer_of(data, folder, s=None, record=None):
+    s = s or settings()
+    return grpo.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
+
+def test_a_run_leaves_its_whole_record(data, tmp_path):
+    s = settings(steps=2)
+    model, processor = grpo.train(s, data, tmp_path/"run")
+    grpo.evaluate(s, model, processor, data, tmp_path/"run")
+    told = json.loads((tmp_path/"run/run.json").read_text())
+    assert told["settings"]["beta"] == 1e-4 and told["video_spec"]["frames"] == 4 and told["dataset"]["questions"] == len(data.train)
+    metrics, rollouts = Run(tmp_path/"run").read_metrics(), Run(tmp_path/"run").read_rollouts()
+    assert metrics.step.tolist() == [1, 2] and len(rollouts) == 2*s.questions_per_step*s.num_generations
+    assert {"reward", "accuracy", "kl", "entropy", "completion_tokens", "zero_variance_groups", "grad_norm", "seconds/rollout",
+            "seconds/policy", "seconds/reference", "seconds/step", "vision_tokens"} <= set(metrics)
+    for _, group in rollouts.groupby(["step", "id"]):
+        r = torch.tensor(group.reward.to_numpy())
+        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), grpo.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
+    scores = (tmp_path/"run/scores.csv").read_text()
+    assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
+
+def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
+    "Rollout, reference and policy: three passes a step, each over the videos of the step's questions."
+    run = Run(tmp_path/"run")
+    trainer = trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=2), run)
+    trainer.train()
+    rows, metrics = run.read_rollouts(), run.read_metrics()
+    per_video, passes = 32, 0
+    for _, step in rows.groupby("step"):
+        asked = step.drop_duplicates("id")
+        passes += per_video*(len(asked) + 2*asked.scene_name.nunique())     # rollout by question; reference and policy by scene
+    assert metrics.vision_tokens.iloc[-1] == passes and metrics.encoder_calls.iloc[-1] == 6
+
+def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
+    "One pass over four groups, or four passes of one group with accumulation: the same update of the same answers."
+    def fixed(model, prompts, n, *a, **kw): return [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
+    monkeypatch.setattr(grpo, "sample_answers", fixed)
+    monkeypatch.setattr(grpo, "accuracy_reward", lambda completions, **kw: [float(len(c) % 5) for c in completions])
+    def update(micro):
+        run = Run(tmp_path/f"run{micro}")
+        trainer = trainer_of(data, tmp_path/f"c{micro}", settings(steps=1, questions_per_step=4, micro_groups=micro), run)
+        monkeypatch.setattr(trainer.sight, "expect", lambda videos, where: prefix_tree._nothing())     # nothing is rolled out here
+        trainer.train()
+        return run.read_metrics().grad_norm.iloc[0], run.read_rollouts().completion.tolist()
+    (one, said), (four, said_too) = update(4), update(1)
+    assert said == said_too and one > 0 and abs(one - four) < 1e-4*one
+
+def test_features_dropped_from_the_update_stop_the_run(data, tmp_path, monkeypatch):
+    honest = prefix_tree.batch_trees
+    def blind(model, trees):
+        batch = honest(model, trees)
+        for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
+        return batch
+    monkeypatch.setattr(prefix_tree, "batch_trees", blind)
+    with pytest.raises(prefix_tree.BlindError, match="reference: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+
+def test_another_rooms_video_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c")
+    honest, videos = trainer.reader, sorted({q.video for q in data.train})
+    trainer.reader = lambda path: honest(str(data.folder/videos[(videos.index(str(path)[len(str(data.folder))+1:]) + 1) % len(videos)]))
+    with pytest.raises(ValueError, match="asks about .* but was given"): trainer.train()
+
+def test_a_question_whose_answers_belong_to_another_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c", settings(questions_per_step=2, micro_groups=2))
+    honest = trainer._generate_and_score_completions
+    def mixed(inputs):
+        out = honest(inputs)
+        out["row"] = out["row"].flip(0)
+        return out
+    trainer._generate_and_score_completions = mixed
+    with pytest.raises(ValueError, match="carries the prompt of another question"): trainer.train()
+
+def test_a_blanked_video_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c")
+    grey = tmp_path/"grey.mp4"
+    encode(np.full((8, 112, 112, 3), 127, np.uint8), grey)
+    frames = trainer.reader.frames
+    trainer.reader.frames = lambda path, spec: frames(grey, spec)
+    with pytest.raises(ValueError, match="a blank video"): trainer.train()
+
+def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, monkeypatch):
+    honest = prefix_tree.batch_trees
+    def grey(model, trees):
+        batch = honest(model, trees)
+        batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
+        return batch
+    monkeypatch.setattr(prefix_tree, "batch_trees", grey)
+    with pytest.raises(prefix_tree.BlindError, match="patches that are not those"): trainer_of(data, tmp_path/"c").train()
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step, names in ((10, ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")), (20, ("adapter_model.safetensors",))):
+        (tmp_path/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+        for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text("x")
+    assert grpo.last_checkpoint(tmp_path)[1] == 10
+
+def test_resuming_with_other_settings_is_refused(data, tmp_path):
+    grpo.train(settings(steps=1), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="lr"): grpo.train(settings(steps=1, lr=1.0), data, tmp_path/"run", resume=True)
+
+def test_run_folders_are_never_overwritten(tmp_path):
+    (tmp_path/"a").mkdir()
+    (tmp_path/"a/run.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run already"): grpo.choose_folder(tmp_path, "a", False, "x")
+    with pytest.raises(FileNotFoundError, match="nothing to resume"): grpo.choose_folder(tmp_path, "b", True, "x")
+    with pytest.raises(ValueError, match="wanted True or False"): grpo.choose_folder(tmp_path, "a", "true", "x")
+
+def test_think_mode_pays_for_format(data, tmp_path):
+    run = Run(tmp_path/"run")
+    trainer_of(data, tmp_path/"c", settings(mode="think", steps=1, max_new_tokens=24), run).train()
+    rows = run.read_rollouts()
+    assert {"accuracy_reward", "format_reward"} <= set(rows)
+    assert np.allclose(rows.reward, rows.accuracy_reward + rows.format_reward)
+
+def test_a_killed_run_goes_on(data, tmp_path, root):
+    "kill -9 in mid-training; the folder resumes and holds every step once."
+    script = ("import sys\nfrom vsgrpo import grpo\nfrom vsgrpo.vsi100k import open_dataset\nfrom dataclasses import replace\n"
+              "s = replace(grpo.settle('smoke', 'tiny'), num_generations=4, max_new_tokens=6, steps=8)\n"
+              "grpo.train(s, open_dataset(sys.argv[1]), sys.argv[2], resume=sys.argv[3] == 'True', save_every=2)\n")
+    run, env = tmp_path/"run", dict(os.environ, PYTHONPATH=str(root))
+    def start(resume): return subprocess.Popen([sys.executable, "-c", script, str(data.folder), str(run), str(resume)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    first, begin = start(False), time.time()
+    while not (run/"metrics.jsonl").is_file() or (run/"metrics.jsonl").read_text().count("\n") < 4:
+        assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
+        time.sleep(.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (run/"adapter").exists()
+    second = start(True)
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 0, err.decode()[-2000:]
+    assert Run(run).read_metrics().step.tolist() == list(range(1, 9))
+    assert sorted(Run(run).read_rollouts().step.unique()) == list(range(1, 9))
+    assert (run/"adapter/adapter_model.safetensors").is_file()

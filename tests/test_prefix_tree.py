@@ -1,0 +1,142 @@
+"The tree computes what the plain model computes, and the guard sees what the tree leaves out."
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from vsgrpo import prefix_tree as pt
+from vsgrpo.models import VideoReader, load_model, load_processor, make_prompt
+from vsgrpo.video import VideoSpec
+
+SPEC = VideoSpec(frames=4, min_pixels=56*56, max_pixels=56*56, factor=14)
+ASKED = ["How many chair(s) are in this room?", "What is the size of this room (in square meters)?", "Is there a lamp?"]
+
+@pytest.fixture(scope="module")
+def tiny():
+    model, processor = load_model("tiny", device="cpu"), load_processor("tiny")
+    reader, rng = VideoReader(processor, SPEC), np.random.default_rng(0)
+    videos = [reader.prepare(rng.integers(0, 255, (4, 56, 56, 3), dtype=np.uint8), f"video {i}") for i in range(2)]
+    return model, processor, videos
+
+def answers(model, prompts, n):
+    "Random answers of different lengths, one of them a single token."
+    rng = np.random.default_rng(1)
+    return [list(rng.integers(20, 400, 1 if i == j == 0 else rng.integers(1, 9))) for i in range(len(prompts)) for j in range(n)]
+
+def plain_logps(model, prompt, answer):
+    "The model's own forward pass on one prompt and one answer."
+    ids = torch.tensor([[*prompt.ids, *answer]])
+    kinds = (ids == model.config.video_token_id).int()*2
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds, pixel_values_videos=prompt.video.pixels,
+                   video_grid_thw=prompt.video.grid).logits[0].log_softmax(-1)
+    return logits[len(prompt.ids)-1:-1][torch.arange(len(answer)), torch.tensor(answer)]
+
+@pytest.mark.parametrize("n_videos, n_questions, n_answers", [(1, 1, 1), (1, 1, 14), (1, 3, 4), (2, 3, 5)])
+def test_log_probabilities_and_gradients_equal_plain(tiny, n_videos, n_questions, n_answers):
+    model, processor, videos = tiny
+    prompts = [make_prompt(processor, q, v) for v in videos[:n_videos] for q in ASKED[:n_questions]]
+    said = answers(model, prompts, n_answers)
+    rows = [p for p in prompts for _ in range(n_answers)]
+    shuffle = np.random.default_rng(2).permutation(len(rows))
+    rows, said = [rows[i] for i in shuffle], [said[i] for i in shuffle]
+    weights = torch.randn(len(rows), generator=torch.Generator().manual_seed(0))
+    model.zero_grad()
+    logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
+    (logps.sum(1)*weights).sum().backward()
+    tree_grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    plain = [plain_logps(model, p, a) for p, a in zip(rows, said)]
+    sum(w*x.sum() for w, x in zip(weights, plain)).backward()
+    plain_grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    for got, want in zip(logps, plain): torch.testing.assert_close(got[:len(want)], want, atol=1e-5, rtol=0)
+    assert (tree_grad - plain_grad).norm()/plain_grad.norm() < 1e-4
+
+def test_greedy_answers_equal_generate(tiny):
+    model, processor, videos = tiny
+    prompts, end = [make_prompt(processor, q, v) for v in videos for q in ASKED], processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ours = pt.sample_answers(model, prompts, 2, 8, 0, (end,))
+    for p, (first, second) in zip(prompts, ours):
+        ids = torch.tensor([p.ids])
+        whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
+                               pixel_values_videos=p.video.pixels, video_grid_thw=p.video.grid, do_sample=False, max_new_tokens=8,
+                               eos_token_id=end, pad_token_id=end)
+        assert first == second == pt._until(whole[0, len(p.ids):].tolist(), (end,))
+
+def test_samples_follow_the_distribution(tiny):
+    "First tokens drawn 4,000 times against the model's own probabilities."
+    model, processor, videos = tiny
+    prompt = make_prompt(processor, ASKED[2], videos[0])
+    drawn = pt.sample_answers(model, [prompt], 4000, 1, 1.0, (), generator=torch.Generator().manual_seed(0))[0]
+    ids = torch.tensor([prompt.ids])
+    p = model(input_ids=ids, mm_token_type_ids=(ids == model.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels,
+              video_grid_thw=prompt.video.grid).logits[0, -1].softmax(-1)
+    seen = torch.bincount(torch.tensor([d[0] for d in drawn]), minlength=len(p))/4000
+    assert (seen - p).abs().max() < 4*(p*(1-p)/4000).sqrt().max()
+
+def test_a_planted_mask_error_shows(tiny, monkeypatch):
+    model, processor, videos = tiny
+    prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
+    said, rows = answers(model, prompts, 3), [p for p in prompts for _ in range(3)]
+    monkeypatch.setattr(pt, "tree_mask", lambda q, a: np.tril(np.ones((len(q), len(q)), bool)))
+    logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
+    assert max((got[:len(a)] - plain_logps(model, p, a)).abs().max() for got, p, a in zip(logps, rows, said)) > 1e-3
+
+def test_guard_passes_an_honest_pass(tiny):
+    model, processor, videos = tiny
+    sight = pt.Sight(model)
+    prompts = [make_prompt(processor, ASKED[0], v) for v in videos]
+    pt.sample_answers(model, prompts, 2, 2, sight=sight)
+    pt.answer_logps(model, pt.grow_trees(prompts, [[30], [31]], model.config.video_token_id), sight=sight)
+    assert (sight.calls, sight.tokens) == (2, 4*videos[0].tokens)
+    sight.close()
+
+def broken(what, videos):
+    "Model inputs with one thing wrong."
+    def spoil(batch):
+        if what == "dropped":
+            batch.inputs.pop("pixel_values_videos"); batch.inputs.pop("video_grid_thw")
+        if what == "blanked": batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
+        if what == "swapped": batch.inputs["pixel_values_videos"] = torch.cat([videos[1].pixels, videos[0].pixels])
+        if what == "half": batch.inputs["pixel_values_videos"] = torch.cat([videos[0].pixels]*2)
+        return batch
+    return spoil
+
+@pytest.mark.parametrize("what", ["dropped", "blanked", "swapped", "half"])
+def test_guard_catches_a_broken_update(tiny, monkeypatch, what):
+    model, processor, videos = tiny
+    sight, honest = pt.Sight(model), pt.batch_trees
+    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+    with pytest.raises(pt.BlindError, match="policy"): pt.answer_logps(model, trees, sight=sight)
+    sight.close()
+
+@pytest.mark.parametrize("what", ["dropped", "blanked", "swapped"])
+def test_guard_catches_a_broken_rollout(tiny, monkeypatch, what):
+    model, processor, videos = tiny
+    sight, honest = pt.Sight(model), pt._left_padded
+    def spoiled(*a):
+        inputs = honest(*a)
+        if what == "dropped": return {k: v for k, v in inputs.items() if "video" not in k}
+        return inputs | dict(pixel_values_videos=torch.zeros_like(videos[0].pixels).repeat(2, 1) if what == "blanked" else torch.cat([videos[1].pixels, videos[0].pixels]))
+    monkeypatch.setattr(pt, "_left_padded", spoiled)
+    with pytest.raises(pt.BlindError, match="rollout"):
+        pt.sample_answers(model, [make_prompt(processor, ASKED[0], v) for v in videos], 2, 2, sight=sight)
+    sight.close()
+
+def test_guard_catches_features_lost_on_the_way(tiny, monkeypatch):
+    "The tower is called with the right patches, but what it says never reaches the words."
+    model, processor, videos = tiny
+    sight = pt.Sight(model)
+    trees = pt.grow_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
+    def forgetful(input_ids, inputs_embeds, **kw):
+        nowhere = torch.zeros(*input_ids.shape, 1, dtype=torch.bool)
+        return nowhere, nowhere
+    monkeypatch.setattr(model.model, "get_placeholder_mask", forgetful)
+    with pytest.raises(pt.BlindError, match="0 of 32 vision tokens"): pt.answer_logps(model, trees, sight=sight)
+    sight.close()
+
+def test_a_prompt_without_its_video_is_refused(tiny):
+    model, processor, videos = tiny
+    bare = dataclasses.replace(make_prompt(processor, ASKED[0], videos[0]), ids=(1, 2, 3))
+    with pytest.raises(ValueError, match="no video token"): pt.grow_trees([bare], [[4]], model.config.video_token_id)

@@ -1,0 +1,261 @@
+"Questions of planted rooms worked by hand, of mirrored and turned rooms, and of the benchmark's own annotations."
+import itertools, json, re, time
+from pathlib import Path
+import numpy as np
+import pytest
+from vsgrpo.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
+from vsgrpo.questions import (PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure)
+from vsgrpo.scannet import Scene, instances_of
+from vsgrpo.vsibench import QUESTION_TYPES, read_questions, score_answer, write_questions
+
+def room(items, first_seen=None, hidden=(), area=20., name='scene0000_00'):
+    "Facts from (category, x, y, side) items: upright cubes."
+    things = [Thing(i, c, Box(np.array([x, y, side/2]), np.eye(3), np.full(3, side))) for i, (c, x, y, side) in enumerate(items)]
+    counts = {c: sum(t.category == c for t in things) for c in {t.category for t in things}}
+    return SceneFacts(name, 'generated', things, counts, area, first_seen, frozenset(hidden))
+
+ITEMS = [('bed', 1, 1, 1.), ('table', 4.2, .6, .8), ('door', 2.5, 4.4, .3), ('lamp', .4, 3.6, .25), ('tv', 5.4, 3., .4), ('chair', 3.4, 1.9, .45), ('chair', 2.2, 2.9, .45), ('plant', 5., 4.6, .35)]
+FIRST = dict(bed=0, table=3, door=3, lamp=8, tv=11, chair=2, plant=20)
+FACTS = room(ITEMS, FIRST)
+def ask(facts=FACTS, preset='vsibench', per_type=None, **kw): return make_questions(facts, preset, per_type=per_type, **kw)
+def of(questions, kind): return [q for q in questions if q.question_type == kind]
+def answer(q): return q.options['ABCD'.index(q.ground_truth)][3:] if q.options else q.ground_truth
+def named(facts, q): return [facts.objects[i] for i in q.provenance['objects']]
+
+def test_every_type_and_no_other():
+    assert {q.question_type for q in ask()} == set(QUESTION_TYPES) == set(PRESETS['vsibench'][0])
+    assert {q.question_type for q in ask(preset='paper')} == set(PRESETS['paper'][0]) and len(PRESETS['paper'][0]) == 6
+
+def test_the_benchmarks_wording():
+    texts = {q.question_type: q.question for q in ask(per_type=1)}
+    pattern = {
+        'object_counting': r'How many chair\(s\) are in this room\?',
+        'object_size_estimation': r'What is the length of the longest dimension \(length, width, or height\) of the [a-z]+, measured in centimeters\?',
+        'room_size_estimation': r'What is the size of this room \(in square meters\)\? \nIf multiple rooms are shown, estimate the size of the combined space\.',
+        'object_abs_distance': r'Measuring from the closest point of each object, what is the distance between the [a-z]+ and the [a-z]+ \(in meters\)\?',
+        'object_rel_distance': r'Measuring from the closest point of each object, which of these objects \([a-z]+, [a-z]+, [a-z]+, [a-z]+\) is the closest to the [a-z]+\?',
+        'object_rel_direction_easy': r'If I am standing by the [a-z]+ and facing the ([a-z]+), is the [a-z]+ to the left or the right of the \1\?',
+        'object_rel_direction_medium': r'If I am standing by the [a-z]+ and facing the [a-z]+, is the [a-z]+ to my left, right, or back\?\nAn object is to my back if I would have to turn at least 135 degrees in order to face it\.',
+        'object_rel_direction_hard': r'If I am standing by the [a-z]+ and facing the [a-z]+, is the [a-z]+ to my front-left, front-right, back-left, or back-right\?\nThe directions refer to the quadrants of a Cartesian plane \(if I am standing at the origin and facing along the positive y-axis\)\.',
+        'obj_appearance_order': r'What will be the first-time appearance order of the following categories in the video: [a-z]+, [a-z]+, [a-z]+, [a-z]+\?',
+        'route_planning': r"You are a robot beginning at the [a-z]+ facing the [a-z]+\. You want to navigate to the [a-z]+\. You will perform the following actions \(Note: for each \[please fill in\], choose either 'turn back,' 'turn left,' or 'turn right\.'\): 1\. .* You have reached the final destination\."}
+    for kind, p in pattern.items(): assert re.fullmatch(p, texts[kind]), texts[kind]
+
+def test_the_papers_wording():
+    texts = {q.question_type: q for q in ask(preset='paper', per_type=1)}
+    pattern = {
+        'object_counting': r'How many chair\(s\) in the room\?', 'room_size_estimation': r'What is the size of this room \(in square meters\)\?',
+        'object_abs_distance': r'What is the distance between the [a-z]+ and the [a-z]+ \(in meters\)\?',
+        'object_rel_distance': r'Which of these objects \([a-z]+, [a-z]+, [a-z]+, [a-z]+\) is the closest to the [a-z]+\?',
+        'object_rel_direction_easy': r'If I am standing by the [a-z]+ and facing the ([a-z]+) is the [a-z]+ to the left or the right of the \1\?',
+        'object_size_estimation': r'What is the length of the longest dimension \(length, width, or height\) of the [a-z]+, measured in centimeters\?'}
+    for kind, p in pattern.items(): assert re.fullmatch(p, texts[kind].question) and texts[kind].options is None
+    assert texts['object_rel_direction_easy'].ground_truth in ('left', 'right') and texts['object_rel_distance'].ground_truth in FACTS.counts
+
+def test_numbers_worked_by_hand():
+    truth = {q.question: q.ground_truth for q in ask(preset='paper')}
+    size = 'What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?'
+    assert truth[size.format('lamp')] == '25' and truth[size.format('bed')] == '100' and size.format('chair') not in truth
+    assert truth['How many chair(s) in the room?'] == '2' and truth['What is the size of this room (in square meters)?'] == '20.0'
+    between = {frozenset(re.findall('the (bed|tv|door|lamp|table|plant)', q)): a for q, a in truth.items() if 'distance' in q}
+    assert len(between) == 15 and between[frozenset(('bed', 'tv'))] == f'{np.sqrt(4.4**2 + 2**2 + .3**2):.1f}'
+
+def test_numbers_are_those_of_the_objects_named():
+    for q in of(ask(), 'object_abs_distance'):
+        a, b = named(FACTS, q); assert f'between the {a.category} and the {b.category} ' in q.question
+        p = q.provenance; assert q.ground_truth == f'{box_distance(a.box, b.box):.1f}' and p['distance'] == 'closest' and p['closest_m'] < p['center_m']
+        assert np.linalg.norm(np.diff(p['points'], axis=0)) == pytest.approx(p['closest_m'], abs=1e-3)
+    for q in of(ask(preset='paper'), 'object_abs_distance'):
+        a, b = named(FACTS, q); assert q.ground_truth == f"{q.provenance['center_m']:.1f}" == f'{np.linalg.norm(a.centroid - b.centroid):.1f}'
+
+def test_wording_follows_the_distance():
+    q = ask(preset='paper', distance='closest'); assert of(q, 'object_abs_distance')[0].question.startswith('Measuring from the closest') and of(q, 'object_rel_distance')[0].options is None
+    q = ask(distance='center'); assert of(q, 'object_abs_distance')[0].question.startswith('What is the distance') and of(q, 'object_rel_distance')[0].options
+
+@pytest.mark.parametrize('preset,metric', [('vsibench', 'closest_m'), ('paper', 'center_m')])
+def test_nearest_of_four(preset, metric):
+    questions = of(ask(preset=preset), 'object_rel_distance'); assert len(questions) > 20
+    for q in questions:
+        four, target = re.search(r'objects \((.*)\) is the closest to the (.*)\?', q.question).groups(); four = four.split(', ')
+        t = next(o for o in FACTS.objects if o.category == target)
+        measure_ = (lambda o: box_distance(t.box, o.box)) if preset == 'vsibench' else (lambda o: np.linalg.norm(t.centroid - o.centroid))
+        d = {c: min(measure_(o) for o in FACTS.objects if o.category == c) for c in four}; s = sorted(d.values())
+        assert answer(q) == min(d, key=d.get) and s[0] >= .15 and np.diff(s).min() >= .15 and q.provenance[metric] == pytest.approx(s[0], abs=1e-3)
+        if q.options: assert [o[3:] for o in q.options] == four
+
+@pytest.mark.parametrize('difficulty', ['easy', 'medium', 'hard'])
+def test_directions(difficulty):
+    questions = of(ask(), f'object_rel_direction_{difficulty}'); assert len(questions) > 20
+    for q in questions:
+        s, f, o = named(FACTS, q); assert re.match(f'If I am standing by the {s.category} and facing the {f.category}, is the {o.category} to', q.question)
+        angle = direction_angle(s.centroid, f.centroid, o.centroid)
+        assert answer(q) == direction_word(angle, difficulty) and q.provenance['angle_deg'] == pytest.approx(angle, abs=1e-3) and direction_clear(s.box, f.box, o.box, difficulty)
+
+def moved(facts, m):
+    "The same room under a linear map of the plane."
+    m3 = np.eye(3); m3[:2, :2] = m
+    things = [Thing(t.object_id, t.category, Box(m3 @ t.box.centre, t.box.axes @ m3.T, t.box.lengths)) for t in facts.objects]
+    return SceneFacts(facts.name, facts.dataset, things, facts.counts, facts.area_m2, facts.first_seen, facts.hidden)
+
+def test_a_turned_room_has_the_same_answers():
+    a = 1.1; turned = moved(FACTS, np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]))
+    for preset in PRESETS: assert [(q.question, q.ground_truth, q.options) for q in ask(preset=preset)] == [(q.question, q.ground_truth, q.options) for q in ask(turned, preset)]
+
+def test_a_mirrored_room_swaps_left_and_right_and_nothing_else():
+    swap = lambda text: re.sub('left|right|Left|Right', lambda m: dict(left='right', right='left', Left='Right', Right='Left')[m[0]], text)
+    for q, m in itertools.chain(*(zip(sorted(ask(preset=p), key=lambda q: (q.question_type, q.question)), sorted(ask(moved(FACTS, np.diag([-1, 1])), p), key=lambda q: (q.question_type, q.question)), strict=False) for p in ('paper',))):
+        turns = 'direction' in q.question_type
+        assert q.question == m.question and m.ground_truth == (swap(q.ground_truth) if turns else q.ground_truth)
+    mine = {q.question: answer(q) for q in of(ask(), 'object_rel_direction_hard')}; theirs = {q.question: answer(q) for q in of(ask(moved(FACTS, np.diag([-1, 1]))), 'object_rel_direction_hard')}
+    both = mine.keys() & theirs.keys(); assert len(both) > .9*len(mine) and all(theirs[k] == swap(mine[k]) for k in both)
+
+def walk(q, facts):
+    "Follow a route's text with its answer: the names stopped at, or None if a turn is not the one needed."
+    at = {t.category: t.centroid[:2] for t in facts.objects}
+    start, faced = re.search(r'beginning at the ([a-z]+) facing the ([a-z]+)\.', q.question).groups()
+    turns = iter(answer(q).split(', ')); here = at[start]; heading = at[faced] - here; path = [start]
+    for act in re.findall(r'\d\. (\[please fill in\]|Go [^.]*\.)', q.question):
+        if act == '[please fill in]':
+            k = TURNS.index(next(turns)) + 1; heading = heading @ np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), k)
+        else:
+            name = re.search('until the ([a-z]+)', act)[1]; goal = at[name] - here; cos = heading @ goal/np.linalg.norm(heading)/np.linalg.norm(goal)
+            if cos < np.cos(np.radians(30.01)): return None
+            here, heading, path = at[name], goal, path + [name]
+    assert next(turns, None) is None
+    return path
+
+def blanks(q): return q.question.split('actions (Note', 1)[1].count('. [please fill in]') # the note itself names the blank once
+
+def test_routes_lead_to_their_goal():
+    routes = of(ask(), 'route_planning'); assert len(routes) > 20 and {blanks(q) for q in routes} == {1, 2}
+    for q in routes:
+        path = walk(q, FACTS); goal = re.search('navigate to the ([a-z]+)', q.question)[1]
+        assert path is not None and path[-1] == goal and path == [t.category for t in named(FACTS, q)]
+        n = blanks(q); assert len(q.options) == (3 if n == 1 else 4) and len(set(q.options)) == len(q.options) and answer(q).count(',') == n - 1
+
+def test_appearance_order():
+    questions = of(ask(), 'obj_appearance_order'); assert questions
+    for q in questions:
+        order = answer(q).split(', '); frames = [FIRST[c] for c in order]
+        assert frames == sorted(frames) and len(set(frames)) == 4 and len(set(q.options)) == 4 and all(sorted(o[3:].split(', ')) == sorted(order) for o in q.options)
+    assert not of(ask(room(ITEMS)), 'obj_appearance_order') and not any({'table', 'door'} <= set(answer(q).split(', ')) for q in questions)
+
+def test_hidden_objects_and_their_categories_are_not_asked():
+    text = ' '.join(q.question + ' '.join(q.options or []) for q in ask(room(ITEMS, FIRST, hidden=[6, 4])))
+    assert 'chair' not in text and ' tv' not in text and 'lamp' in text
+
+def test_deterministic_and_by_type():
+    assert ask(per_type=3, seed=5) == ask(per_type=3, seed=5) != ask(per_type=3, seed=6)
+    one = ask(per_type=2, types=['object_abs_distance']); assert one == of(ask(per_type=2), 'object_abs_distance') and len(one) == 2
+    assert [q.id for q in one] == ['scene0000_00-object_abs_distance-0', 'scene0000_00-object_abs_distance-1']
+    many = ask(per_type={'object_abs_distance': 4, 'object_counting': 9}); assert [q.question_type for q in many] == ['object_counting'] + ['object_abs_distance']*4
+    assert ask(per_type=0) == [] and len({q.id for q in ask()}) == len(ask()) and len({(q.question, q.question_type) for q in ask() if q.question_type != 'obj_appearance_order'}) == len([q for q in ask() if q.question_type != 'obj_appearance_order'])
+
+def test_letters_are_spread():
+    facts = [room(ITEMS, FIRST, name=f's{i}') for i in range(60)]
+    letters = [q.ground_truth for f in facts for q in make_questions(f, 'vsibench', types=['object_rel_distance', 'obj_appearance_order'], per_type=2)]
+    share = np.bincount(['ABCD'.index(x) for x in letters], minlength=4)/len(letters); assert share.min() > .15 and share.max() < .35
+
+def test_small_rooms_ask_less():
+    assert [q.question_type for q in ask(room([('bed', 1, 1, 1.)]))] == ['object_size_estimation', 'room_size_estimation']
+    assert [q.question_type for q in ask(room([]))] == ['room_size_estimation'] and ask(room([], area=.01)) == []
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="preset 'vsi', expected one of paper, vsibench"): make_questions(FACTS, 'vsi')
+    with pytest.raises(ValueError, match="paper: question type 'route_planning'"): make_questions(FACTS, types=['route_planning'])
+    with pytest.raises(ValueError, match="distance 'far', expected one of center, closest"): make_questions(FACTS, distance='far')
+    with pytest.raises(ValueError, match='meta info entry has no room_size'): facts_from_meta_info(dict(video_path='a.mp4', dataset='x', object_counts={}, object_bbox={}))
+
+def test_rows_survive_a_file_and_score_full(tmp_path):
+    questions = ask(per_type=2) + [q for q in ask(room(ITEMS, name='other'), 'paper', per_type=2)]; write_questions(questions, tmp_path/'q.parquet')
+    back = read_questions(tmp_path/'q.parquet'); assert back == questions and back[3].provenance == questions[3].provenance
+    assert all(score_answer(q, q.ground_truth) == 1 for q in back)
+
+# measuring
+def scanned(spec, visibility=None, size=(5, 4)):
+    floor = np.stack(np.meshgrid(np.arange(0, size[0] + .01, .05), np.arange(0, size[1] + .01, .05), [0.]), -1).reshape(-1, 3)
+    unit = np.array(list(itertools.product((-.5, 0, .5), repeat=3)))
+    xyz = np.concatenate([floor] + [unit*np.array(l) + np.array(c) for _, c, l in spec]); ids = np.repeat(np.arange(-1, len(spec)), [len(floor)] + [27]*len(spec))
+    return Scene('scene0003_00', xyz, np.zeros(xyz.shape, np.uint8), np.zeros((0, 3), np.int32), instances_of(ids, {i: s[0] for i, s in enumerate(spec)}), visibility=visibility)
+
+def test_measure_merges_drops_and_counts():
+    spec = [('couch', (1, 1, .4), (2, 1, .8)), ('sofa', (4, 1, .4), (1, 1, .8)), ('Trash Can', (1, 3, .2), (.3, .3, .4)), ('recycling bin', (3, 3, .2), (.3, .3, .4)),
+            ('wall', (2, 4, 1), (4, .1, 2)), ('otherprop', (2, 2, 1), (.1, .1, .1)), ('crumb', (2, 2, 0), (.001, .001, .001)), ('picture', (2, 4, 1.5), (.6, 0, .4))]
+    f = measure(scanned(spec)); assert f.counts == {'sofa': 2, 'trash bin': 2, 'picture': 1} and f.skipped == {'stuff': 2, 'smaller than 1 cm': 1}
+    assert f.area_m2 == pytest.approx(20, abs=.3) and f.first_seen is None and f.hidden == frozenset() and [f.objects[i].category for i in f.unique] == ['picture']
+    assert measure(scanned(spec), synonyms={}).counts['couch'] == 1
+    g = measure(scanned(spec), {'couch': 'sofa', 'sofa': 'sofa', 'trash can': 'bin'}); assert g.counts == {'sofa': 2, 'bin': 1} and g.skipped['label not in the map'] == 5
+
+def test_measure_reads_first_sight():
+    spec = [('bed', (1, 1, .3), (2, 1, .6)), ('chair', (3, 1, .4), (.5, .5, .8)), ('chair', (3, 3, .4), (.5, .5, .8)), ('lamp', (1, 3, .4), (.2, .2, .8))]
+    f = measure(scanned(spec, {0: np.array([0, 0, .1]), 1: np.array([0, .01, 0]), 2: np.array([1e-4, 0, .2]), 3: np.array([1e-4]*3)}))
+    assert f.first_seen == {'bed': 2, 'chair': 1} and f.hidden == {3}
+    assert measure(scanned(spec, {0: np.array([1.])}), min_share=1.).hidden == {1, 2, 3}
+
+def test_stuff_and_categories():
+    assert {'wall', 'floor', 'ceiling', 'window frame', 'door frame'} <= STUFF and '' not in STUFF and all(s == s.strip() for s in STUFF)
+    assert is_stuff('otherfurniture') and is_stuff('') and not is_stuff('window') and category_of('DESK ') == 'table' and category_of('desk', {}) is None
+
+# the benchmark's own annotations
+DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
+
+@pytest.fixture(scope='module')
+def bench():
+    meta, rows = DATA/'vsibench_meta_info'/'scannet_meta_info_val.json', DATA/'vsibench_test.parquet'
+    if not (meta.is_file() and rows.is_file()): pytest.skip("VSI-Bench's rows and meta info are not here")
+    facts = {k: facts_from_meta_info(v) for k, v in json.loads(meta.read_text()).items()}
+    return facts, [q for q in read_questions(rows) if q.dataset == 'scannet']
+
+def boxes(facts, category): return [o.box for o in facts.objects if o.category == category]
+def sides(q): return re.search(r'between the (.*) and the (.*) \(in', q.question).groups()
+
+def test_benchmark_numbers(bench):
+    facts, rows = bench; of_ = lambda kind: [(facts[q.scene_name], q) for q in rows if q.question_type == kind]
+    size = [str(round(100*boxes(f, re.search(r'of the ([^,]*), measured', q.question)[1])[0].lengths.max())) == q.ground_truth for f, q in of_('object_size_estimation')]
+    room_ = [f'{f.area_m2:.1f}' == q.ground_truth for f, q in of_('room_size_estimation')]
+    count = [str(f.counts[re.search(r'many (.*)\(s\)', q.question)[1]]) == q.ground_truth for f, q in of_('object_counting')]
+    off = np.abs([round(box_distance(*(boxes(f, c)[0] for c in sides(q))), 1) - float(q.ground_truth) for f, q in of_('object_abs_distance')])
+    assert (len(size), len(room_), len(count), len(off)) == (357, 88, 223, 347)
+    assert np.mean(size) == 1 and np.mean(room_) == 1 and np.mean(count) > .995
+    assert (off < .101).mean() == 1 and (off < 1e-6).mean() > .8
+
+def test_benchmark_nearest(bench):
+    facts, rows = bench; right = []
+    for q in (q for q in rows if q.question_type == 'object_rel_distance'):
+        four, target = re.search(r'objects \((.*)\) is the closest to the (.*)\?', q.question).groups(); f = facts[q.scene_name]
+        d = [min(box_distance(a, b) for a in boxes(f, target) for b in boxes(f, c)) for c in four.split(', ')]
+        right.append(four.split(', ')[int(np.argmin(d))] == answer(q))
+    assert len(right) == 259 and all(right)
+
+@pytest.mark.parametrize('difficulty,n,clear', [('easy', 63, 1.), ('medium', 147, .97), ('hard', 133, .90)])
+def test_benchmark_directions(bench, difficulty, n, clear):
+    facts, rows = bench; right, sure = [], []
+    for q in (q for q in rows if q.question_type == f'object_rel_direction_{difficulty}'):
+        b = [boxes(facts[q.scene_name], c)[0] for c in re.search(r'by the (.*) and facing the (.*), is the (.*?) to (?:the|my)', q.question).groups()]
+        right.append(direction_word(direction_angle(*(x.centre for x in b)), difficulty) == answer(q)); sure.append(direction_clear(*b, difficulty))
+    assert len(right) == n and all(right) and np.mean(sure) >= clear
+
+def test_benchmark_questions_are_found_again(bench):
+    "Asked for everything, our questions contain the released ones, and agree where they do."
+    facts, rows = bench; least = dict(object_size_estimation=(1, 1), room_size_estimation=(1, 1), object_counting=(.97, .99), object_abs_distance=(.95, .8),
+                                      object_rel_direction_easy=(.95, 1), object_rel_direction_medium=(.9, 1), object_rel_direction_hard=(.85, 1), object_rel_distance=(.7, 1))
+    found, equal, n = ({k: 0 for k in least} for _ in range(3))
+    key = lambda q: frozenset(sides(q)) if q.question_type == 'object_abs_distance' else re.sub(r'\((.*?)\) is', lambda m: str(sorted(m[1].split(', '))), q.question)
+    for name, f in facts.items():
+        ours = {(q.question_type, key(q)): answer(q) for q in make_questions(f, 'vsibench', types=list(least), per_type=None)}
+        for q in (q for q in rows if q.scene_name == name and q.question_type in least):
+            n[q.question_type] += 1
+            if (got := ours.get((q.question_type, key(q)))) is not None: found[q.question_type] += 1; equal[q.question_type] += got == answer(q)
+    share = {k: (round(found[k]/n[k], 3), round(equal[k]/max(found[k], 1), 3)) for k in least}; print(share)
+    for k, (a, b) in least.items(): assert share[k][0] >= a and share[k][1] >= b, (k, share[k])
+
+def test_generated_rooms(tmp_path):
+    rooms = pytest.importorskip('vsgrpo.rooms'); from vsgrpo.scannet import read_scene
+    for seed in range(2):
+        r = rooms.make_room(seed, 'overview'); scene = read_scene(rooms.write_room(r, tmp_path)); start = time.perf_counter()
+        f = measure(scene); questions = make_questions(f, 'vsibench') + make_questions(f, 'paper'); assert time.perf_counter() - start < 5
+        assert abs(f.area_m2/r.area_m2 - 1) < .06, (f.area_m2, r.area_m2)
+        for t in f.objects:
+            size = next(i for i in r.items if i.object_id == t.object_id).size
+            assert t.box.lengths.max() <= np.linalg.norm(size) + .02
+        assert len({q.question_type for q in questions}) >= 6

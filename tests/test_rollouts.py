@@ -1,0 +1,201 @@
+"Run records: append, torn lines, kill and resume, non-finite numbers, tables, curves, signs of trouble."
+import json, os, signal, subprocess, sys, time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vsgrpo.rollouts import (ROLLOUT_FIELDS, Run, explore, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
+                             read_rollouts, rollout_table, smooth, thought_words, total_reward, trouble, versions)
+from vsgrpo.video import VideoSpec
+from vsgrpo.vsibench import Question, write_questions
+
+Q = [Question(id=i, dataset="generated", scene_name=f"room_{i}", question_type="object_counting", question="How many chair(s) are in this room?", ground_truth=str(i+1)) for i in range(4)]
+
+
+def rows(step, n=4, mode="think", **kw):
+    base = dict(step=step, id=1, question_type="object_counting", question="How many?", ground_truth="4", mode=mode, completion="<think>one two three</think> <answer>4</answer>", accuracy_reward=1., format_reward=1.)
+    return [{**base, **kw} for _ in range(n)]
+
+
+def run_of(folder, steps):
+    run = Run(folder)
+    for s in range(1, steps+1):
+        run.log_rollouts(rows(s))
+        run.log_metrics(s, {"reward": s/10, "kl": .01*s})
+    return run
+
+
+# ---- settings
+
+def test_settings_say_what_the_numbers_depend_on(tmp_path):
+    run = Run(tmp_path/"a"/"b")
+    told = dict(lr=1e-5, video=VideoSpec(frames=8), folder=tmp_path)
+    run.write_settings(told, video_spec=VideoSpec(frames=8), seed=3, dataset=Q)
+    got = json.loads(run.settings_path.read_text())
+    assert got == run.read_settings()
+    assert got["seed"] == 3 and got["video_spec"] == VideoSpec(frames=8).as_dict() and got["settings"]["folder"] == str(tmp_path)
+    assert got["dataset"] == {"questions": 4, "sha256": questions_hash(Q)} and got["versions"]["python"].startswith("3.")
+    assert "commit" in got and [p.name for p in run.folder.iterdir()] == ["run.json"]
+    assert run.changed_settings(told) == []
+    assert run.changed_settings({**told, "lr": 5e-6, "new": 1}) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
+
+
+def test_data_hash_is_of_the_questions_not_of_the_file(tmp_path):
+    hashes = {questions_hash(Q)}
+    for name in ("q.parquet", "q.jsonl"):
+        write_questions(Q, tmp_path/name)
+        hashes.add(Run(tmp_path/name[2:]).write_settings({}, dataset=tmp_path/name)["dataset"]["sha256"])
+    assert len(hashes) == 1
+    assert questions_hash(Q[::-1]) != questions_hash(Q)
+
+
+def test_commit(tmp_path):
+    assert git_commit(tmp_path) is None
+    def git(*a): subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *a], cwd=tmp_path, check=True, capture_output=True)
+    git("init"); (tmp_path/"f").write_text("1"); git("add", "f"); git("commit", "-m", "x")
+    clean = git_commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path/"f").write_text("2")
+    assert git_commit(tmp_path) == clean + "-dirty"
+
+
+def test_versions_name_what_is_here(): assert {"python", "numpy"} <= set(versions())
+
+
+# ---- lines
+
+def test_lines_are_appended_and_read_back(tmp_path):
+    run_of(tmp_path, 3)
+    again = Run(tmp_path)
+    again.log_metrics(4, {"reward": np.float32(.5), "n": np.int64(3), "list": np.arange(2), "text": "größer\n\u2028x"})
+    m = read_metrics(tmp_path)
+    assert m.step.tolist() == [1, 2, 3, 4] and m.reward.iloc[-1] == .5 and m.text.iloc[-1] == "größer\n\u2028x" and m.list.iloc[-1] == [0, 1]
+    assert len(read_rollouts(tmp_path)) == 12 and m.attrs["torn"] == 0
+
+
+def test_not_finite_is_null(tmp_path):
+    run = Run(tmp_path)
+    run.log_metrics(1, {"loss": float("nan"), "kl": np.inf})
+    assert run.metrics_path.read_text() == '{"step": 1, "loss": null, "kl": null}\n'
+    import torch
+    run.log_metrics(2, {"loss": torch.tensor(.5), "kl": torch.tensor(float("nan"))})
+    assert np.isnan(run.read_metrics().loss.astype(float)).tolist() == [True, False]
+
+
+def test_what_cannot_be_written_leaves_no_half_line(tmp_path):
+    run = run_of(tmp_path, 1)
+    before = run.metrics_path.read_bytes(), run.rollouts_path.read_bytes()
+    with pytest.raises(ValueError, match="expected plain data"): run.log_metrics(2, {"x": object()})
+    with pytest.raises(ValueError, match="a rollout lacks completion"): run.log_rollouts([{k: v for k, v in rows(2)[0].items() if k != "completion"}])
+    with pytest.raises(ValueError, match="expected plain data"): run.log_rollouts([*rows(2), {**rows(2)[0], "x": object()}])
+    assert (run.metrics_path.read_bytes(), run.rollouts_path.read_bytes()) == before
+    assert set(ROLLOUT_FIELDS) <= set(rows(1)[0])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 25])
+def test_torn_line_is_skipped_counted_and_cut_before_the_next(tmp_path, cut):
+    run = run_of(tmp_path, 3)
+    os.truncate(run.metrics_path, run.metrics_path.stat().st_size - cut)
+    m = read_metrics(tmp_path)
+    assert (m.step.tolist(), m.attrs["torn"]) == ([1, 2], 1)
+    Run(tmp_path).log_metrics(3, {"reward": 9.})
+    m = read_metrics(tmp_path)
+    assert (m.step.tolist(), m.attrs["torn"], m.reward.iloc[-1]) == ([1, 2, 3], 0, 9.)
+
+
+def test_torn_inside_a_character(tmp_path):
+    run = Run(tmp_path)
+    run.log_metrics(1, {"t": "a"}); run.log_metrics(2, {"t": "ü"})
+    data = run.metrics_path.read_bytes()
+    run.metrics_path.write_bytes(data[:data.index("ü".encode())+1])
+    assert read_metrics(tmp_path).step.tolist() == [1]
+
+
+def test_broken_line_in_the_middle_is_an_error(tmp_path):
+    (tmp_path/"metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(ValueError, match="metrics.jsonl:2: not a JSON line"): read_metrics(tmp_path)
+    with pytest.raises(FileNotFoundError, match="rollouts.jsonl"): read_rollouts(tmp_path)
+    (tmp_path/"e.jsonl").write_text("")
+    assert len(read_records(tmp_path/"e.jsonl")) == 0
+
+
+def test_truncate_after(tmp_path):
+    run = run_of(tmp_path, 5)
+    with open(run.rollouts_path, "a") as f: f.write('{"torn')
+    assert run.truncate_after(3) == {"metrics.jsonl": 2, "rollouts.jsonl": 2*4 + 1}
+    assert run.read_metrics().step.max() == run.read_rollouts().step.max() == 3
+    assert run.truncate_after(3) == {"metrics.jsonl": 0, "rollouts.jsonl": 0}
+    assert run.truncate_after(-1) == {"metrics.jsonl": 3, "rollouts.jsonl": 12}
+    assert Run(tmp_path/"new").truncate_after(0) == {}
+
+
+def test_killed_and_resumed_gives_the_record_of_an_uninterrupted_run(tmp_path):
+    code = ("import sys, time; sys.path.insert(0, {tests!r}); from test_rollouts import Run, rows\n"
+            "run = Run(sys.argv[1])\n"
+            "for s in range(1, 100000): run.log_rollouts(rows(s)); run.log_metrics(s, {{'reward': s/10, 'kl': .01*s}})").format(tests=os.path.dirname(__file__))
+    p = subprocess.Popen([sys.executable, "-c", code, str(tmp_path/"killed")])
+    file, until = tmp_path/"killed"/"metrics.jsonl", time.time() + 60
+    while not (file.exists() and file.stat().st_size > 2000) and time.time() < until: time.sleep(.01)
+    p.send_signal(signal.SIGKILL); p.wait()
+    run = Run(tmp_path/"killed")
+    run.truncate_after(10)                                     # the checkpoint was of step 10
+    for s in range(11, 21):
+        run.log_rollouts(rows(s)); run.log_metrics(s, {"reward": s/10, "kl": .01*s})
+    whole = run_of(tmp_path/"whole", 20)
+    for name in ("metrics.jsonl", "rollouts.jsonl"): assert (run.folder/name).read_bytes() == (whole.folder/name).read_bytes()
+
+
+# ---- tables and curves
+
+def test_rewards_and_advantages():
+    r = pd.DataFrame({"step": [1]*4 + [2]*2, "id": [1, 1, 2, 2, 1, 1], "accuracy_reward": [0., 1., .5, .5, 0., 1.], "format_reward": [1., 1., 1., 1., 0., 1.]})
+    assert total_reward(r).tolist() == [1, 2, 1.5, 1.5, 0, 2]
+    assert group_advantage(r).round(3).tolist() == [-.707, .707, 0, 0, -.707, .707]
+    assert group_advantage(r.iloc[:1]).tolist() == [0.]         # a group of one
+
+
+def test_rollout_table(tmp_path):
+    run = Run(tmp_path)
+    run.log_rollouts([*rows(1, 1, accuracy_reward=0., completion="no tags\nat all "+"x"*200), *rows(1, 1), *rows(2, 1)])
+    t = rollout_table(run.read_rollouts(), 1, width=20)
+    assert len(t) == 2 and t.reward.tolist() == [2., 1.] and t.answer.iloc[0] == "4" and pd.isna(t.answer.iloc[1])
+    assert t.completion.iloc[1] == "no tags⏎at all xxxx…"
+    assert "answer" not in rollout_table(run.read_rollouts().drop(columns="mode"), 1)
+    with pytest.raises(ValueError, match="no rollouts of step 7, there are steps 1 to 2"): rollout_table(run.read_rollouts(), 7)
+
+
+def test_curves(tmp_path):
+    run = Run(tmp_path)
+    for s in range(30): run.log_metrics(s, {"reward": s/30, "accuracy": .5, "format": 1., "accuracy/object_counting": .2, **({"accuracy/room_size_estimation": .1} if s % 3 else {}),
+                                            "kl": .1, "entropy": 1., "completion_tokens": 5, "zero_variance_groups": .5, "grad_norm": float("nan") if s == 4 else 1.})
+    fig = plot_curves(run.read_metrics())
+    assert [len(ax.lines) for ax in fig.axes] == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
+    import matplotlib.pyplot as plt
+    assert not plt.get_fignums()
+    assert smooth(pd.Series([np.nan, 2., 4.]), 10).iloc[1:].tolist() == [2., 3.]
+
+
+def test_explorer_pages_are_the_table(tmp_path):
+    box = explore(run_of(tmp_path, 3))
+    assert [c.value for c in box.children[:2]] == [1, "all"] and list(box.children[0].options) == [1, 2, 3]
+
+
+# ---- signs of trouble
+
+@pytest.mark.parametrize("text, mode, n", [("<think>a b c</think>", "think", 3), ("<think></think>", "think", 0), ("<think>a", "think", 0), ("a</think>", "think", 0),
+                                           ("<observe> a\nb </observe>", "observe", 2), ("<observe>a</observe>", "think", 0)])
+def test_thought_words(text, mode, n): assert thought_words(text, mode) == n
+
+
+def test_trouble_is_told_and_health_is_not():
+    m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
+    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in rows(s, 1, id=i, ground_truth=str(i), completion=f"<think>one two three</think><answer>{i}</answer>")])
+    assert trouble(m, good) == []
+    assert trouble(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
+    assert trouble(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
+    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the <think> parts have under three words"]
+    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
+    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
+    assert trouble(m, good.drop(columns="mode")) == []

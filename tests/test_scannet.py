@@ -1,0 +1,158 @@
+"ScanNet's layout, in and out, on planted files with the faults of the real ones."
+import json, struct
+import numpy as np
+import pytest
+from vsgrpo.scannet import (Instance, Scene, align, group_instances, instances_of, list_scenes, read_alignment, read_label_map,
+                            read_ply, read_poses, read_scene, write_label_map, write_ply, write_scene)
+
+def rigid(seed):
+    rng = np.random.default_rng(seed); q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    m = np.eye(4); m[:3, :3], m[:3, 3] = q*np.sign(np.linalg.det(q)), rng.normal(size=3); return m
+
+def planted(n=400, seed=0, **kw):
+    rng = np.random.default_rng(seed); ids = rng.integers(-1, 4, n)*3
+    ids[ids < 0] = -1; ids[:5] = [-1, 0, 3, 6, 9]
+    labels = {0: 'chair', 3: 'Trash Can', 6: 'desk', 9: 'chair'}
+    faces = rng.integers(0, n, (50, 3)).astype(np.int32)
+    base = dict(poses=np.stack([rigid(i) for i in range(3)]), pose_frames=np.array([0, 2, 11]), intrinsic=np.array([[500., 0, 320], [0, 501, 240], [0, 0, 1]]),
+                visibility={0: np.array([0, .25]), 3: np.zeros(2), 6: np.ones(2), 9: np.array([.5, 0])})
+    return Scene('scene0001_02', rng.normal(size=(n, 3))*3, rng.integers(0, 256, (n, 3)).astype(np.uint8), faces, instances_of(ids, labels), **{**base, **kw})
+
+def folder_of(tmp_path, scene, matrix=None): return write_scene(scene, tmp_path/'scans'/scene.name, matrix)
+
+@pytest.mark.parametrize('seed', range(4))
+def test_round_trip_under_any_alignment(tmp_path, seed):
+    scene = planted(seed=seed); folder = folder_of(tmp_path, scene, rigid(seed + 10)); back = read_scene(folder)
+    assert np.abs(back.vertices - scene.vertices).max() < 2e-6 and back.vertices.dtype == np.float64
+    assert np.abs(back.poses - scene.poses).max() < 1e-12 and back.pose_frames.tolist() == [0, 2, 11]
+    assert (back.colors == scene.colors).all() and back.colors.dtype == np.uint8
+    assert (back.faces == scene.faces).all() and back.faces.dtype == np.int32
+    assert (back.intrinsic == scene.intrinsic).all() and back.video is None and back.skipped == {}
+    for a, b in zip(scene.instances, back.instances, strict=True): assert (a.object_id, a.label, a.vertices.tolist()) == (b.object_id, b.label, b.vertices.tolist())
+    assert {k: v.tolist() for k, v in back.visibility.items()} == {k: v.tolist() for k, v in scene.visibility.items()}
+    assert not list(folder.rglob('*.tmp'))
+
+def test_the_bare_minimum_reads(tmp_path):
+    scene = planted(poses=None, pose_frames=None, intrinsic=None, visibility=None); back = read_scene(folder_of(tmp_path, scene))
+    assert back.poses is None and back.intrinsic is None and back.visibility is None and back.pose_frames is None
+
+def test_the_mesh_on_disk_is_not_aligned(tmp_path):
+    scene, m = planted(), rigid(3); folder = folder_of(tmp_path, scene, m)
+    raw = read_ply(folder/'scene0001_02_vh_clean_2.ply')[0]
+    assert np.abs(align(raw, m) - scene.vertices).max() < 2e-6 and np.abs(raw - scene.vertices).max() > .1
+
+def test_video_is_found_and_copied(tmp_path):
+    (tmp_path/'a.mp4').write_bytes(b'film'); folder = folder_of(tmp_path, planted(video=tmp_path/'a.mp4'))
+    assert read_scene(folder).video.read_bytes() == b'film'
+    write_scene(read_scene(folder), folder); assert read_scene(folder).video.read_bytes() == b'film'
+
+def test_axis_alignment_absent_is_identity(tmp_path):
+    p = tmp_path/'s.txt'; p.write_text('colorHeight = 968\nnumColorFrames = 10\n'); assert (read_alignment(p) == np.eye(4)).all()
+    p.write_text('axisAlignment = 0.5 0.5\n')
+    with pytest.raises(ValueError, match='axisAlignment has 2 numbers, expected 16'): read_alignment(p)
+
+def test_segments_are_arbitrary_numbers():
+    objs, skipped = group_instances(np.array([900_000, 4, 4, 77, 900_000]), [dict(objectId=8, label='a', segments=[4]), dict(objectId=2, label='b', segments=[900_000, 4242])])
+    assert [(o.object_id, o.vertices.tolist()) for o in objs] == [(8, [1, 2]), (2, [0, 4])] and skipped == {}
+
+def test_repeated_objects_are_dropped_once():
+    first = [dict(objectId=i, label=f'o{i}', segments=[2*i, 2*i + 1]) for i in range(31)]
+    again = [dict(g, objectId=31 + i, segments=g['segments'][::-1]) for i, g in enumerate(first)]
+    objs, skipped = group_instances(np.arange(62), first + again)
+    assert [o.object_id for o in objs] == list(range(31)) and list(skipped.values()) == [31]
+
+def test_a_segment_claimed_twice_goes_to_the_later_object():
+    objs, skipped = group_instances(np.array([1, 1, 2, 3]), [dict(objectId=0, label='a', segments=[1, 2]), dict(objectId=1, label='b', segments=[2, 3])])
+    assert [o.vertices.tolist() for o in objs] == [[0, 1], [2, 3]] and list(skipped.values()) == [1]
+
+def test_the_aggregation_of_the_other_mesh_leaves_no_vertex():
+    objs, skipped = group_instances(np.array([1, 2]), [dict(objectId=0, label='a', segments=[10, 11])])
+    assert objs == [] and skipped == {'object: has no vertex in the mesh': 1}
+    assert group_instances(np.array([1, 2]), []) == ([], {})
+
+def test_unannotated_vertices_belong_to_nobody(tmp_path):
+    scene = planted(); back = read_scene(folder_of(tmp_path, scene)); owned = np.concatenate([o.vertices for o in back.instances])
+    assert len(owned) == len(set(owned)) < len(back.vertices)
+
+@pytest.mark.parametrize('text', ['-inf '*16, 'nan '*16])
+def test_lost_tracking_is_counted(tmp_path, text):
+    folder = folder_of(tmp_path, planted()); (folder/'pose'/'5.txt').write_text(text); back = read_scene(folder)
+    assert back.skipped == {'pose: tracking lost': 1} and back.pose_frames.tolist() == [0, 2, 11]
+
+def test_pose_files_are_in_frame_order_and_whole(tmp_path):
+    for i in (10, 9, 100): (tmp_path/f'{i}.txt').write_text(' '.join(map(str, (np.eye(4)*i).ravel())))
+    assert read_poses(tmp_path)[1].tolist() == [9, 10, 100]
+    (tmp_path/'11.txt').write_text('1 2 3')
+    with pytest.raises(ValueError, match='11.txt: 3 numbers'): read_poses(tmp_path)
+    (tmp_path/'none').mkdir()
+    with pytest.raises(FileNotFoundError, match='no pose file'): read_poses(tmp_path/'none')
+
+def edit(path, **kw): path.write_text(json.dumps({**json.loads(path.read_text()), **kw}))
+
+@pytest.mark.parametrize('break_it,error,message', [
+    (lambda f: (f/'scene0001_02_vh_clean_2.ply').unlink(), FileNotFoundError, 'scene0001_02: no scene0001_02_vh_clean_2.ply'),
+    (lambda f: (f/'scene0001_02.txt').unlink(), FileNotFoundError, 'no scene0001_02.txt'),
+    (lambda f: (f/'scene0001_02.aggregation.json').write_text('{"segGroups": ['), ValueError, 'not JSON'),
+    (lambda f: (f/'scene0001_02.aggregation.json').write_text('{}'), ValueError, "has no 'segGroups'"),
+    (lambda f: edit(f/'scene0001_02_vh_clean_2.0.010000.segs.json', segIndices=[1, 2]), ValueError, r'segIndices is \(2,\), expected \(400,\)'),
+    (lambda f: edit(f/'scene0001_02.visibility.json', frames=7), ValueError, 'object 0 has 2 frames, expected 7'),
+])
+def test_broken_scenes_are_named(tmp_path, break_it, error, message):
+    folder = folder_of(tmp_path, planted()); break_it(folder)
+    with pytest.raises(error, match=message): read_scene(folder)
+
+def ply(tmp_path, header, body):
+    p = tmp_path/'m.ply'; p.write_bytes(('\n'.join(header) + '\nend_header\n').encode() + body); return p
+
+HEAD = ['ply', 'format binary_little_endian 1.0', 'comment VCGLIB generated', 'element vertex 3'] + [f'property float {c}' for c in 'xyz'] + [f'property uchar {c}' for c in ('red', 'green', 'blue', 'alpha')]
+BODY = b''.join(struct.pack('<fffBBBB', i, 0, 0, 1, 2, 3, 255) for i in range(3))
+
+def test_ply_with_more_properties(tmp_path):
+    body = b''.join(struct.pack('<fffBBBBH', i, 0, 0, 1, 2, 3, 255, 9) for i in range(3)) + struct.pack('<Biii', 3, 0, 1, 2)
+    v, c, f = read_ply(ply(tmp_path, HEAD + ['property ushort label', 'element face 1', 'property list uchar int vertex_index'], body))
+    assert v[:, 0].tolist() == [0, 1, 2] and c.tolist() == [[1, 2, 3]]*3 and f.tolist() == [[0, 1, 2]]
+
+FACE = ['element face 1', 'property list uchar int vertex_indices']
+@pytest.mark.parametrize('header,body,message', [
+    (['plx'], b'', 'not a PLY file'),
+    (['ply', 'format ascii 1.0'], b'', "found 'format ascii 1.0'"),
+    (HEAD, BODY, 'expected vertex then face'),
+    (HEAD + FACE, BODY[:-1], 'ends inside its vertex record'),
+    (HEAD + FACE, BODY, 'ends inside its face record'),
+    (HEAD + FACE, BODY + struct.pack('<Biii', 4, 0, 1, 2), 'face 0 is no triangle'),
+    (HEAD + FACE, BODY + struct.pack('<Biii', 3, 0, 1, 3), 'a face names vertex 3, there are 3'),
+    (HEAD[:7] + FACE, BODY, 'no property red, green, blue'),
+    (HEAD + FACE, struct.pack('<fffBBBB', np.nan, 0, 0, 1, 2, 3, 255) + BODY[16:] + struct.pack('<Biii', 3, 0, 1, 2), '1 vertices are not finite'),
+])
+def test_broken_meshes_are_named(tmp_path, header, body, message):
+    with pytest.raises(ValueError, match=message): read_ply(ply(tmp_path, header, body))
+
+def test_mesh_without_faces(tmp_path):
+    write_ply(tmp_path/'a.ply', np.zeros((1, 3)), np.zeros((1, 3)), []); assert read_ply(tmp_path/'a.ply')[2].shape == (0, 3)
+
+def test_writing_refuses_bad_scenes(tmp_path):
+    s = planted()
+    twice = Scene(s.name, s.vertices, s.colors, s.faces, [Instance(0, 'a', np.array([1, 2])), Instance(1, 'b', np.array([2]))])
+    with pytest.raises(ValueError, match=r'object 1 \(b\) shares vertices'): write_scene(twice, tmp_path/'x')
+    none = Scene(s.name, s.vertices, s.colors, s.faces, [Instance(4, 'a', np.array([], int))])
+    with pytest.raises(ValueError, match=r'object 4 \(a\) has no vertex'): write_scene(none, tmp_path/'x')
+    with pytest.raises(ValueError, match=r'axis_alignment is \(3, 3\)'): write_scene(s, tmp_path/'x', np.eye(3))
+    with pytest.raises(ValueError, match='no label for object'): instances_of(np.array([0, 1]), {0: 'a'})
+
+def test_label_map(tmp_path):
+    p = tmp_path/'labels.tsv'
+    p.write_text('id\traw_category\tcategory\tnyu40class\n1\t Office Chair \tchair\tchair\n2\tgizmo\t\totherprop\n')
+    assert read_label_map(p, 'category') == {'office chair': 'chair'}
+    assert read_label_map(p, 'nyu40class') == {'office chair': 'chair', 'gizmo': 'otherprop'}
+    write_label_map(p, {'a': 'b'}, 'nyu40class'); assert read_label_map(p, 'nyu40class') == {'a': 'b'}
+    p.write_text('raw_category\tcategory\nchair\n')
+    with pytest.raises(ValueError, match='row 2 has 1 columns'): read_label_map(p, 'category')
+    p.write_text('')
+    with pytest.raises(ValueError, match='empty'): read_label_map(p, 'category')
+
+def test_list_scenes(tmp_path):
+    folder = folder_of(tmp_path, planted()); (tmp_path/'scans'/'half').mkdir(); (tmp_path/'scans'/'note.txt').write_text('')
+    assert list_scenes(tmp_path/'scans') == [folder]
+    with pytest.raises(FileNotFoundError, match='no such folder'): list_scenes(tmp_path/'nowhere')
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='no scene, expected folders'): list_scenes(tmp_path/'empty')

@@ -1,0 +1,231 @@
+"Videos: what is sampled, how large, exact frames from a file, broken files, the cache."
+import subprocess, sys, warnings
+
+import numpy as np
+import pytest
+
+from vsgrpo.video import FrameCache, VideoSpec, decode, encode, file_hash, film_strip, frame_size, resize, sample_indices, vision_tokens
+
+H, W = 64, 96
+FULL = VideoSpec(frames=16, min_pixels=H*W, max_pixels=H*W, factor=32)   # 64×96 stays 64×96
+
+
+def film(T, seed=0):
+    "Smooth blobs that change from frame to frame, so that no two frames are alike."
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:H, :W]
+    t = np.arange(T)[:, None, None, None]
+    phase, speed = rng.uniform(0, 6, 3), rng.uniform(.2, .5, 3)
+    return (127 + 120*np.sin(x[None, :, :, None]/9 + y[None, :, :, None]/7 + phase + speed*t)).round().astype(np.uint8)
+
+
+def all_frames(path):
+    import av
+    with av.open(str(path)) as c: return np.stack([f.to_ndarray(format="rgb24") for f in c.decode(video=0)])
+
+
+def write(path, frames, fmt=None, codec="libx264", audio=False, options=None, faststart=False, gop=250):
+    "A file that is not one of ours."
+    import av
+    with av.open(str(path), "w", format=fmt, options={"movflags": "faststart"} if faststart else {}) as out:
+        s = out.add_stream(codec, rate=30, options=options or {})
+        s.width, s.height, s.pix_fmt, s.codec_context.gop_size = frames.shape[2], frames.shape[1], "yuv420p", gop
+        a = out.add_stream("aac", rate=16000) if audio else None
+        for f in frames: out.mux(s.encode(av.VideoFrame.from_ndarray(f, format="rgb24")))
+        out.mux(s.encode(None))
+        if a:
+            for i in range(8):
+                sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                sound.sample_rate, sound.pts = 16000, i*1024
+                out.mux(a.encode(sound))
+            out.mux(a.encode(None))
+    return path
+
+
+# ---- the spec
+
+@pytest.mark.parametrize("bad, word", [
+    (dict(frames=0), "positive"), (dict(frames=15), "even"), (dict(frames=16.), "positive"), (dict(frames=True), "positive"), (dict(frames="16"), "positive"),
+    (dict(min_pixels=-1), "positive"), (dict(max_pixels=100, min_pixels=50), "factor²"), (dict(min_pixels=10**6), "at most max_pixels"),
+    (dict(factor=0), "positive"), (dict(sampling="first"), "uniform")])
+def test_spec_refuses(bad, word):
+    with pytest.raises(ValueError, match=word): VideoSpec(**bad)
+
+
+def test_spec_digest_is_stable_and_tells_every_field_apart():
+    assert VideoSpec().digest == "ec0ca913a1b2"
+    others = [VideoSpec(frames=8), VideoSpec(min_pixels=28*28), VideoSpec(max_pixels=256*28*28), VideoSpec(factor=14)]
+    assert len({s.digest for s in [VideoSpec(), *others]}) == 5
+    assert VideoSpec(**VideoSpec().as_dict()) == VideoSpec()
+
+
+@pytest.mark.parametrize("total, n, want", [(1, 4, [0]*4), (2, 4, [0, 0, 1, 1]), (4, 4, [0, 1, 2, 3]), (9, 2, [0, 8]), (100, 1, [0]), (6, 4, [0, 2, 3, 5])])
+def test_sample_indices(total, n, want): assert sample_indices(total, n).tolist() == want
+
+
+def test_sample_indices_as_qwen_vl_utils_does():
+    import torch
+    for total in (16, 17, 31, 100, 999, 4321):
+        for n in (2, 8, 16, 32):
+            if n <= total: assert sample_indices(total, n).tolist() == torch.linspace(0, total-1, n).round().long().tolist(), (total, n)
+
+
+@pytest.mark.parametrize("size, spec, want, tokens", [
+    ((480, 640), VideoSpec(max_pixels=768*28*28), (476, 644), 3128),
+    ((480, 640), VideoSpec(), (252, 364), 936),
+    ((1920, 1440), VideoSpec(max_pixels=768*28*28), (896, 672), 8*32*24),
+    ((56, 56), VideoSpec(frames=4, min_pixels=28*28, max_pixels=56*56), (56, 56), 8),
+    ((112, 112), VideoSpec(frames=8, min_pixels=56*56, max_pixels=56*56, factor=14), (56, 56), 64)])
+def test_sizes_and_tokens(size, spec, want, tokens):
+    assert frame_size(*size, spec) == want
+    assert vision_tokens(*size, spec) == tokens
+
+
+def test_resize_is_torchvisions():
+    from vsgrpo.video import fix_torchvision
+    fix_torchvision()
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2.functional import resize as theirs
+    x = np.random.default_rng(0).integers(0, 256, (3, 48, 80, 3)).astype(np.uint8)
+    for h, w in ((28, 56), (96, 160), (48, 28)):
+        want = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(resize(x, h, w), want)
+    assert resize(x, 48, 80) is x
+
+
+def test_processor_leaves_our_frames_alone(tmp_path):
+    "Raw frames through Qwen2-VL's image processor are the same patches as our resized ones."
+    from vsgrpo.video import fix_torchvision
+    fix_torchvision()
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+    spec = VideoSpec(frames=2, min_pixels=28*28, max_pixels=8*28*28)
+    p = encode(film(2), tmp_path/"a.mp4")
+    raw, ours = all_frames(p), decode(p, spec)
+    processor = Qwen2VLImageProcessor(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels})
+    a, b = (processor(images=list(x), return_tensors="np") for x in (raw, ours))
+    assert raw.shape != ours.shape and np.array_equal(a["image_grid_thw"], b["image_grid_thw"])
+    assert np.array_equal(a["pixel_values"], b["pixel_values"])
+
+
+# ---- files
+
+@pytest.mark.parametrize("T", [1, 2, 15, 16, 23, 24, 25, 49, 130])
+def test_decode_takes_exactly_the_sampled_frames(tmp_path, T):
+    p = encode(film(T), tmp_path/"a.mp4")
+    assert len(all_frames(p)) == T
+    assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(T, 16)])
+
+
+@pytest.mark.parametrize("kw", [dict(gop=250), dict(gop=7, options={"x264-params": "bframes=3:open-gop=1"}), dict(audio=True), dict(faststart=True), dict(options={"tune": "zerolatency"})], ids=str)
+def test_decode_of_files_that_others_wrote(tmp_path, kw):
+    p = write(tmp_path/"a.mp4", film(70), **kw)
+    assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(70, 16)])
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_decode_of_other_containers(tmp_path, name):
+    p = write(tmp_path/name, film(40))
+    assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(40, 16)])
+
+
+def test_encode_is_faithful_and_repeatable(tmp_path):
+    x = film(50)
+    a, b = encode(x, tmp_path/"a.mp4"), encode(x, tmp_path/"b.mp4")
+    assert file_hash(a) == file_hash(b)
+    assert np.abs(all_frames(a).astype(int) - x).mean() < 6        # chroma is halved in yuv420p
+    assert sorted(q.name for q in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+    import av
+    with av.open(str(a)) as c:
+        keys = [i for i, q in enumerate(sorted((q for q in c.demux(video=0) if q.size), key=lambda q: q.pts)) if q.is_keyframe]
+        assert c.streams.video[0].average_rate == 24 and keys[0] == 0 and max(np.diff([*keys, 50])) <= 24
+
+
+@pytest.mark.parametrize("bad, word", [
+    (np.zeros((2, 4, 4, 3)), "float64"), (np.zeros((2, 4, 4), np.uint8), r"\(2, 4, 4\)"), (np.zeros((0, 4, 4, 3), np.uint8), "T > 0"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "5×4"), (np.zeros((2, 4, 4, 4), np.uint8), r"\(T,H,W,3\)")])
+def test_encode_refuses(tmp_path, bad, word):
+    with pytest.raises(ValueError, match=word): encode(bad, tmp_path/"a.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no.mp4"): decode(tmp_path/"no.mp4", FULL)
+    with pytest.raises(FileNotFoundError, match="no such video"): decode(tmp_path, FULL)
+    for name, content in (("empty.mp4", b""), ("text.mp4", b"not a video\n"*50)):
+        (tmp_path/name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: not a readable video"): decode(tmp_path/name, FULL)
+
+
+def test_sound_only_is_refused(tmp_path):
+    import av
+    with av.open(str(tmp_path/"s.mp4"), "w") as out:
+        a = out.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        out.mux(a.encode(sound)); out.mux(a.encode(None))
+    with pytest.raises(ValueError, match="s.mp4.*no video stream"): decode(tmp_path/"s.mp4", FULL)
+
+
+def test_cut_files_are_refused(tmp_path):
+    "With its index in front, a cut file opens without complaint: the missing frames must not go unnoticed."
+    for fast in (False, True):
+        whole = write(tmp_path/"w.mp4", film(60), faststart=fast).read_bytes()
+        for share in (.3, .6, .9):
+            (tmp_path/"cut.mp4").write_bytes(whole[:int(len(whole)*share)])
+            with pytest.raises(ValueError, match="cut.mp4: not a readable video"): decode(tmp_path/"cut.mp4", FULL)
+
+
+def test_damaged_bytes_never_give_anything_but_frames_or_a_clear_error(tmp_path):
+    whole, rng, refused = write(tmp_path/"w.mp4", film(60)).read_bytes(), np.random.default_rng(0), 0
+    for i in range(12):
+        data = bytearray(whole)
+        for at in rng.integers(100, len(data), 1 + 20*i): data[at] ^= int(rng.integers(1, 256))
+        (tmp_path/"d.mp4").write_bytes(data)
+        try: assert decode(tmp_path/"d.mp4", FULL).shape == (16, H, W, 3)
+        except ValueError as e: refused += 1; assert "d.mp4: not a readable video" in str(e)
+    assert refused > 0
+
+
+# ---- the cache
+
+def test_cache(tmp_path):
+    p, spec = encode(film(30), tmp_path/"a.mp4"), VideoSpec(frames=4, min_pixels=28*28, max_pixels=6*28*28)
+    cache = FrameCache(tmp_path/"c")
+    first = cache(p, spec)
+    assert np.array_equal(first, decode(p, spec)) and np.array_equal(FrameCache(tmp_path/"c")(p, spec), first)
+    (tmp_path/"b.mp4").write_bytes(p.read_bytes())
+    assert cache.entry(tmp_path/"b.mp4", spec) == cache.entry(p, spec)              # named by content
+    cache(p, VideoSpec(frames=2, min_pixels=28*28, max_pixels=6*28*28))
+    assert len(list((tmp_path/"c").glob("*.npy"))) == 2 and not list((tmp_path/"c").glob("*.tmp"))
+    encode(film(30, seed=1), p)                                                     # another film under the same name
+    assert not np.array_equal(cache(p, spec), first)
+    with pytest.raises(FileNotFoundError, match="gone.mp4"): cache(tmp_path/"gone.mp4", spec)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:50], lambda b: b"", lambda b: b[:-1], lambda b: b"x"*len(b)], ids=["torn head", "empty", "torn end", "noise"])
+def test_broken_entries_are_made_anew(tmp_path, damage):
+    p, spec = encode(film(30), tmp_path/"a.mp4"), VideoSpec(frames=4, min_pixels=28*28, max_pixels=6*28*28)
+    cache = FrameCache(tmp_path/"c")
+    want, entry = cache(p, spec), cache.entry(p, spec)
+    entry.write_bytes(damage(entry.read_bytes()))
+    with pytest.warns(UserWarning, match="broken cache entry"): assert np.array_equal(cache(p, spec), want)
+    assert cache.broken == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(cache(p, spec), want)
+
+
+def test_no_cache_folder_decodes_each_time(tmp_path):
+    p = encode(film(4), tmp_path/"a.mp4")
+    assert np.array_equal(FrameCache(None)(p, FULL), decode(p, FULL))
+    assert [q.name for q in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_film_strip(): assert [len(film_strip(film(T), n).axes) for T, n in ((20, 8), (3, 8), (1, 8))] == [8, 3, 1]
+
+
+def test_import_is_light_and_the_torchvision_fix_works_twice():
+    code = ("import sys, vsgrpo.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & set(sys.modules); assert not heavy, heavy; "
+            "v.fix_torchvision(); v.fix_torchvision(); from transformers import Qwen2VLVideoProcessor; Qwen2VLVideoProcessor()")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,313 @@
+"""Golden values of the VSI-Bench scorer, checks on the released rows where they lie beside the checkout, and the command line."""
+import json, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vsgrpo.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS, Question, best_constant, mra, official_parse,
+    paper_table, parse_number, prompt, read_questions, score_answer, score_table, tagged_answer, write_questions)
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT.parent/"shared"/"data"/"vsibench_test.parquet"
+
+# Recorded from lmms-eval's own functions (vsibench_process_results of the 0.6.1 and 0.7.3 wheels), on 2026-11-22:
+# answer, score of object_counting with gold 4 under 0.6.1 (the official reading), the same under 0.7.3.
+NUMBERS = [
+    ("4", 1, 1), ("4.", 1, 1), ("4..", 1, 1), ("4.0", 1, 1), ("4 chairs", 1, 1), ("4e0", 1, 1), ("+4", 1, 1), ("-4", 0, 0), ("four", 0, 1),
+    ("4,", 0, 1), ("4m", 0, 1), ("~4", 0, 1), ("There are 4", 0, 1), ("1,000", 0, 0), ("nan", 0, 0), ("inf", 0, 0), ("", 0, 0), (" 4", 0, 1),
+    ("4\n", 1, 1), ("4\n chairs", 1, 1), ("3", .6, .6), ("5", .6, .6), ("3.7", .9, .9), ("2", .1, .1), ("6", .1, .1), ("5.9", .1, .1),
+    ("0", 0, 0), ("1_0", 0, 0), ("４", 1, 1), ("four or 4", 0, 1), ("twenty-one", 0, 0), ("<answer>4</answer>", 0, 1), ("four hundred", 0, 0),
+    ("3 or 4", .6, .6), ("0004", 1, 1), (".4e1", 1, 1), ("4 .", 1, 1), ("4. chairs", 1, 1),
+]
+# answer, score of route_planning with gold A under both
+LETTER_ANSWERS = [
+    ("A", 1), ("a", 1), ("A.", 1), ("A..", 1), ("A. left", 1), ("A\n", 1), ("a. ", 1), ("A.left", 0), ("A:", 0), ("A)", 0), ("(A)", 0), ("A, left", 0),
+    (" A", 0), ("Answer: A", 0), ("**A**", 0), ("<answer>A</answer>", 0), ("", 0), ("B", 0), ("left", 0), ("A\tleft", 0), ("A.\n", 0), ("AB", 0),
+]
+# answer, gold, MRA (0.6.1, room_size_estimation)
+PAIRS = [
+    (120, 100, .6), (1.2, 1, .7), (1.5, 1, .1), (2, 4, .1), (3, 4, .6), (110, 100, .9), (105, 100, 1), (9, 10, .9), (11, 10, .9), (7.5, 5, .1),
+    (65, 100, .4), (135, 100, .4), (.3, .4, .5), (1.65, 1.5, .9), (45, 30, .1), (2.1, 3., .5),
+]
+
+def ask(t="object_counting", gold=None, options=None, id=0, scene="s"):
+    if gold is None: gold = "4" if t in NA_TYPES else "A"
+    if options is None and t in MCA_TYPES and gold in "ABCD": options = ["A. left", "B. right"]
+    return Question(id, "toy", scene, t, "Which?", gold, options)
+
+# ---- answers
+
+@pytest.mark.parametrize("text,official,lenient", NUMBERS)
+def test_number_answers(text, official, lenient):
+    assert score_answer(ask(), text) == official
+    assert score_answer(ask(), text, "lmms-eval") == lenient
+
+@pytest.mark.parametrize("text,right", LETTER_ANSWERS)
+def test_letter_answers(text, right):
+    assert score_answer(ask("route_planning"), text) == right == score_answer(ask("route_planning"), text, "lmms-eval")
+
+@pytest.mark.parametrize("pred,gold,share", PAIRS)
+def test_mra_values(pred, gold, share):
+    assert mra(pred, gold) == share == score_answer(ask("room_size_estimation", str(gold)), str(pred))
+
+def test_mra_bounds():
+    assert mra(None, 3) == mra(float("inf"), 3) == mra(0, 3) == 0 and mra(3, 3) == 1
+    for gold in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="gold"): mra(1, gold)
+
+def test_mra_of_counts_is_monotone():
+    for gold in range(1, 30):
+        shares = [mra(p, gold) for p in range(gold, 3*gold)]
+        assert shares == sorted(shares, reverse=True)
+
+@pytest.mark.parametrize("text,parsed", [("A. left", "A"), (" A", ""), ("A\n", "A"), ("4.", "4"), ("", ""), ("a b", "a"), ("...", "")])
+def test_official_parse(text, parsed): assert official_parse(text) == parsed == official_parse(parsed)
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "Infinity", "", "four", "4,", "1,000", "~4", " 4", "0x4"])
+def test_unparsed_numbers(text): assert parse_number(text) is None
+
+OPTIONS = ["A. left", "B. right", "C. front-left"]
+@pytest.mark.parametrize("text,options,answer", [
+    ("<answer>A</answer>", None, "A"), ("<answer> A. left </answer>", None, "A. left"), ("x <answer>B</answer> y <answer>A</answer>", None, "A"),
+    ("<answer><answer>A</answer></answer>", None, "A"), ("<answer>\nA\n</answer>", None, "A"), ("<answer></answer>", None, ""), ("<answer>A", None, "<answer>A"),
+    ("A</answer>", None, "A</answer>"), (" A", None, " A"), ("<answer>Front-Left.</answer>", OPTIONS, "C"), ("left", OPTIONS, "A"), ("leftish", OPTIONS, "leftish"),
+    ("<answer>left</answer>", ["A. left", "B. Left"], "left"), ("", OPTIONS, "")])
+def test_tagged_answer(text, options, answer): assert tagged_answer(text, options) == answer
+
+def test_tagged_is_official_where_no_tag_is():
+    for text, official, _ in NUMBERS:
+        if "<" not in text: assert score_answer(ask(), text, "tagged") == official
+    for text, right in LETTER_ANSWERS:
+        if "<" not in text and text != "left": assert score_answer(ask("route_planning"), text, "tagged") == right
+
+@pytest.mark.parametrize("text,share", [("<think>2</think><answer>4 m</answer>", 1), ("four", 1), ("3, no: 4", 1), ("<think>4</think> 3", .6), ("none", 0), ("", 0), ("<think>4</think>", 1)])
+def test_vlmevalkit_numbers(text, share): assert score_answer(ask(), text, "vlmevalkit") == share
+
+@pytest.mark.parametrize("text,right", [("<answer>(A)</answer>", 1), ("<answer>A) left</answer>", 1), ("It is A.", 1), ("B?\nSo **A**", 1), ("a", 1), ("A or B", 0), ("", 0), ("<think>B</think>\nA", 1)])
+def test_vlmevalkit_letters(text, right): assert score_answer(ask("route_planning"), text, "vlmevalkit") == right
+
+@pytest.mark.parametrize("text,right", [("left", 1), ("LEFT", 1), (" left. ", 1), ("left or right", 0), ("to the left", 0), ("A", 0), ("", 0), ("lef", 0)])
+def test_word_answers(text, right):
+    q = ask("object_rel_direction_easy", "left")
+    assert score_answer(q, text) == right == score_answer(q, f"<answer>{text}</answer>", "tagged")
+
+def test_two_word_answers(): assert score_answer(ask("object_rel_distance", "trash bin"), "Trash bin.") == 1
+
+def test_unknown_parser():
+    with pytest.raises(ValueError, match="parser is 'kind'"): score_answer(ask(), "4", "kind")
+
+# ---- questions and prompts
+
+def test_names():
+    assert len(QUESTION_TYPES) == 10 and len(TASKS) == 8 and set(NA_TYPES) | set(MCA_TYPES) == set(QUESTION_TYPES)
+    assert [ask(t).task for t in MCA_TYPES].count("object_rel_direction") == 3 and {ask(t).task for t in QUESTION_TYPES} == set(TASKS)
+
+@pytest.mark.parametrize("change,words", [
+    (dict(question_type="size"), "question_type is 'size'"), (dict(ground_truth="0.0"), "expected a number > 0"), (dict(ground_truth="-2"), "expected a number > 0"),
+    (dict(ground_truth="many"), "expected a number > 0"), (dict(scene_name=""), "scene_name"), (dict(question=None), "question is None"), (dict(ground_truth=4), "ground_truth is 4"),
+    (dict(id=None), "id is NoneType"), (dict(question_type="route_planning", ground_truth="C", options=["A. x", "B. y"]), "expected one of the option letters A, B"),
+    (dict(question_type="route_planning", ground_truth="A", options=["left", "right"]), "expected 'A. …'"), (dict(question_type="route_planning", ground_truth="A", options=[]), "options")])
+def test_refused_questions(change, words):
+    row = dict(id=1, dataset="d", scene_name="s", question_type="object_counting", question="?", ground_truth="4") | change
+    with pytest.raises(ValueError, match="question ") as e: Question(**row)
+    assert words in str(e.value)
+
+def test_prompts():
+    number, choice, word = ask(), ask("object_rel_direction_easy"), ask("object_rel_direction_easy", "left")
+    short = "Please answer the question using a single word or phrase."
+    assert prompt(number) == f"{PRE}\nWhich?\n{short}" == prompt(number, wording="test")
+    assert prompt(choice) == f"{PRE}\nWhich?\nOptions:\nA. left\nB. right\n{LETTER_POST}" == prompt(choice, wording="train")
+    assert prompt(choice, "think", "test") == f"{PRE}\nWhich?\nOptions:\nA. left\nB. right\nLet's think step by step and then answer the question using a single word or phrase."
+    assert prompt(word, "vanilla", "train") == f"{PRE}\nWhich?\nPlease provide the short answer with one or two words or a number."
+    assert "<observe> </observe> tag," in prompt(word, "observe", "train") and "<think> </think> tags" in prompt(number, "think", "train")
+    assert prompt(number, "observe", "test").endswith("Please observe the video first and then answer the question using a single word or phrase.")
+    for mode, wording, word in (("think", "benchmark", "mode"), ("loud", "test", "mode"), ("think", "ours", "wording")):
+        with pytest.raises(ValueError, match=word): prompt(number, mode, wording)
+
+# ---- files
+
+MIXED = [Question(7, "scannet", "scene0011_00", "object_abs_distance", "How far?\nIn m.", "2.5", None, {"objects": [1, 2], "closest_m": 2.53}),
+         Question(8, "scannet", "scene0011_00", "route_planning", "“Turn”?", "B", ["A. left", "B. right"])]
+
+@pytest.mark.parametrize("name", ["q.parquet", "q.jsonl"])
+@pytest.mark.parametrize("questions", [MIXED, MIXED[:1], [], [ask(id="a"), ask(id="b")]])
+def test_files_round_trip(tmp_path, name, questions):
+    path = write_questions(questions, tmp_path/name)
+    assert read_questions(path) == questions and [p.name for p in tmp_path.iterdir()] == [name]
+
+def test_unknown_columns_are_left_aside(tmp_path):
+    row = {"id": 1, "dataset": "d", "scene_name": "s", "question_type": "object_counting", "question": "?", "ground_truth": 4, "pruned": True, "options": None}
+    (tmp_path/"q.jsonl").write_text(json.dumps(row) + "\n\n")
+    pd.DataFrame([row | {"ground_truth": "4"}]).to_parquet(tmp_path/"q.parquet")
+    assert read_questions(tmp_path/"q.jsonl") == read_questions(tmp_path/"q.parquet") == [Question(1, "d", "s", "object_counting", "?", "4")]
+
+GOOD = {"id": 1, "dataset": "d", "scene_name": "s", "question_type": "object_counting", "question": "?", "ground_truth": "4"}
+@pytest.mark.parametrize("lines,words", [
+    (["{"], "line 1: not JSON"), ([json.dumps(GOOD), "[1]"], "line 2: list, expected an object"), ([json.dumps(GOOD)]*2, "1 doubled id, first 1"),
+    ([json.dumps(GOOD), json.dumps(GOOD | {"id": "1"})], "doubled id"), ([json.dumps({k: v for k, v in GOOD.items() if k != "question"})], "line 1: missing column question"),
+    ([json.dumps(GOOD | {"ground_truth": "x"})], "line 1: question 1: ground_truth"), ([json.dumps(GOOD | {"options": "A. x"})], "expected a list"),
+    ([json.dumps(GOOD | {"provenance": "{"})], "provenance is not JSON"), ([json.dumps(GOOD | {"ground_truth": None})], "ground_truth: None, expected text"), (["\xff"], "not JSON")])
+def test_broken_lines(tmp_path, lines, words):
+    path = tmp_path/"q.jsonl"
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(ValueError, match="q.jsonl") as e: read_questions(path)
+    assert words in str(e.value)
+
+def test_broken_files(tmp_path):
+    (tmp_path/"q.parquet").write_text("no")
+    (tmp_path/"q.csv").write_text("no")
+    pd.DataFrame([GOOD]).drop(columns="dataset").to_parquet(tmp_path/"r.parquet")
+    with pytest.raises(ValueError, match="not a parquet file"): read_questions(tmp_path/"q.parquet")
+    with pytest.raises(ValueError, match="ending is '.csv'"): read_questions(tmp_path/"q.csv")
+    with pytest.raises(ValueError, match="r.parquet, row 0: missing column dataset"): read_questions(tmp_path/"r.parquet")
+    with pytest.raises(FileNotFoundError, match="none.parquet"): read_questions(tmp_path/"none.parquet")
+    with pytest.raises(ValueError, match="one kind"): write_questions([ask(id=1), ask(id="b")], tmp_path/"w.parquet")
+    with pytest.raises(ValueError, match="doubled id"): write_questions([ask(id=1), ask(id=1)], tmp_path/"w.parquet")
+    assert not list(tmp_path.glob("w*"))
+
+# ---- tables
+
+def all_types(n_scenes=12, skip=()):
+    return [ask(t, id=f"{s}-{t}", scene=f"s{s}") for s in range(n_scenes) for t in QUESTION_TYPES if t not in skip]
+
+def test_table_aggregates_as_the_benchmark():
+    questions = all_types()
+    wrong_easy = {q.id: "B" if q.question_type.endswith("easy") else q.ground_truth for q in questions}
+    table = score_table(questions, wrong_easy).set_index("question_type")
+    assert list(table.index) == [*TASKS, "overall"] and list(table.columns) == ["n", "score", "ci_low", "ci_high"]
+    assert table.score["object_rel_direction"] == pytest.approx(200/3) and table.score["overall"] == pytest.approx((700 + 200/3)/8)
+    assert table.n["object_rel_direction"] == 36 and table.n["overall"] == 120
+
+def test_direction_is_a_mean_of_types_not_of_rows():
+    many = [ask("object_rel_direction_easy", id=i) for i in range(9)] + [ask("object_rel_direction_hard", id=9)]
+    assert score_table(many, ["A"]*9 + ["B"], n_boot=0).score[0] == 50
+
+@pytest.mark.parametrize("missing", QUESTION_TYPES)
+def test_no_overall_while_a_type_is_missing(missing):
+    questions = all_types(3, skip=(missing,))
+    assert "overall" not in set(score_table(questions, [q.ground_truth for q in questions], n_boot=5).question_type)
+
+def test_answers_must_fit():
+    questions = [ask(id=1), ask(id=2)]
+    for answers, words in (({1: "4"}, "no answer for 1 of 2 questions, as id 2"), ({1: "4", 2: "4", 3: "4"}, "unknown id in 1"), (["4"], "1 answers, expected 2"), ({1: "4", "1": "4", 2: "4"}, "doubled id")):
+        with pytest.raises(ValueError) as e: score_table(questions, answers)
+        assert words in str(e.value)
+    with pytest.raises(ValueError, match="no questions"): score_table([], [])
+    assert score_table(questions, {"1": "4", "2": None}).score[0] == 50
+
+def test_interval_is_over_scenes():
+    rng = np.random.default_rng(1)
+    good = rng.random(60) < .5 # scenes that are answered right throughout
+    questions = [ask(id=f"{s}-{k}", scene=f"s{s}") for s in range(60) for k in range(5)]
+    answers = ["4" if good[int(q.id.split("-")[0])] else "400" for q in questions]
+    row = score_table(questions, answers).iloc[0]
+    half = 1.96*100*np.sqrt(good.mean()*(1 - good.mean())/60) # rows would give a width smaller by √5
+    assert row.ci_low < row.score < row.ci_high and (row.ci_high - row.ci_low)/2 == pytest.approx(half, rel=.15)
+    pd.testing.assert_frame_equal(score_table(questions, answers, seed=3), score_table(questions, answers, seed=3))
+    assert np.isnan(score_table(questions, answers, n_boot=0).ci_low[0])
+
+def test_best_constants():
+    counts = [ask(gold=g, id=i) for i, g in enumerate(["2", "2", "3", "9"])]
+    assert best_constant(counts) == {"object_counting": "2"}
+    assert best_constant([ask("object_abs_distance", g, id=i) for i, g in enumerate(["1.0", "1.0", "2.0", "2.1", "2.2"])]) == {"object_abs_distance": "2.1"}
+    words = [ask("object_rel_direction_easy", g, id=i) for i, g in enumerate(["right", "left", "left"])]
+    assert best_constant(words) == {"object_rel_direction_easy": "left"} and best_constant([]) == {}
+
+def test_best_constant_is_best():
+    rng = np.random.default_rng(0)
+    golds = [f"{g:.1f}" for g in rng.lognormal(.6, .5, 300) + .1]
+    chosen = float(best_constant([ask("object_abs_distance", g, id=i) for i, g in enumerate(golds)])["object_abs_distance"])
+    mean = {c: np.mean([mra(c, float(g)) for g in golds]) for c in sorted({float(g) for g in golds})}
+    assert mean[chosen] == pytest.approx(max(mean.values()))
+
+def test_paper_tables():
+    two = paper_table()
+    assert two.shape == (18, 12) and list(two.columns[3:]) == ["overall", *TASKS]
+    assert two.set_index(["model", "method"]).overall["Qwen2-VL-2B", "vsGRPO-V"] == 35.4 and paper_table(1).overall.max() == 32.2
+    with pytest.raises(ValueError, match="table is 3"): paper_table(3)
+
+# ---- the command line
+
+def run_cli(*args):
+    return subprocess.run([sys.executable, "-c", "from vsgrpo.vsibench import score_cli; score_cli()", *map(str, args)], capture_output=True, text=True, cwd=ROOT)
+
+def answer_file(path, questions, change=lambda r: r, full=False):
+    rows = [{k: getattr(q, k) for k in ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")} if full else {"id": q.id} for q in questions]
+    path.write_text("".join(json.dumps(change(r | {"prediction": q.ground_truth})) + "\n" for r, q in zip(rows, questions)))
+    return path
+
+def test_cli_scores(tmp_path):
+    questions = all_types(2)
+    rows = write_questions(questions, tmp_path/"rows.parquet")
+    with_rows = run_cli(answer_file(tmp_path/"a.jsonl", questions[::-1]), "--rows", rows, "--json")
+    alone = run_cli(answer_file(tmp_path/"b.jsonl", questions, full=True), "--parser", "tagged")
+    assert with_rows.returncode == alone.returncode == 0, with_rows.stderr + alone.stderr
+    out = json.loads(with_rows.stdout)
+    assert out["parser"] == "official" and [r["question_type"] for r in out["scores"]] == [*TASKS, "overall"] and out["scores"][-1]["score"] == 100
+    assert alone.stdout.startswith("parser: tagged\n") and alone.stdout.count("100.0") == 27
+
+def test_cli_refuses(tmp_path):
+    questions = all_types(1)
+    rows = write_questions(questions, tmp_path/"rows.jsonl")
+    good = answer_file(tmp_path/"a.jsonl", questions).read_text().splitlines()
+    cases = {"missing": (good[1:], "no answer for 1 of 10 questions"), "doubled": (good + good[:1], "doubled id"), "unknown": (good + ['{"id": "x", "prediction": "4"}'], "unknown id"),
+             "column": (['{"id": "x"}'], "line 1: missing column prediction"), "broken": (good[:2] + ['{"id": '], "line 3: not JSON"), "kind": (['{"id": 1, "prediction": [4]}'], "prediction: [4], expected text")}
+    for name, (lines, words) in cases.items():
+        path = tmp_path/f"{name}.jsonl"
+        path.write_text("\n".join(lines))
+        r = run_cli(path, "--rows", rows)
+        assert r.returncode == 2 and r.stdout == "" and len(r.stderr.splitlines()) == 1 and words in r.stderr and "Traceback" not in r.stderr, (name, r.stderr)
+    for args, words in (((tmp_path/"none.jsonl",), "no such file"), ((tmp_path/"a.jsonl",), "missing column dataset"), ((tmp_path/"a.jsonl", "--rows", tmp_path/"none.parquet"), "no such file")):
+        r = run_cli(*args)
+        assert r.returncode == 2 and words in r.stderr and len(r.stderr.splitlines()) == 1
+
+def test_scoring_loads_no_torch():
+    code = "import sys, vsgrpo.vsibench, vsgrpo.rewards; print([m for m in ('torch', 'transformers', 'matplotlib', 'open3d') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+# ---- the released rows
+
+@pytest.fixture(scope="module")
+def released():
+    if not ROWS.is_file(): pytest.skip(f"the benchmark's rows are not here: {ROWS}")
+    return read_questions(ROWS)
+
+def test_released_rows_are_read(released):
+    n = pd.Series([q.question_type for q in released]).value_counts()
+    assert len(released) == 5130 and len({q.video for q in released}) == 288
+    assert [n[t] for t in QUESTION_TYPES] == [565, 834, 953, 288, 710, 217, 378, 373, 194, 618]
+    assert all(q.is_mca == (q.options is not None) for q in released)
+
+def test_released_rows_round_trip(released, tmp_path):
+    for name in ("q.parquet", "q.jsonl"): assert read_questions(write_questions(released, tmp_path/name)) == released
+
+def test_gold_answers_score_full(released):
+    for parser in PARSERS:
+        table = score_table(released, [q.ground_truth for q in released], parser, n_boot=0)
+        assert (table.score == 100).all() and len(table) == 9, parser
+
+def test_frequency_baseline(released):
+    # published: 62.1 32.0 29.9 33.1 and 34.0 overall; the rows as released give 61.8 31.6 29.8 33.1 and 34.0
+    constant = best_constant(released)
+    scores = score_table(released, {q.id: constant[q.question_type] for q in released}, n_boot=0).set_index("question_type").score
+    assert scores[list(NA_TYPES)].round(2).tolist() == [61.84, 31.56, 29.80, 33.12]
+    assert np.abs(scores[list(NA_TYPES)] - [62.1, 32.0, 29.9, 33.1]).max() < .5
+    assert scores["overall"] == pytest.approx(34.0, abs=.05)
+
+def test_overall_equals_lmms_eval(released):
+    """Made-up answers of all kinds; the overall scores were recorded from vsibench_aggregate_* of lmms-eval 0.6.1 and 0.7.3."""
+    def answer(q):
+        if not q.is_mca: return f"{float(q.ground_truth)*(.5 + q.id%11/10):.1f}" + ("", ".", " m", " or so", ",")[q.id%5]
+        return "ABCD"[q.id%4] + ("", ".", ") ", " left")[q.id%3]
+    answers = [answer(q) for q in released]
+    scores = score_table(released, answers, n_boot=0).set_index("question_type").score
+    assert scores["overall"] == pytest.approx(29.226814720131333, abs=1e-9)
+    assert scores["object_rel_direction"] == pytest.approx(16.684504686464963, abs=1e-9) and scores["object_abs_distance"] == pytest.approx(40.52757793764988, abs=1e-9)
+    assert score_table(released, answers, "lmms-eval", n_boot=0).score.iloc[-1] == pytest.approx(34.4021, abs=1e-4)
+
+def test_scoring_is_fast(released):
+    start = time.perf_counter()
+    score_table(released, [q.ground_truth for q in released])
+    assert time.perf_counter() - start < 2 # 0.1 s on one quiet core
