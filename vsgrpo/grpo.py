@@ -61,11 +61,12 @@ class GRPOSettings:
     "Everything that decides a run."
     model:str="tiny" # alias, hub id or folder
     mode:str="vanilla" # prompt mode
-    steps:int=80 # optimiser steps
+    steps:int=140 # optimiser steps
     questions_per_step:int=16 # groups in one step
     micro_groups:int=16 # groups in one forward pass of the update
     num_generations:int=14 # rollouts of each question
-    lr:float=2e-3 # learning rate, linear decay to 0
+    lr:float=3e-3 # learning rate, after the warm-up linear to 0
+    warmup_steps:int=0 # steps in which the learning rate rises
     beta:float=1e-4 # weight of the KL penalty
     temperature:float=1.0 # of the rollouts
     epsilon:float=0.2 # clip range
@@ -92,10 +93,10 @@ def _check(ok, name, value, wanted):
     if not ok: raise ValueError(f"{name} is {value!r}: wanted {wanted}")
 
 # %% ../nbs/20_grpo.ipynb #20-015
-SIZES = {"tiny": dict(lr=2e-3, frames=4, max_pixels=56*56), "2B": dict(lr=1e-5, frames=16, max_pixels=128*28*28),
+SIZES = {"tiny": dict(lr=3e-3, frames=4, max_pixels=56*56), "2B": dict(lr=1e-5, frames=16, max_pixels=128*28*28),
          "7B": dict(lr=5e-6, frames=16, max_pixels=128*28*28)}
 SCALES = {"smoke": dict(steps=2, questions_per_step=2, rooms=RoomsSpec(4, 3, 3)),
-          "default": dict(steps=80, questions_per_step=16, rooms=RoomsSpec()),
+          "default": dict(steps=140, questions_per_step=16, rooms=RoomsSpec()),
           "full": dict(steps=None, questions_per_step=16, rooms=RoomsSpec(1200, 100, 300))}
 
 def model_size(
@@ -124,9 +125,11 @@ def settle(
     pixels = max_pixels or SIZES[size]["max_pixels"]
     spec = VideoSpec(frames=frames or SIZES[size]["frames"], min_pixels=pixels, max_pixels=pixels, factor=factor)
     q = given.setdefault("questions_per_step", SCALES[scale]["questions_per_step"])
+    steps = steps or SCALES[scale]["steps"] or 1
     given.setdefault("lr", SIZES[size]["lr"])
+    if size == "tiny": given.setdefault("warmup_steps", steps//14)
     given.setdefault("max_new_tokens", MAX_NEW_TOKENS[given.get("mode", "vanilla")] if size != "tiny" else 16 if given.get("mode", "vanilla") == "vanilla" else 48)
-    return GRPOSettings(model=model, steps=steps or SCALES[scale]["steps"] or 1, micro_groups=q if size == "tiny" else 1,
+    return GRPOSettings(model=model, steps=steps, micro_groups=q if size == "tiny" else 1,
                         gradient_checkpointing=size != "tiny", video=spec, **given)
 
 # %% ../nbs/20_grpo.ipynb #20-017
@@ -251,7 +254,7 @@ def make_trainer(
     config = GRPOConfig(
         output_dir=str(folder), max_steps=s.steps, per_device_train_batch_size=s.micro_groups*s.num_generations,
         gradient_accumulation_steps=s.questions_per_step//s.micro_groups, num_generations=s.num_generations, learning_rate=s.lr,
-        lr_scheduler_type="linear", beta=s.beta, epsilon=s.epsilon, temperature=s.temperature, max_completion_length=s.max_new_tokens,
+        lr_scheduler_type="linear", warmup_steps=s.warmup_steps, beta=s.beta, epsilon=s.epsilon, temperature=s.temperature, max_completion_length=s.max_new_tokens,
         loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=1, max_grad_norm=1.0,
         gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
         remove_unused_columns=False, logging_steps=1, save_steps=save_every, save_total_limit=2, report_to="none",
