@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['SIZES', 'SCALES', 'RENAMED', 'PARSER', 'group_advantages', 'grpo_loss', 'GRPOSettings', 'model_size', 'settle',
            'video_trainer', 'training_rows', 'make_trainer', 'frame_folder', 'choose_folder', 'last_checkpoint',
-           'train', 'save_answers', 'evaluate', 'closing_table']
+           'train', 'check_data', 'save_answers', 'evaluate', 'closing_table']
 
 # %% ../nbs/20_grpo.ipynb #20-002
 import json
 import os
+import shutil
 import sys
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, arm_scores, ask, constant_answers, end_tokens, other_videos, vision_tokens
 from .doctor import repo_root
-from .models import VideoReader, load_model, load_processor, lora_config, make_prompt, resolve_model
+from .models import VideoReader, load_config, load_model, load_processor, lora_config, make_prompt, resolve_model, weights_id
 from .prefix_tree import Sight, answer_logps, grow_trees, sample_answers
 from .rewards import READINGS, accuracy_reward, format_reward
 from .rollouts import Run
@@ -61,9 +63,9 @@ class GRPOSettings:
     "Everything that decides a run."
     model:str="tiny" # alias, hub id or folder
     mode:str="vanilla" # prompt mode
-    steps:int=140 # optimiser steps
-    questions_per_step:int=16 # groups in one step
-    micro_groups:int=16 # groups in one forward pass of the update
+    steps:int=90 # optimiser steps
+    questions_per_step:int=32 # groups in one step
+    micro_groups:int=32 # groups in one forward pass of the update
     num_generations:int=14 # rollouts of each question
     lr:float=3e-3 # learning rate, after the warm-up linear to 0
     warmup_steps:int=0 # steps in which the learning rate rises
@@ -75,6 +77,7 @@ class GRPOSettings:
     lora_alpha:int=32
     max_new_tokens:int=16 # longest answer
     gradient_checkpointing:bool=False
+    ask_batch:int=64 # questions answered together in evaluation
     blank:bool=False # train on blanked videos: a control, never a default
     seed:int=0
     video:VideoSpec=field(default_factory=VideoSpec)
@@ -82,8 +85,11 @@ class GRPOSettings:
     def __post_init__(self):
         _check(self.mode in MODES, "mode", self.mode, f"one of {list(MODES)}")
         _check(self.reading in READINGS, "reading", self.reading, f"one of {sorted(READINGS)}")
+        for name in ("steps", "questions_per_step", "num_generations", "lora_rank", "max_new_tokens", "seed"):
+            _check(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
+        for name in ("lr", "beta", "temperature"): _check(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
         _check(self.num_generations >= 2, "num_generations", self.num_generations, "at least 2: an advantage compares answers of one group")
-        for name in ("steps", "questions_per_step", "micro_groups", "lora_rank", "max_new_tokens"):
+        for name in ("steps", "questions_per_step", "micro_groups", "lora_rank", "max_new_tokens", "ask_batch"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(self.beta >= 0, "beta", self.beta, "0 or more")
         _check(self.lr > 0 and self.temperature > 0, "lr, temperature", (self.lr, self.temperature), "both above 0")
@@ -96,18 +102,14 @@ def _check(ok, name, value, wanted):
 SIZES = {"tiny": dict(lr=3e-3, frames=4, max_pixels=56*56), "2B": dict(lr=1e-5, frames=16, max_pixels=128*28*28),
          "7B": dict(lr=5e-6, frames=16, max_pixels=128*28*28)}
 SCALES = {"smoke": dict(steps=2, questions_per_step=2, rooms=RoomsSpec(4, 3, 3)),
-          "default": dict(steps=140, questions_per_step=16, rooms=RoomsSpec()),
+          "default": dict(steps=90, questions_per_step=32, rooms=RoomsSpec()),
           "full": dict(steps=None, questions_per_step=16, rooms=RoomsSpec(1200, 100, 300))}
 
 def model_size(
     name:str, # alias, hub id or folder
 )->tuple: # (key of SIZES, pixels a side of one vision token)
     "Which defaults a model takes, read from its configuration."
-    fix_torchvision()
-    from transformers import AutoConfig
-
-    from vsgrpo.models import _from_pretrained
-    config = _from_pretrained(AutoConfig.from_pretrained, name, trust_remote_code=False)
+    config = load_config(name)
     width, eyes = config.text_config.hidden_size, config.vision_config
     return "tiny" if width < 1024 else "2B" if width < 3000 else "7B", eyes.patch_size*eyes.spatial_merge_size
 
@@ -120,17 +122,17 @@ def settle(
 )->GRPOSettings:
     "Fill what was not given, by the scale of the run and the size of the model."
     _check(scale in SCALES, "scale", scale, f"one of {sorted(SCALES)}")
-    size, factor = model_size(model)
     given = {k: v for k, v in given.items() if v is not None}
-    pixels = max_pixels or SIZES[size]["max_pixels"]
-    spec = VideoSpec(frames=frames or SIZES[size]["frames"], min_pixels=pixels, max_pixels=pixels, factor=factor)
+    GRPOSettings(**{"micro_groups": 1, **given, **({"steps": steps} if steps is not None else {})})     # a bad value is refused before any file is read
+    (size, factor), mode = model_size(model), given.get("mode", "vanilla")
+    steps = SCALES[scale]["steps"] or 1 if steps is None else steps
+    pixels = SIZES[size]["max_pixels"] if max_pixels is None else max_pixels
+    spec = VideoSpec(frames=SIZES[size]["frames"] if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=factor)
     q = given.setdefault("questions_per_step", SCALES[scale]["questions_per_step"])
-    steps = steps or SCALES[scale]["steps"] or 1
     given.setdefault("lr", SIZES[size]["lr"])
-    if size == "tiny": given.setdefault("warmup_steps", steps//14)
-    given.setdefault("max_new_tokens", MAX_NEW_TOKENS[given.get("mode", "vanilla")] if size != "tiny" else 16 if given.get("mode", "vanilla") == "vanilla" else 48)
-    return GRPOSettings(model=model, steps=steps, micro_groups=q if size == "tiny" else 1,
-                        gradient_checkpointing=size != "tiny", video=spec, **given)
+    if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
+    else: own = dict(micro_groups=1, gradient_checkpointing=True, ask_batch=4, max_new_tokens=MAX_NEW_TOKENS[mode])
+    return GRPOSettings(model=model, steps=steps, video=spec, **{**own, **given})
 
 # %% ../nbs/20_grpo.ipynb #20-017
 def video_trainer():
@@ -220,7 +222,7 @@ def video_trainer():
             for x, r in zip(inputs, tail["accuracy_reward"]): by_type[x["question_type"]].append(r)
             for kind, r in by_type.items(): self._metrics["train"][f"accuracy/{kind}"].append(float(np.mean(r)))
             if self.record and self.accelerator.is_main_process:
-                asked = ("id", "scene_name", "question_type", "ground_truth", "mode")
+                asked = ("id", "scene_name", "question_type", "ground_truth", "options", "mode")
                 self.record.log_rollouts([dict({k: x[k] for k in asked}, step=self.state.global_step + 1, question=x["prompt"],
                     reward=sum(tail[k][i] for k in names), **{k: v[i] for k, v in tail.items()}) for i, x in enumerate(inputs)])
 
@@ -235,7 +237,7 @@ def training_rows(
     "Questions as TRL takes them; `row` is a question's own number."
     from datasets import Dataset as Table
     return Table.from_list([dict(row=i, id=str(q.id), prompt=prompt(q, mode, "train"), video=str(Path(folder)/q.video), mode=mode,
-                                 scene_name=q.scene_name, question_type=q.question_type, ground_truth=q.ground_truth)
+                                 scene_name=q.scene_name, question_type=q.question_type, ground_truth=q.ground_truth, options=q.options)
                             for i, q in enumerate(questions)])
 
 def make_trainer(
@@ -299,6 +301,7 @@ def _callback(trainer, record, s):
             phases = {f"seconds/{k}": round(v, 4) for k, v in trainer.seconds.items()}
             trainer.seconds.clear()
             rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.sight.tokens, "encoder_calls": trainer.sight.calls}
+            trainer.sight.tokens = trainer.sight.calls = 0
             kept = {v: logs[k] for k, v in RENAMED.items() if k in logs} | {k: v for k, v in logs.items() if k.startswith("accuracy/")}
             if record and state.is_world_process_zero: record.log_metrics(state.global_step, kept | phases | rest)
             self.bar.set_postfix(reward=f"{logs['reward']:.3f}", refresh=False)
@@ -346,22 +349,30 @@ def train(
 ): # (model with its trained adapter, processor)
     "Train, record, and leave the adapter in `folder/adapter`."
     import torch
-    folder, record = Path(folder), Run(folder)
-    told = asdict(s) | dict(data=str(data.folder))
+    folder = Path(folder)
+    check_data(s, data)
+    if (folder/"run.json").is_file() != resume: raise ValueError(f"{folder} {'holds no run to resume' if resume else 'holds a run already'}")
+    record, told = Run(folder), asdict(s) | dict(data=str(data.folder), weights=weights_id(s.model))
     if not resume: record.write_settings(told, video_spec=s.video, seed=s.seed, dataset=data.train)
     elif differ := record.changed_settings(told): raise ValueError(f"{folder} began with other settings: {'; '.join(differ)}")
-    if (folder/"adapter/adapter_model.safetensors").is_file():
-        return load_model(s.model, folder/"adapter"), load_processor(s.model)
     checkpoint, step = last_checkpoint(folder) if resume else (None, 0)
-    if resume: record.truncate_after(step)
-    torch.manual_seed(s.seed)
-    model, processor = load_model(s.model), load_processor(s.model)
-    trainer = make_trainer(s, model, processor, data, folder/"checkpoints", record, save_every)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.sight.close()
-    trainer.model.save_pretrained(str(folder/"adapter.tmp"), safe_serialization=True)
-    if trainer.is_world_process_zero(): os.replace(folder/"adapter.tmp", folder/"adapter")
-    return trainer.model.eval(), processor
+    if step < s.steps and not (folder/"adapter").is_dir():
+        if resume: record.truncate_after(step)
+        torch.manual_seed(s.seed)
+        trainer = make_trainer(s, load_model(s.model), load_processor(s.model), data, folder/"checkpoints", record, save_every)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.sight.close()
+        trainer.model.save_pretrained(folder/"adapter.tmp")
+        os.replace(folder/"adapter.tmp", folder/"adapter")
+    elif not (folder/"adapter").is_dir(): shutil.copytree(checkpoint, folder/"adapter", ignore=lambda _, names: {n for n in names if not n.startswith("adapter")})
+    return load_model(s.model, folder/"adapter"), load_processor(s.model)
+
+def check_data(s:GRPOSettings, data:Dataset):
+    "What would stop a run after hours is refused before it begins."
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: training on several processes is not built yet, wanted 1")
+    _check(len(data.train) >= s.questions_per_step, "questions_per_step", s.questions_per_step, f"at most the {len(data.train)} training questions of {data.folder}")
+    other_videos(data.test)
+    constant_answers(best_constant(data.train_benchmark), data.test)
 
 # %% ../nbs/20_grpo.ipynb #20-025
 PARSER = {"vanilla": "official", "think": "tagged", "observe": "tagged"} # how answers of a mode are read
@@ -384,24 +395,20 @@ def evaluate(
     "Ask every arm the held-out questions and write the scores."
     questions, folder = getattr(data, split), Path(folder)
     reader, predictions = VideoReader(processor, s.video, frame_folder(), blank=s.blank), {}
-    ways = {"base": (model.disable_adapter, None), "trained": (_as_is, None), "trained_shuffled": (_as_is, other_videos(questions, s.seed))}
+    ways = {"base": (model.disable_adapter, None), "trained": (nullcontext, None), "trained_shuffled": (nullcontext, other_videos(questions, s.seed))}
     for arm in arms:
         if arm == "constant":
             predictions[arm] = constant_answers(best_constant(data.train_benchmark), questions)
             continue
         switch, videos = ways[arm]
         with switch():
-            answers = ask(model, processor, questions, reader, data.folder, s.mode, "train", s.max_new_tokens, 64 if s.micro_groups > 1 else 4, videos, arm)
+            answers = ask(model, processor, questions, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, videos, arm)
         save_answers(answers, folder/"answers", arm)
         predictions[arm] = dict(zip(answers.id, answers.prediction))
     scores = arm_scores(predictions, questions, PARSER[s.mode])
     scores.to_csv(folder/"scores.csv.tmp", index=False)
     os.replace(folder/"scores.csv.tmp", folder/"scores.csv")
     return predictions
-
-def _as_is():
-    from contextlib import nullcontext
-    return nullcontext()
 
 # %% ../nbs/20_grpo.ipynb #20-026
 def closing_table(

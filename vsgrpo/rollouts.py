@@ -203,7 +203,7 @@ def _draw(ax, metrics, names, window):
         y = metrics[c].astype(float)
         if c == "reward": ax.plot(metrics.step, y, lw=.7, alpha=.4, color="C0")
         ax.plot(metrics.step, smooth(y, window) if c == "reward" or "/" in c else y, lw=1.2, label=c.split("/")[-1])
-    if len(columns) > 1 or names[0].endswith("/"): ax.legend(fontsize=6)
+    if len(columns) > 1 or columns and names[0].endswith("/"): ax.legend(fontsize=6)
     if not columns: ax.text(.5, .5, "not recorded", ha="center", va="center", transform=ax.transAxes)
 
 def plot_curves(
