@@ -5,8 +5,10 @@
 
 For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same answers
 asked with another room's video), GRPO with blanked videos (`trained_without_sight`, trained and asked blind), and fine-tuning on
-the true answers of as many questions (`sft`). `base` and `constant` do not depend on the seed. The last line is one JSON object:
-mean scores over seeds, and for each pair of arms the mean paired difference with its 95 % t-interval over seeds.
+the true answers of the same rows, as many questions, at the same learning rate (`sft`; nothing was tuned for it). `base` and
+`constant` do not depend on the seed. The last line is one JSON object: mean scores over seeds, and for each pair of arms the mean
+paired difference with its 95 % t-interval over seeds. The 300 rooms are the same for all seeds: what other rooms would change is not
+in these intervals, but in those of each run's scores.csv.
 """
 import argparse
 import json

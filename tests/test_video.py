@@ -229,3 +229,10 @@ def test_import_is_light_and_the_torchvision_fix_works_twice():
     code = ("import sys, vsgrpo.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & set(sys.modules); assert not heavy, heavy; "
             "v.fix_torchvision(); v.fix_torchvision(); from transformers import Qwen2VLVideoProcessor; Qwen2VLVideoProcessor()")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_same_frames_give_the_same_file(tmp_path):
+    "Twenty times: x264's macroblock tree gave other bytes about every fifth time."
+    frames = np.random.default_rng(0).integers(0, 255, (8, 14, 14, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    files = {encode(frames, tmp_path/f"{i}.mp4", fps=8).read_bytes() for i in range(20)}
+    assert len(files) == 1

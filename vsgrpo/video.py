@@ -101,7 +101,8 @@ def encode(
     if H%2 or W%2: raise ValueError(f"{path}: frames are {W}×{H}, expected even sides (yuv420p)")
     tmp = path.with_name(path.name + ".tmp")
     with av.open(str(tmp), "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=fps, options={"crf":str(crf), "preset":"veryfast"})
+        stream = out.add_stream("libx264", rate=fps, options={"crf":str(crf), "preset":"veryfast",
+                                                                      "x264-params":"mbtree=0"})   # with it the same frames gave other bytes from time to time
         stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
         stream.codec_context.gop_size, stream.codec_context.thread_count = 24, 1
         for f in frames:

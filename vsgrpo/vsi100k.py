@@ -22,8 +22,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from .questions import HELD_OUT, make_questions, measure
-from .rooms import PRESETS, make_room, write_room
-from .scannet import list_scenes, read_scene
+from .rooms import CATEGORIES, PRESETS, make_room, write_room
+from .scannet import list_scenes, read_scene, write_label_map
 from .vsibench import DIRECTION_TYPES, QUESTION_TYPES, Question, read_questions, write_questions
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-007
@@ -75,6 +75,14 @@ def write_dataset(
     _write_json(out/"dataset.json", dict(settings=settings, counts=counts))
     return out
 
+def _is_built(out, settings):
+    "Whether a folder holds a dataset of these settings; one of others is never overwritten."
+    stored = Path(out)/"dataset.json"
+    if not stored.is_file(): return False
+    old = json.loads(stored.read_text())["settings"]
+    if old != json.loads(json.dumps(settings)): raise ValueError(f"{out} was built with {old}, not with {settings}: give another folder or remove it")
+    return True
+
 def _write_json(path, content):
     Path(f"{path}.tmp").write_text(json.dumps(content, indent=1))
     os.replace(f"{path}.tmp", path)
@@ -112,11 +120,10 @@ def build_rooms(
     workers:int|None=None, # processes; None: one per core
 )->Path: # the folder, ready for `open_dataset`
     "The licence-free dataset; a folder that is already built from the same spec is kept as it is."
-    out, stored = Path(out), Path(out)/"dataset.json"
-    if stored.is_file():
-        old = json.loads(stored.read_text())["settings"]
-        if old == asdict(spec): return out
-        raise ValueError(f"{out} was built with {old}, not with {asdict(spec)}: give another folder or remove it")
+    out = Path(out)
+    if _is_built(out, asdict(spec)): return out
+    out.mkdir(parents=True, exist_ok=True)
+    write_label_map(out/"scannetv2-labels.combined.tsv", {c: c for c in [*CATEGORIES, "floor", "wall", "ceiling"]})
     jobs = [(s, _Job(FIRST_SEED[s]+i, out, spec)) for s in SPLITS for i in range(getattr(spec, s))]
     return write_dataset(out, jobs, asdict(spec), workers)
 
@@ -143,6 +150,8 @@ def build_scans(
     "Dataset from real scans, split by scene, without the benchmark's scenes."
     if leak_guard and not bench_rows:
         raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or jsonl), or leak_guard False")
+    told = dict(scans=str(scans), bench_rows=str(bench_rows), leak_guard=leak_guard, share=list(share), wording=wording, per_type=per_type, seed=seed)
+    if _is_built(out, told): return Path(out)
     banned = {q.scene_name for q in read_questions(bench_rows)} if leak_guard else set()
     scenes = [s for s in list_scenes(scans) if s.name not in banned]
     if len(scenes) < 3: raise ValueError(f"{scans}: {len(scenes)} scenes are left, wanted at least 3 (one for each split)")
@@ -150,7 +159,7 @@ def build_scans(
     n_dev, n_test = (max(1, round(len(scenes)*s)) for s in share)
     split = ["dev"]*n_dev + ["test"]*n_test + ["train"]*(len(scenes)-n_dev-n_test)
     jobs = [(split[i], _ScanJob(scenes[j], Path(out), wording, per_type, seed)) for i, j in enumerate(order)]
-    return write_dataset(out, jobs, dict(scans=str(scans), leak_guard=leak_guard, left_out=len(banned), wording=wording, per_type=per_type, seed=seed), workers)
+    return write_dataset(out, jobs, told, workers)
 
 @dataclass(frozen=True)
 class _ScanJob:
