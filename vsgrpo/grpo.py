@@ -130,7 +130,7 @@ def settle(
     spec = VideoSpec(frames=SIZES[size]["frames"] if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=factor)
     q = given.setdefault("questions_per_step", SCALES[scale]["questions_per_step"])
     given.setdefault("lr", SIZES[size]["lr"])
-    if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
+    if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, reading="ratio", max_new_tokens=16 if mode == "vanilla" else 48)
     else: own = dict(micro_groups=1, gradient_checkpointing=True, ask_batch=4, max_new_tokens=MAX_NEW_TOKENS[mode])
     return GRPOSettings(model=model, steps=steps, video=spec, **{**own, **given})
 
