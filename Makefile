@@ -53,7 +53,7 @@ base: install
 	$(PAPERMILL) nbs/16_tiny_base.ipynb runs/tiny_base.ipynb $(ARGS)
 
 lab: install
-	$(PY) -m jupyterlab $(ARGS)
+	$(PY) -m jupyterlab nbs $(ARGS)
 
 doctor: install
 	@$(PY) -m vsgrpo.doctor
