@@ -1,6 +1,6 @@
 """Does GRPO teach the tiny model, and does it teach it to look?
 
-    .venv/bin/python bench/learning.py                 # 5 seeds, about half an hour on 2 cores
+    .venv/bin/python bench/learning.py                 # 5 seeds, about 20 minutes on 2 cores
     .venv/bin/python bench/learning.py --seeds 1 --scale smoke
 
 For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same answers
