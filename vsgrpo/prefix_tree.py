@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tree', 'split_prompt', 'grow_trees', 'Packed', 'pack_tree', 'tree_mask', 'Batch', 'trunk_positions', 'bare',
-           'batch_trees', 'tree_logits', 'answers_of', 'answer_logps', 'sample_answers', 'BlindError', 'Sight']
+           'batch_trees', 'answer_logps', 'sample_answers', 'BlindError', 'Sight']
 
 # %% ../nbs/04_prefix_tree.ipynb #04-002
 from contextlib import contextmanager
@@ -129,36 +129,6 @@ def batch_trees(
                  [t.video for t in trees])
 
 # %% ../nbs/04_prefix_tree.ipynb #04-013
-def tree_logits(
-    model, # Qwen2-VL, wrapped or not
-    batch:Batch, # of `batch_trees`
-    temperature:float=1.0, # of the distribution that is scored
-    sight:"Sight|None"=None, # guard; its model must be this one
-    where:str="policy", # name of the pass, for the guard's message
-): # torch (B, K, V) logits at the batch's columns
-    "One forward pass over a batch of trees."
-    with sight.expect(batch.videos, where) if sight is not None else _nothing():
-        return model(**batch.inputs, logits_to_keep=batch.keep, use_cache=False).logits.float()/temperature
-
-def answers_of(
-    logits, # torch (B, K, V) of `tree_logits`
-    batch:Batch,
-): # (N, T) log-probabilities and (N, T) entropies, row by the caller's numbering, 0 behind an answer's end
-    "What the logits say of every answer token."
-    import torch
-    column = {int(c): i for i, c in enumerate(batch.keep.tolist())}
-    N, T = len(batch.src), max(len(a) for *_, a in batch.src)
-    at, to, real = torch.zeros(N, T, dtype=torch.long), torch.zeros(N, T, dtype=torch.long), torch.zeros(N, T, dtype=torch.bool)
-    line = torch.zeros(N, dtype=torch.long)
-    for row, b, positions, answer in batch.src:
-        n = len(answer)
-        at[row, :n], to[row, :n], real[row, :n], line[row] = torch.tensor([column[p] for p in positions]), torch.tensor(answer), True, b
-    at, to, real, line = (x.to(logits.device) for x in (at, to, real, line))
-    logp = logits.log_softmax(-1)
-    entropy = -(logp.detach().exp()*logp.detach()).sum(-1)
-    index = (line[:, None], at)
-    return logp[(*index, to)]*real, entropy[index]*real
-
 def answer_logps(
     model, # Qwen2-VL, wrapped or not
     trees:list[Tree], # answers inside
@@ -167,8 +137,18 @@ def answer_logps(
     where:str="policy", # name of the pass, for the guard's message
 ): # (N, T) log-probabilities and (N, T) entropies, row by the caller's numbering, 0 behind an answer's end
     "Score all answers of all trees in one forward pass."
+    import torch
     batch = batch_trees(model, trees)
-    return answers_of(tree_logits(model, batch, temperature, sight, where), batch)
+    with sight.expect(batch.videos, where) if sight is not None else _nothing():
+        logits = model(**batch.inputs, logits_to_keep=batch.keep, use_cache=False).logits
+    column = {int(c): i for i, c in enumerate(batch.keep.tolist())}
+    told = [(row, i, b, column[p], token) for row, b, positions, answer in batch.src for i, (p, token) in enumerate(zip(positions, answer))]
+    row, place, line, at, to = torch.tensor(told, device=logits.device).T
+    logp = (logits[line, at].float()/temperature).log_softmax(-1)
+    entropy = -(logp.detach().exp()*logp.detach()).sum(-1)
+    N, T = len(batch.src), max(len(a) for *_, a in batch.src)
+    spread = lambda x: x.new_zeros(N, T).index_put((row, place), x)
+    return spread(logp.gather(1, to[:, None])[:, 0]), spread(entropy)
 
 @contextmanager
 def _nothing(): yield

@@ -7,9 +7,10 @@ __all__ = ['SHAPES', 'CATEGORIES', 'PRESETS', 'PLAIN', 'GLOW', 'WOOD', 'PLANKS',
            'CEILING', 'VOID', 'HOVER_M', 'HOVER_BACK_M', 'HOVER_SWING_DEG', 'HOVER_REACH_M', 'EYE_M', 'CELL_M',
            'BODY_M', 'Category', 'Preset', 'polygon_area', 'draw_outline', 'Item', 'Room', 'upright_box', 'make_room',
            'texture', 'room_patches', 'room_mesh', 'look_at', 'camera_path', 'render', 'visibility', 'room_scene',
-           'write_room', 'write_rooms']
+           'write_room', 'generator_digest', 'write_rooms']
 
 # %% ../nbs/13_rooms.ipynb #13-002
+import hashlib
 import os
 import shutil
 import zlib
@@ -207,6 +208,8 @@ class Preset:
     aspect: tuple = (1., 1.4)                          # length over width of the bounding rectangle
     singles: tuple = (6, 14)                           # classes wanted once, in the smallest and the largest room
     repeated: tuple = (1, 3)                           # fewest and most classes wanted several times
+    copies: tuple = (2, 9)                             # fewest and most things wanted of such a class
+    stretch: tuple = (1., 1.)                          # factor on all three sides of a thing, log-uniform
 
     def __post_init__(self):
         if not 0 < self.area_m2[0] <= self.area_m2[1]: raise ValueError(f"preset {self.name}: 'area_m2' is {self.area_m2}, expected 0 < low <= high")
@@ -214,10 +217,9 @@ class Preset:
         if self.width%2 or self.height%2 or min(self.width, self.height, self.n_frames, self.fps) < 1:
             raise ValueError(f"preset {self.name}: {self.width}×{self.height}, {self.n_frames} frames, {self.fps} a second: expected even sides and at least 1 of each")
 
-_OVERVIEW = dict(chair=0xD62828, table=0x9A5B23, sofa=0x2A52D0, bed=0xE86FB0, lamp=0xFFD60A, plant=0x2FA32F, stool=0xFF8C1A, bookshelf=0x5A2E12,
-                 refrigerator=0xAFC4DA, bathtub=0x35D0D8, ottoman=0x8A35C8, suitcase=0x1F6F66, piano=0x161616, box=0xC9B037, dresser=0x7F8F2A) | {"trash bin": 0x505860}
-_DOLL = ((), ("table", "sofa", "bed", "bookshelf", "refrigerator", "bathtub", "piano", "dresser", "chair", "lamp", "plant", "stool", "ottoman", "suitcase", "box", "trash bin"),
-         ("chair", "stool", "plant", "lamp", "ottoman", "suitcase", "box", "trash bin", "table"))
+_OVERVIEW = dict(chair=0xD62828, table=0x9A5B23, sofa=0x2A52D0, bed=0xF08CC8, box=0xFFD60A, plant=0x1F8F2F, stool=0xFF8C1A,
+                 cabinet=0xF4F8FC, bathtub=0x35D0D8, ottoman=0x8A35C8, piano=0x161616, suitcase=0xA6E22E)
+_DOLL = ((), tuple(_OVERVIEW), ("chair", "stool", "plant", "box", "ottoman", "suitcase", "table"))
 _THEMES = {
     "living room": (("door", "sofa", "coffee table", "cabinet", "tv"), ("bookshelf", "lamp", "armchair", "plant", "piano", "radiator", "ottoman", "trash bin", "backpack", "mirror", "basket"), ("window", "picture", "pillow", "plant", "chair", "curtain", "armchair", "stool", "box")),
     "bedroom": (("door", "bed", "wardrobe"), ("dresser", "desk", "office chair", "lamp", "bookshelf", "mirror", "tv", "laptop", "suitcase", "backpack", "plant", "trash bin", "armchair", "basket"), ("nightstand", "pillow", "window", "picture", "box", "curtain", "ottoman")),
@@ -227,7 +229,8 @@ _THEMES = {
 }
 PRESETS = {
     "walkthrough": Preset("walkthrough", _THEMES, "walk", 640, 480, 120, 24, 75., (2.4, 3.0), .05, True, aspect=(1., 1.8), singles=(7, 14), repeated=(2, 4)),
-    "overview": Preset("overview", {"doll's house": _DOLL}, "hover", 112, 112, 8, 8, 86., (.35, .35), .1, False, class_colours=_OVERVIEW, aspect=(1., 1.25), singles=(7, 12)),
+    "overview": Preset("overview", {"doll's house": _DOLL}, "hover", 112, 112, 8, 8, 62., (.35, .35), .1, False, class_colours=_OVERVIEW,
+                       area_m2=(8., 28.), aspect=(1., 1.25), singles=(4, 6), repeated=(1, 2), copies=(2, 6), stretch=(.9, 1.9)),
 }
 
 # %% ../nbs/13_rooms.ipynb #13-015
@@ -393,7 +396,7 @@ def _wishes(rng, preset, theme, area):
     many = [str(c) for c in rng.choice(often, rng.integers(preset.repeated[0], preset.repeated[1] + 1), replace=False)]
     n = round(preset.singles[0] + share*(preset.singles[1] - preset.singles[0]))
     single = [c for c in [*always, *map(str, rng.permutation(once))] if c not in many][:n]
-    wishes = single + [c for c in many for _ in range(rng.integers(2, 10))]
+    wishes = single + [c for c in many for _ in range(rng.integers(preset.copies[0], preset.copies[1] + 1))]
     rank = {"mounted": 0, "wall": 1, "floor": 2, "around": 3, "on": 4}
     return sorted(wishes, key=lambda c: (rank[CATEGORIES[c].place], len(CATEGORIES[c].on), -np.prod(CATEGORIES[c].size[:2])))
 
@@ -444,6 +447,7 @@ def _furnish(rng, preset, theme, area, outline, wall_m, taken):
     for category in _wishes(rng, preset, theme, area):
         kind = CATEGORIES[category]
         size = np.array(kind.size)*rng.uniform(1 - kind.spread, 1 + kind.spread)*rng.uniform(.92, 1.08, 3)
+        if preset.stretch != (1., 1.): size = size*np.exp(rng.uniform(*np.log(preset.stretch)))
         stands = kind.place in ("wall", "floor", "around")
         if stands and size[0]*size[1] > .45*bare: continue  # leave floor for the smaller things that follow
         found = _place(rng, category, size, outline, wall_m, items, taken)
@@ -606,11 +610,11 @@ def look_at(
     pose[:3] = np.column_stack([x, np.cross(z, x), z, eye])
     return pose
 
-HOVER_M, HOVER_BACK_M, HOVER_SWING_DEG = 6., 2.6, 15.  # height, distance behind the room's middle, half of the swing
-HOVER_REACH_M = 5.8  # half of what the camera sees of the floor, across its line of sight
+HOVER_M, HOVER_BACK_M, HOVER_SWING_DEG = 6., 2.6, 4.  # height, distance behind the room's middle, half of the sway
+HOVER_REACH_M = 4.0  # half of what the camera sees of the floor, across its line of sight
 
 def _hover(room, n):
-    "The overview camera glides in from the side, so that things appear one after another, then swings around the room's middle."
+    "The overview camera glides in from the side, so that things appear one after another, then sways around the room's middle."
     middle, glide = (room.outline.min(0) + room.outline.max(0))/2, n//2
     turn = np.deg2rad(np.r_[np.full(glide, -HOVER_SWING_DEG), np.linspace(-HOVER_SWING_DEG, HOVER_SWING_DEG, n - glide)])
     right = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(n)])
@@ -618,7 +622,7 @@ def _hover(room, n):
     aside = right*np.r_[HOVER_REACH_M + half*np.linspace(.7, -.7, glide), np.zeros(n - glide)][:, None]
     eyes = np.column_stack([middle[0] + HOVER_BACK_M*np.sin(turn), middle[1] - HOVER_BACK_M*np.cos(turn), np.full(n, HOVER_M)])
     # looking a little before the middle keeps the near and the far edge equally far from the border
-    targets = np.column_stack([middle + .4*(eyes[:, :2] - middle), np.zeros(n)])
+    targets = np.column_stack([middle + .1*(eyes[:, :2] - middle), np.zeros(n)])
     return np.stack([look_at(e, t) for e, t in zip(eyes - aside, targets - aside)])
 
 def camera_path(
@@ -901,6 +905,18 @@ def write_room(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(draft, folder)
     return folder
+
+def generator_digest(
+    preset:str|Preset, # a name in PRESETS, or a Preset
+)->str:                # 12 hex digits
+    "Tells one version of the generator from another: a hash of what it draws and where it looks."
+    numbers = []
+    for seed in range(3):
+        room = make_room(seed, preset)
+        poses, intrinsic = camera_path(room)
+        things = [x for i in room.items for x in (*map(float, i.category.encode()), *i.centre, *i.size, i.yaw, *np.ravel(i.colours))]
+        numbers += [*room.outline.ravel(), room.height_m, *things, *poses.ravel(), *intrinsic.ravel()]
+    return hashlib.sha256(np.round(np.array(numbers)*1000).astype(np.int64).tobytes()).hexdigest()[:12]
 
 def _write_seed(job):
     "Write the room of one (seed, preset, folder) unless it is there already."

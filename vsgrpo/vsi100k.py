@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .questions import HELD_OUT, make_questions, measure
-from .rooms import CATEGORIES, PRESETS, make_room, write_room
+from .rooms import CATEGORIES, PRESETS, generator_digest, make_room, write_room
 from .scannet import list_scenes, read_scene, write_label_map
 from .vsibench import DIRECTION_TYPES, QUESTION_TYPES, Question, read_questions, write_questions
 
@@ -119,13 +119,14 @@ def build_rooms(
     spec:RoomsSpec, # numbers and kind of rooms
     workers:int|None=None, # processes; None: one per core
 )->Path: # the folder, ready for `open_dataset`
-    "The licence-free dataset; a folder that is already built from the same spec is kept as it is."
+    "The licence-free dataset; a folder already built from the same spec by the same generator is kept as it is."
     out = Path(out)
-    if _is_built(out, asdict(spec)): return out
+    told = asdict(spec) | {"generator": generator_digest(spec.preset)}
+    if _is_built(out, told): return out
     out.mkdir(parents=True, exist_ok=True)
     write_label_map(out/"scannetv2-labels.combined.tsv", {c: c for c in [*CATEGORIES, "floor", "wall", "ceiling"]})
     jobs = [(s, _Job(FIRST_SEED[s]+i, out, spec)) for s in SPLITS for i in range(getattr(spec, s))]
-    return write_dataset(out, jobs, asdict(spec), workers)
+    return write_dataset(out, jobs, told, workers)
 
 @dataclass(frozen=True)
 class _Job:
