@@ -99,7 +99,7 @@ def _check(ok, name, value, wanted):
     if not ok: raise ValueError(f"{name} is {value!r}: wanted {wanted}")
 
 # %% ../nbs/20_grpo.ipynb #20-015
-SIZES = {"tiny": dict(lr=1.5e-3, frames=4, max_pixels=84*84), "2B": dict(lr=1e-5, frames=16, max_pixels=128*28*28),
+SIZES = {"tiny": dict(lr=3e-3, frames=4, max_pixels=84*84), "2B": dict(lr=1e-5, frames=16, max_pixels=128*28*28),
          "7B": dict(lr=5e-6, frames=16, max_pixels=128*28*28)}
 SCALES = {"smoke": dict(steps=2, questions_per_step=2, rooms=RoomsSpec(4, 3, 3)),
           "default": dict(steps=90, questions_per_step=32, rooms=RoomsSpec()),
