@@ -37,17 +37,18 @@ PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuf
 
 
 def fine_tune(s, data, lr):
-    "LoRA on the true answers of the questions GRPO would draw: as many steps, as many questions a step."
+    "LoRA on the true answers of the rows GRPO draws from: as many steps and questions a step, the same learning rate and schedule."
     import torch
     from peft import get_peft_model
+    from transformers import get_linear_schedule_with_warmup
     torch.manual_seed(s.seed)
     processor = load_processor(s.model)
     model = get_peft_model(load_model(s.model), lora_config(s.lora_rank, s.lora_alpha)).train()
     reader, ends, sight = VideoReader(processor, s.video, grpo.frame_folder()), end_tokens(processor), Sight(model)
     rng, optimiser = np.random.default_rng(s.seed), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
     order = np.concatenate([rng.permutation(len(data.train)) for _ in range(1 + s.steps*s.questions_per_step//len(data.train))])
+    schedule = get_linear_schedule_with_warmup(optimiser, s.warmup_steps, s.steps)
     for step in range(s.steps):
-        for g in optimiser.param_groups: g["lr"] = lr*(1 - step/s.steps)
         part = [data.train[i] for i in order[step*s.questions_per_step:(step+1)*s.questions_per_step]]
         prompts = [make_prompt(processor, prompt(q, s.mode, "train"), reader(data.folder/q.video)) for q in part]
         answers = [processor.tokenizer(q.ground_truth)["input_ids"] + [ends[0]] for q in part]
@@ -56,6 +57,7 @@ def fine_tune(s, data, lr):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        schedule.step()
     sight.close()
     return model.eval(), processor
 

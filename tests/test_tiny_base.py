@@ -4,10 +4,15 @@ import json
 import numpy as np
 import pytest
 
+from vsgrpo.geometry import Box
 from vsgrpo.models import TINY, VideoReader, load_model, load_processor
-from vsgrpo.rooms import generator_digest
-from vsgrpo.tiny_base import KINDS, SURFACES, grounding, make_lesson, quiz, words_of
+from vsgrpo.prefix_tree import batch_trees, pack_tree
+from vsgrpo.questions import SceneFacts, Thing
+from vsgrpo.rooms import FLOOR, generator_digest
+from vsgrpo.tiny_base import (KINDS, SURFACES, Attention, Lesson, _cover, _spots, answer_loss, ask_lesson, grounding, lesson_trees,
+                              make_lesson, quiz, words_of)
 from vsgrpo.video import VideoSpec
+from vsgrpo.vsibench import TASKS
 
 SPEC = VideoSpec(frames=4, min_pixels=84*84, max_pixels=84*84, factor=14)
 
@@ -56,3 +61,56 @@ def test_cover_counts_every_pixel(lessons):
         assert x.cover.shape == (72, len(names)) and np.allclose(x.cover.sum(1, dtype=float), 1, atol=.01)
         shown = {n for n, c in zip(names, x.cover.max(0)) if c > 0} - set(SURFACES)
         assert shown <= set(x.facts.counts)
+
+def hand_made():
+    "Four frames of 84 pixels, six tokens a side: a bed fills the top left token, two boxes stand at the right, the rest is floor."
+    facts = SceneFacts("hand", "generated", [Thing(0, "bed", None), Thing(1, "box", None), Thing(2, "box", None)], {"bed": 1, "box": 2}, 9., None)
+    ids = np.full((4, 84, 84), FLOOR)
+    ids[:, :14, :14], ids[2:, 42:49, 70:77], ids[2:, 60:67, 70:84] = 0, 1, 2
+    return facts, ids
+
+def test_cover_and_spots_by_hand():
+    facts, ids = hand_made()
+    names = [*words_of("overview"), *SURFACES]
+    cover = _cover(ids, facts, words_of("overview"), 84).astype(float).reshape(2, 6, 6, len(names))
+    bed, box, floor = names.index("bed"), names.index("box"), names.index("floor")
+    assert cover[0, 0, 0, bed] == cover[1, 0, 0, bed] == 1 and cover[..., bed].sum() == 2
+    assert cover[0, ..., box].sum() == 0 and cover[1, 3, 5, box] == .25       # not in the first half of the film
+    assert np.isclose(cover[1, 4, 5, box], .5, atol=1e-3) and np.isclose(cover[1, ..., box].sum(), .75, atol=1e-3)
+    assert np.isclose(cover[0, ..., floor].sum(), 35)
+    spots = _spots(ids[-1], facts)
+    assert np.allclose(spots[0], (7/84, 7/84, np.hypot(14, 14)/84)) and np.allclose(spots[1][:2], (45.5/84, 73.5/84))
+
+def test_left_up_and_where_by_hand():
+    thing = lambda k, c, lengths: Thing(k, c, Box(np.zeros(3), np.eye(3), np.array(lengths)))
+    facts = SceneFacts("hand", "generated", [thing(0, "bed", (2., 1, 1)), thing(1, "sofa", (1.9, 1, 1))], {"bed": 1, "sofa": 1}, 9., None)
+    x = Lesson("hand", "overview", np.zeros((4, 84, 84, 3), np.uint8), facts, {0: (.2, .8, .1), 1: (.7, .3, .25)}, np.zeros((72, 15), np.float16), [])
+    said = {k: {pair for s in range(40) if (pair := grounding(x, k, np.random.default_rng(s)))} for k in KINDS}
+    assert {a for _, a in said["left"]} == {"sofa"} and {a for _, a in said["up"]} == {"bed"}
+    assert said["where"] == {("Where is the bed?", "top right"), ("Where is the sofa?", "bottom left")}
+    assert said["span"] == {("How large does the bed look?", "10"), ("How large does the sofa look?", "25")}
+    assert said["list"] == {("List of things:", "bed, sofa")}
+
+def test_every_task_lends_its_form_and_no_truth(lessons):
+    assert {q.task for x in lessons for q in x.forms} == set(TASKS)
+    with pytest.raises(ValueError, match="wanted a pool"): ask_lesson(lessons[0], np.random.default_rng(0), 1, 1)
+
+def test_attention_loss_is_the_layers_own(lessons):
+    "What it compares with the cover is what the first head of the first layer looks at."
+    import torch
+    processor = load_processor("tiny")
+    model, reader, rng = load_model("tiny", device="cpu"), VideoReader(processor, SPEC), np.random.default_rng(0)
+    looks = Attention(model, processor.tokenizer, "overview")
+    trees = lesson_trees(lessons[:3], [ask_lesson(x, rng, 10) for x in lessons[:3]], processor, reader, model.config.video_token_id)
+    answer_loss(model, trees)
+    told = looks.loss(trees, lessons[:3]).item()
+    model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
+    batch = batch_trees(model, trees)
+    batch.inputs["attention_mask"] = torch.zeros(batch.inputs["attention_mask"].shape).masked_fill(~batch.inputs["attention_mask"], -1e9)
+    with torch.no_grad(): weights = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][:, 0]
+    means = []
+    for tree, lesson, w in zip(trees, lessons, weights):
+        ids, n = pack_tree(tree).ids, len(tree.trunk)
+        covers = [(p, lesson.cover[:, looks.name_of[i]].astype(float)) for p, i in enumerate(ids.tolist()) if p >= n and i in looks.name_of]
+        means.append(np.mean([-(c/c.sum()*np.log((w[p, n-72:n]/w[p, n-72:n].sum()).numpy())).sum() for p, c in covers if c.max() > .02]))
+    assert abs(told - np.mean(means)) < 1e-4

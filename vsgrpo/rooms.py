@@ -909,13 +909,14 @@ def write_room(
 def generator_digest(
     preset:str|Preset, # a name in PRESETS, or a Preset
 )->str:                # 12 hex digits
-    "Tells one version of the generator from another: a hash of what it draws and where it looks."
+    "Tells one version of the generator from another: a hash of what it draws and where it looks; of light and textures it knows nothing."
     numbers = []
     for seed in range(3):
         room = make_room(seed, preset)
         poses, intrinsic = camera_path(room)
         things = [x for i in room.items for x in (*map(float, i.category.encode()), *i.centre, *i.size, i.yaw, *np.ravel(i.colours))]
-        numbers += [*room.outline.ravel(), room.height_m, *things, *poses.ravel(), *intrinsic.ravel()]
+        surfaces = [x for part in room_patches(room) for x in np.ravel(part)]
+        numbers += [*room.outline.ravel(), room.height_m, *things, *surfaces, *poses.ravel(), *intrinsic.ravel()]
     return hashlib.sha256(np.round(np.array(numbers)*1000).astype(np.int64).tobytes()).hexdigest()[:12]
 
 def _write_seed(job):

@@ -96,8 +96,8 @@ from collections import Counter, defaultdict
 from functools import cache
 
 from .geometry import Box
-from .questions import SceneFacts, Thing, make_questions
-from .rooms import CATEGORIES, FLOOR, PRESETS, VOID, WALL, camera_path, generator_digest, make_room, render, visibility
+from .questions import SceneFacts, Thing, category_of, make_questions
+from .rooms import CATEGORIES, FLOOR, PRESETS, VOID, WALL, camera_path, generator_digest, make_room, render
 from .vsibench import LETTERS, MODES, NA_TYPES, Question, prompt
 
 def facts_of_room(
@@ -108,8 +108,8 @@ def facts_of_room(
     def box(item):
         c, s = np.cos(item.yaw), np.sin(item.yaw)
         return Box(np.array(item.centre), np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]), np.array(item.size))
-    things = [Thing(i.object_id, i.category, box(i)) for i in room.items]
-    return SceneFacts(room.name, "generated", things, dict(Counter(i.category for i in room.items)), room.area_m2, first_seen)
+    things = [Thing(i.object_id, category_of(i.category), box(i)) for i in room.items]
+    return SceneFacts(room.name, "generated", things, dict(Counter(t.category for t in things)), room.area_m2, first_seen)
 
 # %% ../nbs/16_tiny_base.ipynb #16-010
 SURFACES = {"floor": FLOOR, "wall": WALL, "nothing": VOID} # what is no thing, and its id in a rendered film
@@ -119,7 +119,7 @@ def words_of(
 )->list[str]: # categories that may be asked about
     "Names of the things a preset draws."
     p = PRESETS[preset]
-    return sorted({c for theme in p.themes.values() for group in theme for c in group})
+    return sorted({category_of(c) for theme in p.themes.values() for group in theme for c in group})
 
 @dataclass(frozen=True)
 class Lesson:
@@ -145,9 +145,8 @@ def make_lesson(
     poses = poses[np.linspace(0, len(poses)-1, n_frames).round().astype(int)]
     k = min(1, 2*size/p.width) # twice what the model sees is enough
     frames, ids = render(room, poses, intrinsic, round(k*p.width), round(k*p.height))
-    shown = visibility(ids, len(room.items))
-    first = {i.category: int(np.argmax(shown[i.object_id] > 0)) for i in reversed(room.items)}
-    facts = facts_of_room(room, first)
+    order = np.random.default_rng(seed).permutation(sorted({category_of(i.category) for i in room.items}))
+    facts = facts_of_room(room, {str(c): k for k, c in enumerate(order)}) # any order will do: only the form of such questions is taught
     forms = [q for wording in ("paper", "vsibench") for q in make_questions(facts, wording, seed=seed)]
     return Lesson(room.name, preset, resize(frames, size, size), facts, _spots(ids[-1], facts), _cover(ids, facts, words_of(preset), size), forms)
 
@@ -237,7 +236,7 @@ def in_form(
     "A question in any of the benchmark's wordings and modes; the benchmark's own get somebody else's answer."
     mode = str(rng.choice(MODES, p=[.9, .05, .05]))
     wording = str(rng.choice(["benchmark", "train", "test"])) if mode == "vanilla" else str(rng.choice(["train", "test"]))
-    answer = _any_answer(q, pool, rng) if pool else q.ground_truth
+    answer = q.ground_truth if pool is None else _any_answer(q, pool, rng)
     if mode != "vanilla" and wording == "train" and rng.random() < .25: answer = f"<{mode}> I look at the room. </{mode}> <answer>{answer}</answer>"
     return prompt(q, mode, wording), answer
 
@@ -268,6 +267,7 @@ def ask_lesson(
     pool:dict|None=None, # of `answer_pool`, for the former
 )->list[tuple[str, str]]: # (question, answer)
     "A visit's questions."
+    if n_form and not pool: raise ValueError("format questions need the answers of other rooms: wanted a pool of `answer_pool`")
     kinds = rng.choice(list(KINDS), n_ground, p=np.array(list(KINDS.values()))/sum(KINDS.values()))
     pairs = [pair for k in kinds if (pair := grounding(lesson, str(k), rng))]
     for i, (question, answer) in enumerate(pairs[:2*n_form]):
@@ -327,7 +327,7 @@ class Names:
         cover:np.ndarray, # (tokens, names) of `Lesson`
         sharp:float=8., # log-odds of a side from one border of the picture to the other
     ): # two torch scalars: of what is covered, of where it lies
-        "Cross entropy of the names that vision tokens give."
+        "Cross entropy of the names that vision tokens give; a name's share grows with the root of its pixels, so that small things count."
         import torch
         table = model.get_input_embeddings().weight
         share = torch.from_numpy(cover.astype(np.float32)).to(features.device).sqrt()
@@ -341,14 +341,16 @@ class Names:
         return what, where
 
 class Attention:
-    "A loss that makes the class words of a question look at the vision tokens that hold the class, in the first layer's first head."
+    "A loss that tells class words which of the vision tokens to look at, those that hold the class, in the first layer's first head."
     def __init__(self,
         model, # tiny Qwen2-VL
         tokenizer, # of make_tokenizer
         preset:str, # of the generator
     ):
         self.layer = model.model.language_model.layers[0].self_attn
-        self.name_of = {ids[0]: k for k, w in enumerate(words_of(preset)) if len(ids := tokenizer(f" {w}")["input_ids"]) == 1}
+        names = [tokenizer(f" {w}")["input_ids"] for w in words_of(preset)]
+        inside = {t for ids in names if len(ids) > 1 for t in ids}    # "table" in "coffee table" is no table
+        self.name_of = {ids[0]: k for k, ids in enumerate(names) if len(ids) == 1 and ids[0] not in inside}
         self.hook = self.layer.register_forward_pre_hook(self._keep, with_kwargs=True)
 
     def _keep(self, module, args, kw): self.states, (self.cos, self.sin) = kw["hidden_states"], kw["position_embeddings"]
@@ -505,8 +507,11 @@ def save_base(
     model.save_pretrained(draft)
     processor.save_pretrained(draft)
     (draft/"base.json").write_text(json.dumps(note, indent=1, ensure_ascii=False))
-    shutil.rmtree(folder, ignore_errors=True)
+    old = Path(f"{folder}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir(): os.replace(folder, old)
     os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 # %% ../nbs/16_tiny_base.ipynb #16-040
@@ -522,5 +527,5 @@ def say_taught(
     return (f"The base was taught on {rooms} generated rooms that occur nowhere else: true answers to questions about the picture (is there a…, "
             "number of…, a list of things, which is longer, further left or further up, where is…, how much is floor, how large things "
             "look), and the form of the benchmark's questions with the answers to other rooms' questions, so that it knows what an answer "
-            "looks like and not which one is right. "
+            "looks like and which are usual, not which one is right. Counting it was taught in other words than the benchmark's. "
             f"It sees: {', '.join(sees) or 'nothing'}. It answers without looking: {', '.join(blind) or 'nothing'}.")

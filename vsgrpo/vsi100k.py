@@ -66,6 +66,8 @@ def write_dataset(
     "Run all scenes and write train, train_benchmark, dev and test rows."
     from joblib import Parallel, delayed
     out, rows = Path(out), {k: [] for k in ("train", "train_benchmark", "dev", "test")}
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(out/"building.json", dict(settings=settings))       # so that nobody goes on with other settings
     done = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator")(delayed(job)() for _, job in jobs)
     for (split, _), made in zip(jobs, tqdm(done, total=len(jobs), desc="scenes", mininterval=5, file=sys.stdout), strict=True):
         if split == "train": rows["train"] += made["train"]
@@ -73,15 +75,16 @@ def write_dataset(
     for name, questions in rows.items(): write_questions(questions, out/f"{name}.parquet")
     counts = {name: dict(Counter(q.question_type for q in questions)) for name, questions in rows.items()}
     _write_json(out/"dataset.json", dict(settings=settings, counts=counts))
+    (out/"building.json").unlink()
     return out
 
 def _is_built(out, settings):
-    "Whether a folder holds a dataset of these settings; one of others is never overwritten."
-    stored = Path(out)/"dataset.json"
-    if not stored.is_file(): return False
-    old = json.loads(stored.read_text())["settings"]
-    if old != json.loads(json.dumps(settings)): raise ValueError(f"{out} was built with {old}, not with {settings}: give another folder or remove it")
-    return True
+    "Whether a folder holds a whole dataset of these settings; one of others, whole or begun, is never touched."
+    for stored in (Path(out)/"dataset.json", Path(out)/"building.json"):
+        if not stored.is_file(): continue
+        old = json.loads(stored.read_text())["settings"]
+        if old != json.loads(json.dumps(settings)): raise ValueError(f"{out} was built with {old}, not with {settings}: give another folder or remove it")
+    return (Path(out)/"dataset.json").is_file()
 
 def _write_json(path, content):
     Path(f"{path}.tmp").write_text(json.dumps(content, indent=1))
