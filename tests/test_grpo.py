@@ -53,7 +53,7 @@ def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
     trainer = trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=2), run)
     trainer.train()
     rows, metrics = run.read_rollouts(), run.read_metrics()
-    per_video, passes = 32, []
+    per_video, passes = 2*6*6, []
     for _, step in rows.groupby("step"):
         asked = step.drop_duplicates("id")
         passes.append(per_video*(len(asked) + 2*asked.scene_name.nunique()))     # rollout by question; reference and policy by scene
