@@ -1,7 +1,7 @@
 """Does GRPO teach the tiny model, and does it teach it to look?
 
-    .venv/bin/python bench/learning.py                 # 5 seeds, about 20 minutes on 2 cores
-    .venv/bin/python bench/learning.py --grpo-only     # without the last two arms named below, a third of the time
+    .venv/bin/python bench/learning.py                 # 5 seeds, about half an hour on 2 cores
+    .venv/bin/python bench/learning.py --grpo-only     # without the blind and the fine-tuned arm, 17 minutes
     .venv/bin/python bench/learning.py --seeds 1 --scale smoke
 
 For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same answers
@@ -102,7 +102,7 @@ def main():
     p.add_argument("--scale", default="default", choices=["smoke", "default"])
     p.add_argument("--lr", type=float, help="learning rate of every arm; default: the notebook's")
     p.add_argument("--workers", type=int, default=2, help="seeds at the same time, one thread each")
-    p.add_argument("--grpo-only", action="store_true", help="leave out the arms trained blind and fine-tuned: a third of the time")
+    p.add_argument("--grpo-only", action="store_true", help="leave out the arms trained blind and fine-tuned")
     p.add_argument("--out", help="folder for the runs; default: a new one under runs/")
     args = p.parse_args()
     root = repo_root()
