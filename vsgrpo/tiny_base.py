@@ -416,7 +416,8 @@ def teach(
     attention:float=.3, # weight of the attention loss
     seed:int=0, # of order and questions
     each:int=50, # steps between two entries of the curve
-)->list[dict]: # step, losses of answers, names and places, seconds
+    check=None, # called at each entry with the model in eval mode; the dict it returns joins the entry
+)->list[dict]: # step, losses of answers, names and places, seconds, and what `check` gives
     "Teach a model: lessons in a random order, again and again, with new questions each time."
     import sys
     import time
@@ -449,8 +450,11 @@ def teach(
         losses.append((float(answers), what.item(), where.item()))
         if (step + 1) % each == 0 or step + 1 == steps:
             mean = np.mean(losses[-each:], 0)
-            curve.append(dict(step=step+1, **dict(zip(("answers", "names", "places"), map(float, mean))), seconds=round(time.perf_counter() - begin, 1)))
-            bar.set_postfix({k: round(v, 3) for k, v in curve[-1].items() if k != "step"}, refresh=False)
+            model.eval()
+            found = check() if check else {}
+            model.train()
+            curve.append(dict(step=step+1, **dict(zip(("answers", "names", "places"), map(float, mean))), seconds=round(time.perf_counter() - begin, 1), **found))
+            bar.set_postfix({k: round(v, 3) for k, v in curve[-1].items() if k in ("answers", "names", "places")}, refresh=False)
     if looks: looks.hook.remove()
     model.eval()
     return curve
