@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from vsgrpo.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
-from vsgrpo.questions import (PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure)
+from vsgrpo.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure)
 from vsgrpo.scannet import Scene, instances_of
 from vsgrpo.vsibench import QUESTION_TYPES, read_questions, score_answer, write_questions
 
@@ -206,26 +206,15 @@ def bench():
     facts = {k: facts_from_meta_info(v) for k, v in json.loads(meta.read_text()).items()}
     return facts, [q for q in read_questions(rows) if q.dataset == 'scannet']
 
-def boxes(facts, category): return [o.box for o in facts.objects if o.category == category]
 def sides(q): return re.search(r'between the (.*) and the (.*) \(in', q.question).groups()
+def boxes(facts, category): return [o.box for o in facts.objects if o.category == category]
 
-def test_benchmark_numbers(bench):
-    facts, rows = bench; of_ = lambda kind: [(facts[q.scene_name], q) for q in rows if q.question_type == kind]
-    size = [str(round(100*boxes(f, re.search(r'of the ([^,]*), measured', q.question)[1])[0].lengths.max())) == q.ground_truth for f, q in of_('object_size_estimation')]
-    room_ = [f'{f.area_m2:.1f}' == q.ground_truth for f, q in of_('room_size_estimation')]
-    count = [str(f.counts[re.search(r'many (.*)\(s\)', q.question)[1]]) == q.ground_truth for f, q in of_('object_counting')]
-    off = np.abs([round(box_distance(*(boxes(f, c)[0] for c in sides(q))), 1) - float(q.ground_truth) for f, q in of_('object_abs_distance')])
-    assert (len(size), len(room_), len(count), len(off)) == (357, 88, 223, 347)
-    assert np.mean(size) == 1 and np.mean(room_) == 1 and np.mean(count) > .995
-    assert (off < .101).mean() == 1 and (off < 1e-6).mean() > .8
-
-def test_benchmark_nearest(bench):
-    facts, rows = bench; right = []
-    for q in (q for q in rows if q.question_type == 'object_rel_distance'):
-        four, target = re.search(r'objects \((.*)\) is the closest to the (.*)\?', q.question).groups(); f = facts[q.scene_name]
-        d = [min(box_distance(a, b) for a in boxes(f, target) for b in boxes(f, c)) for c in four.split(', ')]
-        right.append(four.split(', ')[int(np.argmin(d))] == answer(q))
-    assert len(right) == 259 and all(right)
+def test_benchmark_answers_are_found_again(bench):
+    facts, rows = bench; found = agreement(rows, facts)
+    assert found.n.to_dict() == dict(object_size_estimation=357, room_size_estimation=88, object_counting=223, object_abs_distance=347, object_rel_distance=259, object_rel_direction=343)
+    share = found['agree, %']; exact = ['object_size_estimation', 'room_size_estimation', 'object_rel_distance', 'object_rel_direction']
+    assert (share[exact] == 100).all() and share.object_counting > 99 and share.object_abs_distance >= 98
+    assert found['MRA of centres'].object_abs_distance == pytest.approx(32.8, abs=.1) and found['agree with centres, %'].object_rel_distance == pytest.approx(85.3, abs=.1)
 
 @pytest.mark.parametrize('difficulty,n,clear', [('easy', 63, 1.), ('medium', 147, .97), ('hard', 133, .90)])
 def test_benchmark_directions(bench, difficulty, n, clear):

@@ -142,8 +142,8 @@ def test_encode_is_faithful_and_repeatable(tmp_path):
 
 
 @pytest.mark.parametrize("bad, word", [
-    (np.zeros((2, 4, 4, 3)), "float64"), (np.zeros((2, 4, 4), np.uint8), r"\(2, 4, 4\)"), (np.zeros((0, 4, 4, 3), np.uint8), "T > 0"),
-    (np.zeros((2, 4, 5, 3), np.uint8), "5×4"), (np.zeros((2, 4, 4, 4), np.uint8), r"\(T,H,W,3\)")])
+    (np.zeros((2, 4, 4, 3)), "float64"), (np.zeros((2, 4, 4), np.uint8), r"\(4, 4\)"), (np.zeros((0, 4, 4, 3), np.uint8), "no frame"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "5×4"), (np.zeros((2, 4, 4, 4), np.uint8), r"\(4, 4, 4\), expected uint8 \(H,W,3\)")])
 def test_encode_refuses(tmp_path, bad, word):
     with pytest.raises(ValueError, match=word): encode(bad, tmp_path/"a.mp4")
     assert not list(tmp_path.iterdir())

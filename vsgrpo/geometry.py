@@ -225,6 +225,7 @@ def directions_clear(
     boxes:list[Box],
     gaps:np.ndarray,  # (n, n) distances as `box_distances` gives them, m
     difficulty:str,   # easy, medium, hard
+    strict:bool=True, # False: every triple that has an answer at all
 )->np.ndarray: # (n, n, n) bool, [stand, facing, query]
     "Which ordered triples have an answer beyond doubt."
     sectors = _sectors(difficulty); n = len(boxes); bounds = np.array([s[0] for s in sectors])
@@ -236,6 +237,7 @@ def directions_clear(
     asked = np.array([s[1] is not None for s in sectors] + [False])[which]
     apart = (gaps >= NEAR_M) & (gaps <= FAR_M); i = np.arange(n)
     distinct = (i[:, None, None] != i[:, None]) & (i[:, None] != i) & (i[:, None, None] != i)
+    if not strict: return distinct & asked
     return distinct & asked & (off >= MARGIN_DEG) & ((at != which[..., None]).sum(-1) <= CORNERS_OUT) & apart[:, :, None] & apart[:, None, :] & apart[None]
 
 def direction_clear(

@@ -8,6 +8,7 @@ __all__ = ['SAMPLINGS', 'VideoSpec', 'sample_indices', 'fix_torchvision', 'frame
 
 # %% ../nbs/02_video.ipynb #02-002
 import hashlib, json, os, warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,29 +88,36 @@ def vision_tokens(
 
 # %% ../nbs/02_video.ipynb #02-018
 def encode(
-    frames:np.ndarray,  # (T,H,W,3) uint8 RGB, H and W even
+    frames:Iterable,    # (H,W,3) uint8 RGB each, H and W even; an array (T,H,W,3) or anything that yields them one by one
     path:str|Path,      # the mp4 to write; its folder exists
     fps:int=24,         # frames a second
     crf:int=18,         # x264 quality: 0 lossless … 51 worst
 )->Path:                # the written file
-    "Write frames as H.264 (yuv420p, a key frame every 24 frames)."
+    "Write frames as H.264 (yuv420p, a key frame every 24 frames); one frame is held at a time."
     import av
-    path, frames = Path(path), np.asarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"{path}: frames are {frames.dtype} {frames.shape}, expected uint8 (T,H,W,3) with T > 0")
-    T, H, W, _ = frames.shape
-    if H%2 or W%2: raise ValueError(f"{path}: frames are {W}×{H}, expected even sides (yuv420p)")
-    tmp = path.with_name(path.name + ".tmp")
-    with av.open(str(tmp), "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=fps, options={"crf":str(crf), "preset":"veryfast",
-                                                                      "x264-params":"mbtree=0"})   # with it the same frames gave other bytes from time to time
-        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
-        stream.codec_context.gop_size, stream.codec_context.thread_count = 24, 1
-        for f in frames:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(f), format="rgb24")))
-        out.mux(stream.encode(None))
-    os.replace(tmp, path)
+    path, first, tmp = Path(path), None, Path(f"{path}.tmp")
+    try:
+        with av.open(str(tmp), "w", format="mp4") as out:
+            for f in map(np.asarray, frames):
+                if first is None: first, stream = f.shape, _h264(out, f, path, fps, crf)
+                if f.shape != first or f.dtype != np.uint8: raise ValueError(f"{path}: a frame is {f.dtype} {f.shape}, the first was uint8 {first}")
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(f), format="rgb24")))
+            if first is None: raise ValueError(f"{path}: no frame to write")
+            out.mux(stream.encode(None))
+        os.replace(tmp, path)
+    finally: tmp.unlink(missing_ok=True)
     return path
+
+def _h264(out, frame, path, fps, crf):
+    "The stream of a container, for frames like this one."
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3: raise ValueError(f"{path}: a frame is {frame.dtype} {frame.shape}, expected uint8 (H,W,3)")
+    H, W, _ = frame.shape
+    if H%2 or W%2: raise ValueError(f"{path}: frames are {W}×{H}, expected even sides (yuv420p)")
+    stream = out.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast",
+                                                          "x264-params": "mbtree=0"})   # with it the same frames gave other bytes from time to time
+    stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+    stream.codec_context.gop_size, stream.codec_context.thread_count = 24, 1
+    return stream
 
 # %% ../nbs/02_video.ipynb #02-023
 def _index(container, stream):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'MODES', 'WORDINGS', 'PARSERS', 'LETTERS',
            'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'Question', 'official_parse', 'parse_number', 'tagged_answer',
-           'mra', 'score_answer', 'prompt', 'read_questions', 'write_questions', 'score_draws', 'score_table',
-           'best_constant', 'paper_table', 'score_cli']
+           'mra', 'score_answer', 'prompt', 'read_questions', 'record_of', 'RowWriter', 'write_questions',
+           'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
 
 # %% ../nbs/01_vsibench.ipynb #01-002
 import argparse, json, math, os, re, sys
@@ -229,16 +229,17 @@ def _read_jsonl(path):
     for k, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip(): continue
         try: record = json.loads(line)
-        except ValueError as e: raise ValueError(f"{path}, line {k}: not JSON ({e})") from None
+        except (ValueError, RecursionError) as e: raise ValueError(f"{path}, line {k}: not JSON ({e})") from None
         _need(isinstance(record, dict), f"{path}, line {k}: {type(record).__name__}, expected an object")
         records.append((f"{path}, line {k}", record))
     return records
 
 def _read_parquet(path):
     "The rows of a parquet file, each with its place."
-    try: table = pd.read_parquet(path)
-    except ValueError as e: raise ValueError(f"{path}: not a parquet file ({e})") from None
-    return [(f"{path}, row {k}", r) for k, r in enumerate(table.to_dict("records"))]
+    import pyarrow as pa
+    try: rows = pd.read_parquet(path).to_dict("records")
+    except (ValueError, OSError, pa.lib.ArrowException) as e: raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
+    return [(f"{path}, row {k}", r) for k, r in enumerate(rows)]
 
 def _records(path):
     "The records of a file by its ending."
@@ -290,22 +291,52 @@ def read_questions(
     _refuse_doubles([q.id for q in questions], path)
     return questions
 
-def _record(q):
+def record_of(
+    q:Question,
+)->dict: # column → value, provenance as JSON
+    "A question as a row."
     origin = None if q.provenance is None else json.dumps(q.provenance)
     return {k: getattr(q, k) for k in _REQUIRED} | {"options": q.options, "provenance": origin}
+
+def _schema(id_type):
+    import pyarrow as pa
+    return pa.schema({"id": id_type, **{k: pa.string() for k in _REQUIRED[1:]}, "options": pa.list_(pa.string()), "provenance": pa.string()})
 
 def _write_parquet(records, path):
     import pyarrow as pa, pyarrow.parquet as pq
     id_type = pa.int64() if records and isinstance(records[0]["id"], int) else pa.string()
-    types = {"id": id_type, **{k: pa.string() for k in _REQUIRED[1:]}, "options": pa.list_(pa.string()), "provenance": pa.string()}
-    pq.write_table(pa.Table.from_pylist(records, pa.schema(types)), path)
+    pq.write_table(pa.Table.from_pylist(records, _schema(id_type)), path)
+
+class RowWriter:
+    "Writes rows with text ids to a parquet file one by one, holding few of them; the file appears when closed."
+    def __init__(self,
+        path:str|Path, # .parquet
+        group:int=2000, # rows held, and in a row group
+    ):
+        import pyarrow as pa, pyarrow.parquet as pq
+        self.path, self.group, self.held, self.beside = Path(path), group, [], Path(f"{path}.tmp")
+        self.schema = _schema(pa.string())
+        self.file = pq.ParquetWriter(self.beside, self.schema)
+    def write(self, record:dict):
+        "Add a row of `record_of`."
+        self.held.append(record)
+        if len(self.held) >= self.group: self._flush()
+    def _flush(self):
+        import pyarrow as pa
+        if self.held: self.file.write_table(pa.Table.from_pylist(self.held, self.schema))
+        self.held = []
+    def close(self):
+        "Write what is held and move the file into place."
+        self._flush()
+        self.file.close()
+        os.replace(self.beside, self.path)
 
 def write_questions(
     questions:list[Question], # with ids that differ
     path:str|Path, # .parquet or .jsonl
 )->Path: # the file
     "Write questions so that `read_questions` gives the same ones back."
-    path, records = Path(path), [_record(q) for q in questions]
+    path, records = Path(path), [record_of(q) for q in questions]
     _need(path.suffix in (".parquet", ".jsonl"), f"{path}: ending is {path.suffix!r}, expected .parquet or .jsonl")
     _refuse_doubles([q.id for q in questions], path)
     _need(len({type(q.id) for q in questions}) < 2, f"{path}: ids are text and integers, expected one kind")
