@@ -20,10 +20,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"    # a core a scene
+
 import numpy as np
 
 from vsgrpo.questions import make_questions, measure
-from vsgrpo.rooms import camera_path, make_room, room_mesh, room_scene
+from vsgrpo.rooms import PRESETS, camera_path, make_room, room_mesh, room_scene
 from vsgrpo.scannet import read_scene, write_scene
 from vsgrpo.sens import seen_shares
 from vsgrpo.vsi100k import PAPER_TOTALS, Asking, build_scans
@@ -35,7 +37,8 @@ ASKING = Asking(labels="raw", frames=16, totals=1.)
 def write_distinct(job):
     "One room with as many vertices as a scan."
     seed, folder = job
-    room, spacing = make_room(seed, "walkthrough"), .05
+    full = replace(PRESETS["walkthrough"], singles=(20, 20), repeated=(4, 6), area_m2=(30, 70))    # as full as a scan
+    room, spacing = make_room(seed, full), .05
     for _ in range(4): spacing *= (len(room_mesh(room, spacing)[0])/VERTICES)**.5
     room = replace(room, name=f"scene{seed:04d}_00", preset=replace(room.preset, spacing_m=spacing))
     poses, intrinsic = camera_path(room)

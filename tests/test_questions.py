@@ -1,11 +1,13 @@
 "Questions of planted rooms worked by hand, of mirrored and turned rooms, and of the benchmark's own annotations."
 import itertools, json, re, time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from vsgrpo.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
 from vsgrpo.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure)
-from vsgrpo.scannet import Scene, instances_of
+from vsgrpo.scannet import Scene, instances_of, read_scene, write_scene
 from vsgrpo.vsibench import QUESTION_TYPES, read_questions, score_answer, write_questions
 
 def room(items, first_seen=None, hidden=(), area=20., name='scene0000_00'):
@@ -178,6 +180,31 @@ def scanned(spec, visibility=None, size=(5, 4)):
     xyz = np.concatenate([floor] + [unit*np.array(l) + np.array(c) for _, c, l in spec]); ids = np.repeat(np.arange(-1, len(spec)), [len(floor)] + [27]*len(spec))
     return Scene('scene0003_00', xyz, np.zeros(xyz.shape, np.uint8), np.zeros((0, 3), np.int32), instances_of(ids, {i: s[0] for i, s in enumerate(spec)}), visibility=visibility)
 
+PLANTED = [('bed', (1., 1., .3), (2.04, 1.4, .6)), ('tv', (4.2, .5, 1.), (1.1, .12, .7)), ('door', (2.6, 3.9, 1.), (.9, .1, 2.02)), ('plant', (4.3, 3.2, .5), (.4, .5, 1.03)),
+           ('chair', (3., 2., .4), (.5, .5, .8)), ('chair', (2.2, 3., .4), (.5, .5, .8)), ('lamp', (.5, 3.4, .7), (.3, .3, 1.44))]
+
+@pytest.mark.parametrize('seed', range(6))
+def test_planted_answers_come_back_from_disk_however_the_scan_lies(seed, tmp_path):
+    "Turned about z, moved, stored in another frame with the matrix that undoes it: the same answers, and those known beforehand."
+    rng = np.random.default_rng(seed); scene = scanned(PLANTED)
+    def turn(a, b=0., c=0.): return Rotation.from_euler('zyx', (a, b, c)).as_matrix()
+    world, shift = turn(rng.uniform(0, 2*np.pi)), rng.uniform(-20, 20, 3)
+    moved = replace(scene, vertices=scene.vertices @ world.T + shift*[1, 1, 0])
+    matrix = np.eye(4); matrix[:3, :3], matrix[:3, 3] = turn(*rng.uniform(-3, 3, 3)), rng.uniform(-5, 5, 3)
+    back = read_scene(write_scene(moved, tmp_path/scene.name, matrix))
+    truth = {(q.question_type, q.question): q.ground_truth for q in make_questions(measure(back), 'paper', per_type=None)}
+    known = {('object_counting', 'How many chair(s) in the room?'): '2', ('room_size_estimation', 'What is the size of this room (in square meters)?'): '20.0'}
+    known |= {('object_size_estimation', f'What is the length of the longest dimension (length, width, or height) of the {c}, measured in centimeters?'): str(round(100*max(l)))
+              for c, _, l in PLANTED if c != 'chair'}
+    assert known.items() <= truth.items()
+    centre = {c: np.array(x) for c, x, _ in PLANTED}
+    far = {frozenset(re.findall('bed|tv|door|plant|lamp', q)): a for (t, q), a in truth.items() if t == 'object_abs_distance'}
+    assert far == {frozenset((a, b)): f'{np.linalg.norm(centre[a] - centre[b]):.1f}' for a, b in itertools.combinations(('bed', 'tv', 'door', 'plant', 'lamp'), 2)}
+    sides = {q: a for (t, q), a in truth.items() if t == 'object_rel_direction_easy'}; assert len(sides) > 5
+    for q, a in sides.items():
+        x, y, z = (centre[c][:2] for c in re.findall('bed|tv|door|plant|lamp', q)[:3]); u, v = y - x, z - x
+        assert a == ('left' if u[0]*v[1] - u[1]*v[0] > 0 else 'right')
+
 def test_measure_merges_drops_and_counts():
     spec = [('couch', (1, 1, .4), (2, 1, .8)), ('sofa', (4, 1, .4), (1, 1, .8)), ('Trash Can', (1, 3, .2), (.3, .3, .4)), ('recycling bin', (3, 3, .2), (.3, .3, .4)),
             ('wall', (2, 4, 1), (4, .1, 2)), ('otherprop', (2, 2, 1), (.1, .1, .1)), ('crumb', (2, 2, 0), (.001, .001, .001)), ('picture', (2, 4, 1.5), (.6, 0, .4))]
@@ -239,7 +266,7 @@ def test_benchmark_questions_are_found_again(bench):
     for k, (a, b) in least.items(): assert share[k][0] >= a and share[k][1] >= b, (k, share[k])
 
 def test_generated_rooms(tmp_path):
-    rooms = pytest.importorskip('vsgrpo.rooms'); from vsgrpo.scannet import read_scene
+    rooms = pytest.importorskip('vsgrpo.rooms')
     for seed in range(2):
         r = rooms.make_room(seed, 'overview'); scene = read_scene(rooms.write_room(r, tmp_path)); start = time.perf_counter()
         f = measure(scene); questions = make_questions(f, 'vsibench') + make_questions(f, 'paper'); assert time.perf_counter() - start < 5

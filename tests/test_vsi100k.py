@@ -59,6 +59,31 @@ def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
         assert sum(per_scene) <= n
         if sum(per_scene) < n: assert f"Wanted {n} training questions of {task}" in (out/"README.md").read_text()
 
+def test_scenes_of_the_benchmark_from_the_hub(monkeypatch, tmp_path):
+    import datasets
+    asked = []
+    def load(name, split): asked.append((name, split)); return {"scene_name": ["scene0011_00", "scene0011_00"]}
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert vsi100k.bench_scenes("nyu-visionx/VSI-Bench") == {"scene0011_00"} and asked == [("nyu-visionx/VSI-Bench", "test")]
+    def gone(name, split): raise ConnectionError("no network")
+    monkeypatch.setattr(datasets, "load_dataset", gone)
+    with pytest.raises(ValueError, match="bench_rows nyu-visionx/VSI-Bench: neither .*ConnectionError: no network"): vsi100k.bench_scenes("nyu-visionx/VSI-Bench")
+    with pytest.raises(FileNotFoundError, match="rows.parquet: no such file"): vsi100k.bench_scenes(tmp_path/"rows.parquet")
+
+def test_films_of_scans_are_never_pushed(built, tmp_path, monkeypatch):
+    import huggingface_hub
+    sent = []
+    class Api:
+        def create_repo(self, repo, **kw): sent.append((repo, kw))
+        def upload_folder(self, **kw): sent.append(kw); return "address"
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert vsi100k.push_dataset(built, "me/rooms") == "address" and "generated/*.mp4" in sent[1]["allow_patterns"] and sent[0][1]["private"]
+    (tmp_path/"scannet").mkdir()
+    (tmp_path/"dataset.json").write_text("{}")
+    vsi100k.push_dataset(tmp_path, "me/scans")
+    assert not [x for x in sent[3]["allow_patterns"] if "mp4" in x]
+    with pytest.raises(FileNotFoundError, match="no dataset.json"): vsi100k.push_dataset(tmp_path/"scannet", "me/scans")
+
 def break_scene(scans, name): (scans/name/f"{name}.aggregation.json").write_text("{}")
 
 @pytest.fixture

@@ -446,7 +446,8 @@ def teach(
     lr:float=.02, # peak, of Muon
     rest_lr:float=2e-3, # peak, of AdamW
     n_ground:int=14, # grounding questions behind a film
-    n_form:int=1, # format questions behind a film, in the second half
+    n_form:int=1, # format questions behind a film
+    form:float=.5, # share of the steps after which there are any: they teach not to look
     naming:float=1., # weight of the naming loss, half of it for the place
     muon:bool=True, # False: AdamW for all
     attention:float=.3, # weight of the attention loss
@@ -473,7 +474,7 @@ def teach(
         with watch(model) as seen:
             if step < look: answers = _look(model, reader, part)
             else:
-                asked = [ask_lesson(x, rng, n_ground, n_form if step > steps/2 else 0, pool) for x in part]
+                asked = [ask_lesson(x, rng, n_ground, n_form if step >= form*steps else 0, pool) for x in part]
                 part, asked = zip(*[(x, pairs) for x, pairs in zip(part, asked) if pairs])   # a room may have nothing to ask
                 trees = lesson_trees(part, asked, processor, reader, model.config.video_token_id, known)
                 answers = answer_loss(model, trees)

@@ -232,7 +232,7 @@ def draw_plan(
         xy = m.points[:, :2]
         if m.arrow: ax.annotate("", xy[-1], xy[0], arrowprops=dict(arrowstyle="->", color=m.color, lw=1.5, ls="--" if m.dash else "-", shrinkA=0, shrinkB=0), zorder=4)
         elif len(xy) > 1: ax.plot(*xy.T, color=m.color, lw=1 if m.dash else 1.6, ls="--" if m.dash else "-", zorder=3)
-    for m in (m for m in marks if m.label):
+    for m in sorted((m for m in marks if m.label), key=lambda m: m.color != OTHER):   # what is asked about on top
         ax.plot(*m.spot[:2], ".", color=m.color, ms=3, zorder=5)
         ax.annotate(m.label, m.spot[:2], (0, 3), textcoords="offset points", color=m.color, fontsize=7, ha="center", va="bottom", zorder=6, parse_math=False,
                     bbox=dict(fc="white", ec="none", alpha=.8, pad=.4))

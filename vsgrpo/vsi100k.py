@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SETS', 'PAPER_TOTALS', 'CARDS', 'FIRST_SEED', 'Asking', 'scene_rows', 'Job', 'share_out', 'write_dataset',
-           'RoomsSpec', 'build_rooms', 'find_label_table', 'build_scans', 'Dataset', 'open_dataset']
+           'RoomsSpec', 'build_rooms', 'find_label_table', 'bench_scenes', 'build_scans', 'push_dataset', 'Dataset',
+           'open_dataset']
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-002
 import csv
@@ -18,6 +19,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -183,7 +185,7 @@ def write_dataset(
     lost = [*notes, *((name, why, 1) for name, why in broken.items()), *((name, why, n) for (name, why), n in sorted(skipped.items()))]
     _write_csv(out/"skipped.csv", ("scene", "reason", "number"), lost)
     digests = {f"{name}.parquet": hashlib.sha256((out/f"{name}.parquet").read_bytes()).hexdigest() for name in SETS}
-    told = dict(settings=settings, scenes=dict(Counter(job.split for job in whole)), broken=len(broken), counts={k: dict(v) for k, v in counts.items()}, sha256=digests)
+    told = dict(settings=settings, versions={p: version(p) for p in ("numpy", "scipy", "av", "pillow", "pyarrow")}, scenes=dict(Counter(job.split for job in whole)), broken=len(broken), counts={k: dict(v) for k, v in counts.items()}, sha256=digests)
     _write(out/"README.md", _card(card, told, targets, lost))
     _write(out/"dataset.json", json.dumps(told, indent=1))
     _clear(out)
@@ -321,10 +323,20 @@ def find_label_table(
     if found is None: raise FileNotFoundError(f"{scans}: no {name} there or in the folder above; labels 'raw' go without it")
     return found
 
+def bench_scenes(
+    rows:str|Path, # parquet or jsonl file, or owner/name of a dataset on the hub
+)->set[str]: # scene names
+    "Scenes that occur in the benchmark."
+    if Path(rows).suffix in (".parquet", ".jsonl") or Path(rows).exists(): return {q.scene_name for q in read_questions(rows)}
+    from datasets import load_dataset
+    try: return set(load_dataset(str(rows), split="test")["scene_name"])
+    except (OSError, ValueError, KeyError) as e:
+        raise ValueError(f"bench_rows {rows}: neither a parquet or jsonl file nor a dataset that the hub gives ({type(e).__name__}: {e}); download its rows and pass the file") from None
+
 def build_scans(
     scans:str|Path, # folder of scenes in ScanNet's layout
     out:str|Path, # dataset folder
-    bench_rows:str|Path="", # the benchmark's rows
+    bench_rows:str|Path="", # the benchmark's rows, for `bench_scenes`
     leak_guard:bool=True, # leave the benchmark's scenes out
     share:tuple=(.1, .1), # of scenes for dev and test; 0 gives an empty set
     asking:Asking=Asking(labels="raw", frames=16, totals=1.),
@@ -334,12 +346,12 @@ def build_scans(
 )->Path: # the folder, ready for `open_dataset`
     "Dataset from real scans, split by scene, without the benchmark's scenes."
     if leak_guard and not bench_rows:
-        raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or jsonl), or leak_guard False")
+        raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or jsonl) or nyu-visionx/VSI-Bench, or leak_guard False")
     if not (len(share) == 2 and min(share) >= 0 and sum(share) < 1): raise ValueError(f"share is {share}: wanted two shares, of scenes for dev and test, that leave some to train on")
     told = dict(scans=str(scans), bench_rows=str(bench_rows), leak_guard=leak_guard, share=list(share), asking=asdict(asking), film=film)
     if _is_built(out, told): return Path(out)
     vocabulary = _words(asking, find_label_table(scans) if asking.labels not in ("", "raw") else None)
-    banned = {q.scene_name for q in read_questions(bench_rows)} if leak_guard else set()
+    banned = bench_scenes(bench_rows) if leak_guard else set()
     scenes = list_scenes(scans)
     left = [s for s in scenes if s.name not in banned]
     n_dev, n_test = (max(1, round(len(left)*s)) if s else 0 for s in share)
@@ -351,7 +363,20 @@ def build_scans(
     notes = [(s.name, "scene: in the benchmark", 1) for s in scenes if s.name in banned]
     return write_dataset(out, jobs, told, asking.targets(), most_broken, notes, "scannet", workers)
 
-# %% ../nbs/10_build_vsi100k.ipynb #10-019
+# %% ../nbs/10_build_vsi100k.ipynb #10-018
+def push_dataset(
+    folder:str|Path, # as built
+    repo:str, # owner/name on the hub; made private where it does not exist
+)->str: # its address
+    "Upload a dataset: rows, card and films; films of scans stay here, ScanNet's terms forbid passing them on."
+    from huggingface_hub import HfApi
+    folder, api = Path(folder), HfApi()
+    if not (folder/"dataset.json").is_file(): raise FileNotFoundError(f"{folder}: no dataset.json there, wanted a whole dataset")
+    keep = ["*.parquet", "README.md", "dataset.json", "skipped.csv"] + ([] if (folder/"scannet").is_dir() else ["generated/*.mp4"])
+    api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+    return str(api.upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", allow_patterns=keep))
+
+# %% ../nbs/10_build_vsi100k.ipynb #10-020
 @dataclass(frozen=True)
 class Dataset:
     "A dataset folder: rows by split, videos beside them."
