@@ -70,6 +70,11 @@ def test_the_aggregation_of_the_other_mesh_leaves_no_vertex():
     assert objs == [] and skipped == {'object: has no vertex in the mesh': 1}
     assert group_instances(np.array([1, 2]), []) == ([], {})
 
+def test_files_of_the_other_mesh_beside_ours_are_not_read(tmp_path):
+    scene = planted(); folder = folder_of(tmp_path, scene); before = read_scene(folder)
+    for end in ('_vh_clean.aggregation.json', '_vh_clean.segs.json', '_vh_clean.ply'): (folder/f'{scene.name}{end}').write_text('of the hi-res mesh')
+    after = read_scene(folder); assert [o.label for o in after.instances] == [o.label for o in before.instances] and np.array_equal(after.vertices, before.vertices)
+
 def test_unannotated_vertices_belong_to_nobody(tmp_path):
     scene = planted(); back = read_scene(folder_of(tmp_path, scene)); owned = np.concatenate([o.vertices for o in back.instances])
     assert len(owned) == len(set(owned)) < len(back.vertices)

@@ -1,0 +1,60 @@
+"What the camera saw, against the renderer's own count; recordings from a folder as downloaded."
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vsgrpo import vsi100k
+from vsgrpo.rooms import camera_path, make_room, render, room_scene, visibility
+from vsgrpo.scannet import read_scene, write_scene
+from vsgrpo.sens import RATE, film_source, open_sens, seen_shares, with_cameras, write_sens
+
+
+@pytest.fixture(scope="module")
+def filmed():
+    "A furnished room, eight frames of its walk and what they show."
+    room = make_room(3, "walkthrough")
+    poses, intrinsic = camera_path(room)
+    few = poses[np.linspace(0, len(poses) - 1, 8).round().astype(int)]
+    frames, ids = render(room, few, intrinsic, 160, 120)
+    return room_scene(room, few, intrinsic), frames, visibility(ids, len(room.items))
+
+def test_shares_are_those_of_the_renderer(filmed):
+    scene, frames, truth = filmed
+    shares = seen_shares(scene, 8)
+    told, true = (np.array([x[k] for k in truth]) for x in (shares, truth))
+    assert np.corrcoef(told.ravel(), true.ravel())[0, 1] > .95
+    clear = (true.max(1) > .004) | (true.max(1) == 0)       # a cell is 0.0013 of the picture
+    assert ((told.max(1) >= 5e-4) == (true.max(1) >= 5e-4))[clear].mean() > .9
+
+def test_frames_without_tracking_take_the_nearest_pose(filmed):
+    scene = filmed[0]
+    gone = replace(scene, poses=scene.poses[[0, 7]], pose_frames=np.array([0, 7]))
+    all_, two = seen_shares(scene, 8), seen_shares(gone, 8)
+    for k in all_:
+        assert np.array_equal(two[k][:4], [all_[k][0]]*4) and np.array_equal(two[k][4:], [all_[k][7]]*4)
+
+def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
+    "Mesh, segments, aggregation and .sens, nothing else: cameras and film come out of the recording, and hidden things are not asked about."
+    scene, frames, truth = filmed
+    folder = write_scene(replace(scene, name="scene0042_00", poses=None, intrinsic=None), tmp_path/"scans"/"scene0042_00")
+    full = scene.intrinsic*[[frames.shape[2]/2/scene.intrinsic[0, 2]], [frames.shape[1]/2/scene.intrinsic[1, 2]], [1]]
+    still = [(f, np.ones((3, 4)), pose, 1e6*k/RATE) for k, (f, pose) in enumerate(zip(frames, scene.poses))]
+    write_sens(folder/"scene0042_00.sens", still, full)
+    assert film_source(folder).suffix == ".sens" and len(open_sens(folder/"scene0042_00.sens")) == 8
+    back = with_cameras(read_scene(folder), folder)
+    assert np.allclose(back.poses, scene.poses, atol=1e-5) and back.pose_frames.tolist() == list(range(8))
+    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8), most=50, vocabulary=(None, {}))
+    hidden = {k for k, v in seen_shares(back, 8).items() if v.max() < 5e-4}
+    asked = {k for q in made["train"] for k in q.provenance["objects"]}
+    assert made["skipped"].get("object: shown by none of the frames", 0) >= len(hidden - {max(truth) + 1, max(truth) + 2, max(truth) + 3}) and asked and not asked & hidden
+    from vsgrpo.video import VideoSpec, decode
+    assert decode(tmp_path/"out"/"scannet"/"scene0042_00.mp4", VideoSpec(frames=2, min_pixels=64*64, max_pixels=64*64, factor=16)).shape == (2, 48, 64, 3)
+    nobody = vsi100k.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None), tmp_path/"scans"/"scene0043_00"), tmp_path/"out", "scannet",
+                                vsi100k.Asking(labels="raw", frames=8), film=False)
+    assert nobody["skipped"]["scene: no cameras, so nothing tells what a frame shows"] == 1
+
+def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
+    folder = write_scene(replace(filmed[0], name="scene0044_00"), tmp_path/"scans"/"scene0044_00")
+    with pytest.raises(FileNotFoundError, match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
+        vsi100k.scene_rows(folder, tmp_path/"out", "scannet")
