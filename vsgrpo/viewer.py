@@ -187,7 +187,7 @@ def view_scene(
     import plotly.graph_objects as go
     v, colors, f, owner = thin_mesh(scene, voxel_m)
     labels = {o.object_id: o.label for o in scene.instances}
-    solid = dict(zip("xyzijk", (*v.astype(np.float32).T, *f.astype(np.int32).T)), flatshading=True, showlegend=True, lighting=dict(ambient=.75, diffuse=.4))
+    solid = dict(zip("xyzijk", (*v.astype(np.float32).T, *f.astype(np.uint16 if len(v) < 1 << 16 else np.int32).T)), flatshading=True, showlegend=True, lighting=dict(ambient=.75, diffuse=.4))
     painted = np.where(owner[:, None] < 0, 225, PALETTE[owner % len(PALETTE)]).astype(np.uint8)
     traces = [go.Mesh3d(**solid, vertexcolor=colors, name="scan", hoverinfo="skip"),
               go.Mesh3d(**solid, vertexcolor=painted, name="instances", visible="legendonly", hoverinfo="text", text=[escape(labels.get(k, "")) for k in owner.tolist()])]
