@@ -6,7 +6,7 @@
 __all__ = ['SPECIAL', 'CHAT', 'PATCH', 'MERGE', 'SURFACES', 'FIRST_ROOM', 'KINDS', 'NEAR', 'make_tokenizer', 'make_processor',
            'make_model', 'facts_of_room', 'words_of', 'Lesson', 'make_lesson', 'draw_lessons', 'grounding', 'in_form',
            'answer_pool', 'ask_lesson', 'fresh_base', 'lesson_trees', 'answer_loss', 'Names', 'Attention', 'watch',
-           'optimisers', 'teach', 'quiz_questions', 'quiz', 'save_base', 'say_taught']
+           'optimisers', 'teach', 'quiz_questions', 'quiz_answers', 'quiz', 'save_base', 'say_taught']
 
 # %% ../nbs/16_tiny_base.ipynb #16-002
 import json
@@ -447,7 +447,7 @@ def teach(
     rest_lr:float=2e-3, # peak, of AdamW
     n_ground:int=14, # grounding questions behind a film
     n_form:int=1, # format questions behind a film
-    form:float=.5, # share of the steps after which there are any: they teach not to look
+    form:float=.7, # share of the steps after which there are any: they teach not to look
     naming:float=1., # weight of the naming loss, half of it for the place
     muon:bool=True, # False: AdamW for all
     attention:float=.3, # weight of the attention loss
@@ -515,15 +515,15 @@ def quiz_questions(
     asked = ((i, kind, grounding(x, kind, rng)) for i, x in enumerate(lessons) for kind in KINDS for _ in range(1 + (kind in ("presence", "number"))))
     return [(i, kind, *pair) for i, kind, pair in asked if pair]
 
-def quiz(
+def quiz_answers(
     model, processor, reader,
     lessons:list[Lesson], # unseen ones
     shift:int=0, # 0: each lesson with its own film; k: with the film of the k-th next
-)->dict[str, float]: # per cent right by kind of grounding question; a percentage is right within NEAR points
+)->list[tuple[str, str, str, bool]]: # kind, true answer, the model's, whether it is right; a percentage is within NEAR points
     "Greedy answers to grounding questions."
     from vsgrpo.models import make_prompt
     from vsgrpo.prefix_tree import sample_answers
-    right, end = defaultdict(list), processor.tokenizer.convert_tokens_to_ids(["<|im_end|>"])
+    answers, end = [], processor.tokenizer.convert_tokens_to_ids(["<|im_end|>"])
     asked, films = quiz_questions(lessons), [reader.prepare(x.frames, x.name) for x in lessons]
     for start in range(0, len(asked), 128):
         part = asked[start:start+128]
@@ -531,7 +531,17 @@ def quiz(
         for (_, kind, _, answer), s in zip(part, said):
             told = processor.tokenizer.decode(s[0], skip_special_tokens=True)
             near = kind in ("floor", "span") and told.isdecimal() and abs(int(told) - int(answer)) <= NEAR
-            right[kind].append(told == answer or near)
+            answers.append((kind, answer, told, told == answer or near))
+    return answers
+
+def quiz(
+    model, processor, reader,
+    lessons:list[Lesson], # unseen ones
+    shift:int=0, # as `quiz_answers` takes it
+)->dict[str, float]: # kind of grounding question → per cent right
+    "Share of right answers."
+    right = defaultdict(list)
+    for kind, _, _, ok in quiz_answers(model, processor, reader, lessons, shift): right[kind].append(ok)
     return {k: round(100*float(np.mean(right[k])), 1) for k in KINDS}
 
 # %% ../nbs/16_tiny_base.ipynb #16-025
@@ -555,7 +565,7 @@ def save_base(
     shutil.rmtree(old, ignore_errors=True)
     return folder
 
-# %% ../nbs/16_tiny_base.ipynb #16-044
+# %% ../nbs/16_tiny_base.ipynb #16-046
 def say_taught(
     rooms:int, # it was taught on
     knows:dict, # {"own film": {kind: % right}, "another room's film": {…}} of `quiz`
