@@ -3,7 +3,7 @@
     .venv/bin/python bench/seeing.py                             # 6 recipes × 2 seeds, most of an hour on 2 cores
     .venv/bin/python bench/seeing.py --steps 24 --rooms 40 --unseen 20   # that the bench itself works
 
-The recipe is that of nbs/16_tiny_base.ipynb cut short: 350 steps of 2,600, 5,600 rooms each seen once, and no questions in the benchmark's
+The recipe is that of nbs/16_tiny_base.ipynb cut short: 350 steps of 1,700, 5,600 rooms each seen once, and no questions in the benchmark's
 form. Each row changes one thing of it and asks held-out rooms with their own film and with another room's: a word is bound to sight
 as far as the two differ. The last line is one JSON object.
 """

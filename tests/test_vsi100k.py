@@ -1,5 +1,7 @@
 "From rooms on disk to rows, and back."
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -88,7 +90,6 @@ def break_scene(scans, name): (scans/name/f"{name}.aggregation.json").write_text
 
 @pytest.fixture
 def copied(built, tmp_path):
-    import shutil
     shutil.copytree(built/"scans", tmp_path/"scans")
     return tmp_path/"scans"
 
@@ -134,6 +135,21 @@ def test_the_leak_guard(built, tmp_path):
     write_questions(banned, tmp_path/"bench.jsonl")
     data = vsi100k.open_dataset(vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl", workers=1))
     assert not {q.scene_name for q in data.train + data.train_benchmark + data.dev + data.test} & {q.scene_name for q in banned}
+
+def test_scans_of_one_place_stay_together(built, tmp_path):
+    "scene0000_00 and scene0000_01 show one place: what is kept out of training is kept out in both."
+    for k, source in enumerate(sorted((built/"scans").iterdir())[:8]):
+        name = f"scene{k//2:04d}_{k % 2:02d}"
+        shutil.copytree(source, tmp_path/"scans"/name)
+        for p in (tmp_path/"scans"/name).rglob(f"{source.name}*"): p.rename(p.with_name(p.name.replace(source.name, name)))
+    write_questions([replace(vsi100k.open_dataset(built).test[0], scene_name="scene0002_00")], tmp_path/"bench.jsonl")
+    out = vsi100k.build_scans(tmp_path/"scans", tmp_path/"out", tmp_path/"bench.jsonl", share=(.34, .34), workers=1)
+    data = vsi100k.open_dataset(out)
+    sets = [{q.scene_name for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
+    assert sorted(n for names in sets for n in names) == [f"scene{k:04d}_{i:02d}" for k in (0, 1, 3) for i in (0, 1)]
+    assert all(len(names) == 2 and len({n[:9] for n in names}) == 1 for names in sets)
+    told = (out/"skipped.csv").read_text()
+    assert "scene0002_00,scene: in the benchmark,1" in told and "scene0002_01,scene: another scan of a place in the benchmark,1" in told
 
 def test_a_scene_in_two_splits_is_refused(built, tmp_path):
     data = vsi100k.open_dataset(built)

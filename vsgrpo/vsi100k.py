@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SETS', 'PAPER_TOTALS', 'CARDS', 'FIRST_SEED', 'Asking', 'scene_rows', 'Job', 'share_out', 'write_dataset',
-           'RoomsSpec', 'build_rooms', 'find_label_table', 'bench_scenes', 'build_scans', 'push_dataset', 'Dataset',
-           'open_dataset']
+           'RoomsSpec', 'build_rooms', 'find_label_table', 'bench_scenes', 'space_of', 'build_scans', 'push_dataset',
+           'Dataset', 'open_dataset']
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-002
 import csv
@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -245,7 +246,7 @@ def _card(source, told, targets, lost):
     left = ["| left out | number |", "|---|---|", *(f"| {reason.replace('|', '/')} | {n} |" for reason, n in sorted(why.items()))] if why else ["Nothing was left out."]
     settings = "\n".join(f"- {k}: {json.dumps(v)}" for k, v in told["settings"].items())
     guard = told["settings"].get("leak_guard")
-    leak = {None: "", True: "Scenes of the benchmark are not among them.", False: "**Scenes of the benchmark were not left out: a score on it after training on these rows says nothing.**"}[guard]
+    leak = {None: "", True: "Scenes of the benchmark and other scans of their places are not among them.", False: "**Scenes of the benchmark were not left out: a score on it after training on these rows says nothing.**"}[guard]
     scenes = ", ".join(f"{n} {split}" for split, n in told["scenes"].items())
     return "\n\n".join(["\n".join(head), "# Visual-spatial questions", f"{text} Made by the recipe of VSI-100k; {scenes} scenes. {leak}".strip(),
                         "\n".join(table), *short, "\n".join(left), "Each line of `skipped.csv` tells of one scene.", "## Settings", settings,
@@ -333,6 +334,12 @@ def bench_scenes(
     except (OSError, ValueError, KeyError) as e:
         raise ValueError(f"bench_rows {rows}: neither a parquet or jsonl file nor a dataset that the hub gives ({type(e).__name__}: {e}); download its rows and pass the file") from None
 
+def space_of(
+    scene:str, # name: scene0011_01
+)->str: # scene0011; other names stand for themselves
+    "The place a scan shows: ScanNet recorded many more than once."
+    return re.sub(r"(?<=^scene\d{4})_\d\d$", "", scene)
+
 def build_scans(
     scans:str|Path, # folder of scenes in ScanNet's layout
     out:str|Path, # dataset folder
@@ -344,7 +351,7 @@ def build_scans(
     film:bool=True, # False: rows alone, for a folder that gets its videos otherwise
     workers:int|None=None, # processes; None: one per core
 )->Path: # the folder, ready for `open_dataset`
-    "Dataset from real scans, split by scene, without the benchmark's scenes."
+    "Dataset from real scans, split by place, without the places of the benchmark's scenes."
     if leak_guard and not bench_rows:
         raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or jsonl) or nyu-visionx/VSI-Bench, or leak_guard False")
     if not (len(share) == 2 and min(share) >= 0 and sum(share) < 1): raise ValueError(f"share is {share}: wanted two shares, of scenes for dev and test, that leave some to train on")
@@ -353,14 +360,15 @@ def build_scans(
     vocabulary = _words(asking, find_label_table(scans) if asking.labels not in ("", "raw") else None)
     banned = bench_scenes(bench_rows) if leak_guard else set()
     scenes = list_scenes(scans)
-    left = [s for s in scenes if s.name not in banned]
-    n_dev, n_test = (max(1, round(len(left)*s)) if s else 0 for s in share)
-    if len(left) <= n_dev + n_test: raise ValueError(f"{scans}: {len(left)} of {len(scenes)} scenes are left, wanted at least {n_dev + n_test + 1}: {n_dev} for dev, {n_test} for test and one to train on")
-    order = sorted(left, key=lambda s: hashlib.sha256(f"{asking.seed} {s.name}".encode()).digest())   # a scene keeps its place when others join
-    split = {s.name: "dev" if i < n_dev else "test" if i < n_dev + n_test else "train" for i, s in enumerate(order)}
-    most = _most(asking, len(left) - n_dev - n_test)
-    jobs = [Job(s.name, split[s.name], _Scan(s, Path(out), asking, most, vocabulary, film)) for s in left]
-    notes = [(s.name, "scene: in the benchmark", 1) for s in scenes if s.name in banned]
+    spaces = {space_of(name) for name in banned}
+    left = [s for s in scenes if space_of(s.name) not in spaces]
+    order = sorted({space_of(s.name) for s in left}, key=lambda s: hashlib.sha256(f"{asking.seed} {s}".encode()).digest())   # a place keeps its turn when others join
+    n_dev, n_test = (max(1, round(len(order)*s)) if s else 0 for s in share)
+    if len(order) <= n_dev + n_test: raise ValueError(f"{scans}: {len(order)} places are left of {len(scenes)} scenes, wanted at least {n_dev + n_test + 1}: {n_dev} for dev, {n_test} for test and one to train on")
+    split = {s: "dev" if i < n_dev else "test" if i < n_dev + n_test else "train" for i, s in enumerate(order)}
+    most = _most(asking, sum(split[space_of(s.name)] == "train" for s in left))
+    jobs = [Job(s.name, split[space_of(s.name)], _Scan(s, Path(out), asking, most, vocabulary, film)) for s in left]
+    notes = [(s.name, "scene: in the benchmark" if s.name in banned else "scene: another scan of a place in the benchmark", 1) for s in scenes if space_of(s.name) in spaces]
     return write_dataset(out, jobs, told, asking.targets(), most_broken, notes, "scannet", workers)
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-018
@@ -389,7 +397,7 @@ class Dataset:
 def open_dataset(
     folder:str|Path, # as written by `build_rooms` or `build_scans`
 )->Dataset:
-    "Read the rows of a dataset folder and check that every video is there and no scene is in two splits."
+    "Read the rows of a dataset folder and check that every video is there and no place is in two splits."
     folder = Path(folder)
     lacking = [f"{n}.parquet" for n in SETS if not (folder/f"{n}.parquet").is_file()]
     if lacking: raise FileNotFoundError(f"data {folder}: no {', '.join(lacking)} there; wanted a folder written by nbs/10_build_vsi100k.ipynb")
@@ -397,7 +405,7 @@ def open_dataset(
     if not data.train: raise ValueError(f"data {folder}: train.parquet holds no questions, so there is no scene to train on")
     gone = sorted({q.video for part in (data.train, data.dev, data.test) for q in part if not (folder/q.video).is_file()})
     if gone: raise FileNotFoundError(f"data {folder}: {len(gone)} videos are missing, the first {gone[0]}")
-    scenes = [{q.scene_name for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
-    both = (scenes[0] & scenes[1]) | (scenes[0] & scenes[2]) | (scenes[1] & scenes[2])
+    spaces = [{space_of(q.scene_name) for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
+    both = (spaces[0] & spaces[1]) | (spaces[0] & spaces[2]) | (spaces[1] & spaces[2])
     if both: raise ValueError(f"data {folder}: scene {sorted(both)[0]} stands in two splits")
     return data
