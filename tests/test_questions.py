@@ -275,3 +275,15 @@ def test_generated_rooms(tmp_path):
             size = next(i for i in r.items if i.object_id == t.object_id).size
             assert t.box.lengths.max() <= np.linalg.norm(size) + .02
         assert len({q.question_type for q in questions}) >= 6
+
+def test_surfaces_are_stuff_whatever_stands_before_them():
+    from vsgrpo.questions import VSIBENCH, is_stuff
+    assert all(map(is_stuff, ("closet wall", "walls", "shower floor", "stair rail", "closet ceiling", "otherfurniture", "")))
+    assert not any(map(is_stuff, (*VSIBENCH, "shower curtain", "bathroom stall", "floor lamp", "wall hanging")))
+
+def test_vertices_on_a_line_name_their_scene():
+    from vsgrpo.questions import measure
+    from vsgrpo.scannet import Scene
+    line = np.stack([np.linspace(0, 1, 50)]*3, 1)
+    with pytest.raises(ValueError, match="scene0000_00: 50 points span no area"):
+        measure(Scene("scene0000_00", line, np.zeros((50, 3), np.uint8), np.zeros((0, 3), np.int32), []))

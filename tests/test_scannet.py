@@ -161,3 +161,17 @@ def test_list_scenes(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such folder'): list_scenes(tmp_path/'nowhere')
     (tmp_path/'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='no scene, expected folders'): list_scenes(tmp_path/'empty')
+
+def test_a_number_taken_twice_is_given_anew():
+    from vsgrpo.scannet import group_instances
+    groups = [dict(objectId=k, label=label, segments=[s]) for k, label, s in ((0, "chair", 0), (5, "table", 1), (0, "lamp", 2))]
+    found, skipped = group_instances(np.arange(3), groups)
+    assert [(o.object_id, o.label) for o in found] == [(0, "chair"), (5, "table"), (6, "lamp")]
+    assert skipped == {"object: number taken by an earlier one, numbered anew": 1}
+
+def test_folders_without_a_mesh_are_scenes_too(tmp_path):
+    from vsgrpo.scannet import list_scenes
+    for name, file in (("scene0000_00", "scene0000_00.txt"), ("notes", "readme.md")):
+        (tmp_path/name).mkdir()
+        (tmp_path/name/file).write_text("x")
+    assert [p.name for p in list_scenes(tmp_path)] == ["scene0000_00"]

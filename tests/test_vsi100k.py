@@ -34,7 +34,7 @@ def test_the_paper_s_form_has_no_options(built, tmp_path):
 def test_what_is_built_is_kept_and_never_mixed(built):
     before = (built/"train.parquet").stat().st_mtime_ns
     assert vsi100k.build_rooms(built, SPEC) == built and (built/"train.parquet").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="was built with"): vsi100k.build_rooms(built, vsi100k.RoomsSpec(4, 2, 4))
+    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"): vsi100k.build_rooms(built, vsi100k.RoomsSpec(4, 2, 4))
 
 def test_scans_go_the_same_way(built, tmp_path):
     "The rooms' own folders, taken as a ScanNet download."
@@ -64,7 +64,7 @@ def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
 def test_scenes_of_the_benchmark_from_the_hub(monkeypatch, tmp_path):
     import datasets
     asked = []
-    def load(name, split): asked.append((name, split)); return {"scene_name": ["scene0011_00", "scene0011_00"]}
+    def load(name, split): asked.append((name, split)); return {"scene_name": ["scene0011_00", "scene0011_00", "41069021"], "dataset": ["scannet", "scannet", "arkitscenes"]}
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert vsi100k.bench_scenes("nyu-visionx/VSI-Bench") == {"scene0011_00"} and asked == [("nyu-visionx/VSI-Bench", "test")]
     def gone(name, split): raise ConnectionError("no network")
@@ -99,6 +99,7 @@ def test_a_broken_scene_is_set_aside_with_its_reason(copied, tmp_path):
     with pytest.raises(ValueError, match=rf"1 of 9 scenes failed, at most 5% may; the first, {name}: ValueError: .*aggregation.json: has no 'segGroups'"):
         vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
     out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, workers=1)
+    assert "| ValueError | 1 | 1 |" in (out/"README.md").read_text()
     data = vsi100k.open_dataset(out)
     assert name not in {q.scene_name for q in data.train + data.dev + data.test} and f"{name},ValueError" in (out/"skipped.csv").read_text()
 
@@ -133,6 +134,9 @@ def test_the_leak_guard(built, tmp_path):
     with pytest.raises(ValueError, match="leak guard needs the benchmark's rows"): vsi100k.build_scans(built/"scans", tmp_path/"out")
     banned = vsi100k.open_dataset(built).test
     write_questions(banned, tmp_path/"bench.jsonl")
+    with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so they guard nothing"): vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl")
+    assert not (tmp_path/"out").exists()
+    write_questions([replace(q, dataset="scannet") for q in banned], tmp_path/"bench.jsonl")
     data = vsi100k.open_dataset(vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl", workers=1))
     assert not {q.scene_name for q in data.train + data.train_benchmark + data.dev + data.test} & {q.scene_name for q in banned}
 
@@ -142,7 +146,7 @@ def test_scans_of_one_place_stay_together(built, tmp_path):
         name = f"scene{k//2:04d}_{k % 2:02d}"
         shutil.copytree(source, tmp_path/"scans"/name)
         for p in (tmp_path/"scans"/name).rglob(f"{source.name}*"): p.rename(p.with_name(p.name.replace(source.name, name)))
-    write_questions([replace(vsi100k.open_dataset(built).test[0], scene_name="scene0002_00")], tmp_path/"bench.jsonl")
+    write_questions([replace(vsi100k.open_dataset(built).test[0], dataset="scannet", scene_name="scene0002_00")], tmp_path/"bench.jsonl")
     out = vsi100k.build_scans(tmp_path/"scans", tmp_path/"out", tmp_path/"bench.jsonl", share=(.34, .34), workers=1)
     data = vsi100k.open_dataset(out)
     sets = [{q.scene_name for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
@@ -150,6 +154,70 @@ def test_scans_of_one_place_stay_together(built, tmp_path):
     assert all(len(names) == 2 and len({n[:9] for n in names}) == 1 for names in sets)
     told = (out/"skipped.csv").read_text()
     assert "scene0002_00,scene: in the benchmark,1" in told and "scene0002_01,scene: another scan of a place in the benchmark,1" in told
+
+def test_what_cannot_be_built_is_told_before_anything_is(copied, tmp_path):
+    "A download that is not whole: no mesh here, no film there."
+    first, second, *_ = sorted(p.name for p in copied.iterdir())
+    (copied/first/f"{first}_vh_clean_2.ply").unlink()
+    (copied/second/f"{second}.mp4").unlink()
+    with pytest.raises(ValueError, match=rf"2 of 9 scenes cannot be built, at most 5% may; the first, .*no {first}_vh_clean_2.ply"):
+        vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
+    assert not (tmp_path/"out").exists()
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.3, workers=1)
+    assert {line.split(",")[0] for line in (out/"skipped.csv").read_text().splitlines() if "FileNotFoundError" in line} == {first, second}
+    vsi100k.build_scans(copied, tmp_path/"rows", leak_guard=False, most_broken=.3, film=False, workers=1)
+    assert not list((tmp_path/"rows").rglob("*.mp4")) and vsi100k.open_dataset(tmp_path/"rows", films=False).train
+
+def test_any_failure_of_a_scene_stays_its_own(copied, tmp_path, monkeypatch):
+    name = sorted(p.name for p in copied.iterdir())[4]
+    honest = vsi100k.measure
+    def failing(scene, *a):
+        if scene.name == name: raise RuntimeError("something\nelse | broke")
+        return honest(scene, *a)
+    monkeypatch.setattr(vsi100k, "measure", failing)
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, film=False, workers=1)
+    assert f"{name},RuntimeError: something else | broke,1" in (out/"skipped.csv").read_text() and "| RuntimeError | 1 | 1 |" in (out/"README.md").read_text()
+
+def test_an_empty_film_is_no_film(copied, tmp_path):
+    name = sorted(p.name for p in copied.iterdir())[4]
+    (copied/name/f"{name}.mp4").write_bytes(b"")
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, workers=1)
+    assert f"{name}.mp4: not a readable video" in (out/"skipped.csv").read_text()
+
+def test_another_download_is_not_taken_for_the_one_that_was_built(copied, tmp_path):
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
+    assert vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1) == out
+    shutil.rmtree(sorted(copied.iterdir())[0])
+    with pytest.raises(ValueError, match="was built otherwise .scans was .*'scenes': 9.*, is .*'scenes': 8"): vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
+
+def test_a_folder_without_dev_and_test_loads(copied, tmp_path):
+    from datasets import load_dataset
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, share=(0, 0), film=False, workers=1)
+    assert set(load_dataset(str(out), cache_dir=str(tmp_path/"cache"))) == {"train"}
+    assert "| answers of train | |" in (card := (out/"README.md").read_text()) and "median" in card and str(tmp_path) not in card
+
+def test_only_the_frames_a_model_gets_count(built, tmp_path):
+    "A thing that a film shows, but none of the frames that are taken from it, is not asked about."
+    source = sorted((built/"scans").iterdir())[0]
+    seen = json.loads((path := next(source.glob("*.visibility.json"))).read_text())
+    n = seen["frames"]
+    name = tmp_path/"scans"/source.name
+    shutil.copytree(source, name)
+    seen["objects"] = {k: [float(t == 1)*.1 for t in range(n)] for k in seen["objects"]}
+    (name/path.name).write_text(json.dumps(seen))
+    asked = lambda frames: vsi100k.scene_rows(name, tmp_path/"out", "scannet", vsi100k.Asking(frames=frames), film=False)
+    hidden = asked(2)
+    assert n > 3 and {q.task for q in hidden["train"]} <= {"room_size_estimation"} and hidden["skipped"]["object: shown by none of the frames"] > 2
+    assert "object: shown by none of the frames" not in asked(n)["skipped"] and len(asked(n)["train"]) > 3
+
+def test_a_few_are_drawn_evenly():
+    "Fewer questions than scenes: easy, medium and hard directions alike, and not from the first scenes by name."
+    names = [f"scene{k:04d}_00" for k in range(300)]
+    records = [dict(question_type=f"object_rel_direction_{d}", n=i) for d in ("easy", "medium", "hard") for i in range(4)]
+    first = [vsi100k._by_task(n, records)["object_rel_direction"] for n in names]
+    assert all(sorted(map(str, f)) == sorted(map(str, records)) for f in first)
+    kinds = [f[0]["question_type"] for f in first]
+    assert all(70 < kinds.count(f"object_rel_direction_{d}") < 130 for d in ("easy", "medium", "hard"))
 
 def test_a_scene_in_two_splits_is_refused(built, tmp_path):
     data = vsi100k.open_dataset(built)

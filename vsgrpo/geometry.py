@@ -12,7 +12,7 @@ __all__ = ['FLAT_M', 'GRID_M', 'SECTORS', 'NEAR_M', 'FAR_M', 'MARGIN_DEG', 'CORN
 from dataclasses import dataclass
 import numpy as np
 import shapely
-from scipy.spatial import ConvexHull, Delaunay
+from scipy.spatial import ConvexHull, Delaunay, QhullError
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -102,10 +102,10 @@ def box_distances(
 )->np.ndarray: # (n, n) metres, zero diagonal
     "Closest-point distances among boxes."
     shells = [box_shell(b) for b in boxes]; n = len(boxes); out = np.zeros((n, n))
-    for i in range(n):
-        for j in range(i):
-            a, b = (i, j) if len(shells[i]) <= len(shells[j]) else (j, i)
-            out[i, j] = out[j, i] = _to_grid(shells[a], boxes[b])[1].min()
+    order = np.argsort([len(s) for s in shells], kind='stable') # of two boxes the one with fewer points is thrown at the other
+    for k in range(1, n):
+        b, others = order[k], order[:k]; starts = np.cumsum([0, *(len(shells[a]) for a in others[:-1])])
+        out[b, others] = out[others, b] = np.minimum.reduceat(_to_grid(np.concatenate([shells[a] for a in others]), boxes[b])[1], starts)
     return out
 
 def box_distance(
@@ -139,8 +139,10 @@ def _areas(xy, triangles):
 
 def _filled(xy, alpha):
     "Delaunay triangles, and which of them lie in the alpha shape with its holes filled."
-    if len(np.unique(xy[:, 0])) < 2 or len(xy) < 4: raise ValueError(f"{len(xy)} points span no area")
-    d = Delaunay(xy); n = len(d.simplices)
+    if len(xy) < 4: raise ValueError(f"{len(xy)} points span no area")
+    try: d = Delaunay(xy)
+    except QhullError: raise ValueError(f"{len(xy)} points span no area") from None
+    n = len(d.simplices)
     kept = _circumradius(xy, d.simplices) < 1/alpha
     i = np.repeat(np.arange(n), 3); j = np.where(d.neighbors.ravel() < 0, n, d.neighbors.ravel())
     open_ = ~np.append(kept, False); link = open_[i] & open_[j]

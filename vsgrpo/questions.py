@@ -89,7 +89,8 @@ def is_stuff(
     label:str, # stripped, lower case
 )->bool:
     "Whether a label is never asked about: surfaces and everything 'other…'."
-    return not label or label in STUFF or label.startswith('other')
+    last = label.split()[-1:] or ['']
+    return not label or label.startswith('other') or bool({label, last[0], last[0].removesuffix('s')} & STUFF)
 
 def category_of(
     label:str,                         # raw label

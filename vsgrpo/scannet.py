@@ -7,7 +7,7 @@ __all__ = ['FAR_M', 'Instance', 'Scene', 'read_ply', 'write_ply', 'read_alignmen
            'group_instances', 'read_poses', 'read_scene', 'list_scenes', 'instances_of', 'write_scene']
 
 # %% ../nbs/11_scannet.ipynb #11-002
-import json, os, re, shutil
+import itertools, json, os, re, shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -206,7 +206,10 @@ def group_instances(
         twice += int((owner[at] >= 0).sum()); owner[at] = k
     if twice: skipped['segment: claimed by two objects, the later one has it'] = twice
     of = owner[inverse]; order = np.argsort(of, kind='stable'); starts = np.searchsorted(of[order], np.arange(len(kept) + 1))
-    out = [Instance(int(g['objectId']), str(g['label']), order[a:b]) for g, a, b in zip(kept, starts[:-1], starts[1:]) if b > a]
+    numbers = [int(g['objectId']) for g in kept]; again = [n in numbers[:k] for k, n in enumerate(numbers)]
+    if any(again): skipped['object: number taken by an earlier one, numbered anew'] = sum(again)
+    fresh = itertools.count(max(numbers, default=0) + 1); numbers = [next(fresh) if a else n for n, a in zip(numbers, again)]
+    out = [Instance(n, str(g['label']), order[a:b]) for n, g, a, b in zip(numbers, kept, starts[:-1], starts[1:]) if b > a]
     if len(out) < len(kept): skipped['object: has no vertex in the mesh'] = len(kept) - len(out)
     return out, skipped
 
@@ -237,7 +240,7 @@ def _need(path):
 def _json(path, key):
     "One value of a JSON file."
     try: value = json.loads(_text(_need(path)))
-    except (json.JSONDecodeError, RecursionError) as e: raise ValueError(f"{path}: not JSON, {e}") from None
+    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON, {e}") from None
     if not isinstance(value, dict) or key not in value: raise ValueError(f"{path}: has no {key!r}")
     return value[key]
 
@@ -294,11 +297,11 @@ def read_scene(
 # %% ../nbs/11_scannet.ipynb #11-029
 def list_scenes(
     scans:str|Path, # folder that holds one folder per scene
-)->list[Path]: # scene folders with a mesh, sorted by name
+)->list[Path]: # folders that hold a file named after them, whole scenes or not, sorted by name
     "Scene folders under `scans`; none at all is an error."
     scans = Path(scans)
     if not scans.is_dir(): raise FileNotFoundError(f"{scans}: no such folder, expected ScanNet's scans/")
-    found = sorted(p for p in scans.iterdir() if (p/f'{p.name}_vh_clean_2.ply').is_file())
+    found = sorted(p for p in scans.iterdir() if p.is_dir() and any(f.name.startswith(p.name) for f in p.iterdir()))
     if not found: raise FileNotFoundError(f"{scans}: no scene, expected folders <scene>/<scene>_vh_clean_2.ply")
     return found
 

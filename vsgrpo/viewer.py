@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+import shapely
 
 from .geometry import SECTORS, box_corners, room_outline
 from .questions import SceneFacts
@@ -216,13 +217,11 @@ def draw_plan(
 ): # matplotlib Axes
     "A scene from above with a question drawn in it."
     import matplotlib.pyplot as plt
-    from scipy.spatial import ConvexHull
     if ax is None: _, ax = plt.subplots(figsize=(4, 4), dpi=90, layout="constrained")
     for part in getattr(outline, "geoms", [outline] if outline is not None else []): ax.fill(*part.exterior.xy, color="#f3f0ea", ec="#999", lw=1, zorder=0)
     for o in facts.objects:
-        xy = box_corners(o.box)[:, :2]
-        xy = xy[ConvexHull(xy).vertices]
-        ax.fill(*xy.T, color="#dbe3ec", ec="#8a9bb0", lw=.8, zorder=1)
+        around = shapely.MultiPoint(box_corners(o.box)[:, :2]).convex_hull      # a line where a thing is flat and upright
+        ax.fill(*np.array(getattr(around, "exterior", around).coords).T, color="#dbe3ec", ec="#8a9bb0", lw=.8, zorder=1)
         if question is None: ax.text(*o.centroid[:2], o.category, fontsize=6, ha="center", va="center", parse_math=False)
     low, high = (np.array([f(xy, axis=0) for xy in [box_corners(o.box)[:, :2] for o in facts.objects] or [np.zeros((1, 2))]]) for f in (np.min, np.max))
     if outline is not None: low, high = np.r_[low, [outline.bounds[:2]]], np.r_[high, [outline.bounds[2:]]]
