@@ -287,3 +287,16 @@ def test_vertices_on_a_line_name_their_scene():
     line = np.stack([np.linspace(0, 1, 50)]*3, 1)
     with pytest.raises(ValueError, match="scene0000_00: 50 points span no area"):
         measure(Scene("scene0000_00", line, np.zeros((50, 3), np.uint8), np.zeros((0, 3), np.int32), []))
+
+def test_what_is_in_doubt_is_counted():
+    "With the thresholds and what they leave out there are as many directions and distances as without thresholds."
+    from collections import Counter
+    from vsgrpo.rooms import make_room
+    from vsgrpo.tiny_base import facts_of_room
+    from vsgrpo.questions import make_questions
+    facts, doubtful = facts_of_room(make_room(4, "overview")), Counter()
+    kinds = ["object_abs_distance", "object_rel_direction_easy", "object_rel_direction_hard"]
+    count = lambda **kw: Counter(q.question_type for q in make_questions(facts, "vsibench", kinds, None, **kw))
+    strict, loose = count(doubtful=doubtful), count(clear=False)
+    assert doubtful["object_rel_direction_easy"] > 0
+    assert all(strict[k] + doubtful[k] == loose[k] for k in kinds[1:]) and strict[kinds[0]] + doubtful[kinds[0]] >= loose[kinds[0]]

@@ -10,6 +10,7 @@ __all__ = ['STUFF', 'SYNONYMS', 'VSIBENCH', 'SCANNET200', 'VOCABULARIES', 'POOL'
 
 # %% ../nbs/14_questions.ipynb #14-002
 import itertools, re, zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +193,7 @@ class _Ask:
     rng:np.random.Generator
     everything:bool         # no limit on the number of candidates
     clear:bool              # only questions beyond doubt
+    doubtful:Counter        # question type → how many were met and not asked
 
     def shuffled(self, items): return [items[i] for i in self.rng.permutation(len(items))]
     def pool(self, items): return items if self.everything else self.shuffled(items)[:POOL]
@@ -238,7 +240,8 @@ def _abs_distance(ask):
     least = CLOSEST_FROM_M if ask.clear and ask.distance == 'closest' else .05   # less would be told as 0.0
     for pair in ask.shuffled(list(itertools.combinations(ask.facts.unique, 2))):
         i, j = ask.shuffled(pair)
-        if ask.gaps[i, j] >= least: yield _Candidate(text.format(ask.name(i), ask.name(j)), f'{ask.gaps[i, j]:.1f}', _pair(ask, i, j))
+        if ask.gaps[i, j] < least: ask.doubtful['object_abs_distance'] += 1
+        else: yield _Candidate(text.format(ask.name(i), ask.name(j)), f'{ask.gaps[i, j]:.1f}', _pair(ask, i, j))
 
 # %% ../nbs/14_questions.ipynb #14-023
 APART_M = 0.15
@@ -251,7 +254,7 @@ def _rel_distance(ask):
     fours = [iter(ask.shuffled(list(itertools.combinations(ask.pool(list(near[t])), 4)))) for t in targets]
     for t, four in ((t, four) for row in itertools.zip_longest(*fours) for t, four in zip(targets, row) if four is not None):
         four = ask.shuffled(four); d = {c: float(ask.gaps[t, near[t][c]]) for c in four}; s = sorted(d.values())
-        if min(s[0], *np.diff(s)) < APART_M if ask.clear else s[0] == s[1]: continue
+        if min(s[0], *np.diff(s)) < APART_M if ask.clear else s[0] == s[1]: ask.doubtful['object_rel_distance'] += 1; continue
         right = min(d, key=d.get)
         yield _Candidate(text.format(', '.join(four), ask.name(t)), right,
                          dict(_pair(ask, t, near[t][right]), distances_m={c: _plain(x) for c, x in d.items()}), tuple(four))
@@ -268,7 +271,9 @@ def _direction(ask, difficulty):
     if len(u) < 3: return
     comma = ',' if ask.preset == 'vsibench' else ''
     boxes = [ask.facts.objects[i].box for i in u]; angles = direction_angles([b.centre for b in boxes])
-    for t in ask.shuffled(np.argwhere(directions_clear(boxes, ask.facts.closest[np.ix_(u, u)], difficulty, ask.clear))):
+    gaps = ask.facts.closest[np.ix_(u, u)]; asked = directions_clear(boxes, gaps, difficulty, ask.clear)
+    ask.doubtful[f'object_rel_direction_{difficulty}'] += int(directions_clear(boxes, gaps, difficulty, False).sum() - asked.sum())
+    for t in ask.shuffled(np.argwhere(asked)):
         i, j, k = (u[x] for x in t); angle = float(angles[tuple(t)])
         text = f'If I am standing by the {{0}} and facing the {{1}}{comma} is the ' + _ASKED[difficulty]
         points = [ask.facts.objects[x].centroid for x in (i, j, k)]
@@ -360,6 +365,7 @@ def make_questions(
     distance:str|None=None,            # center, closest; None is the preset's
     options:bool|None=None,            # True: lettered options, False: the answer is the word itself; None is the preset's
     clear:bool=True,                   # only questions beyond doubt, by the benchmark's thresholds; routes are always so
+    doubtful:Counter|None=None,        # counts, by type, the candidates that were met and are in doubt
 )->list[Question]: # by type in the preset's order
     "Questions about one scene; the same arguments give the same list."
     allowed, default = PRESETS[_one_of(preset, PRESETS, 'preset')]
@@ -369,7 +375,7 @@ def make_questions(
     for kind in (t for t in allowed if t in wanted):
         most = per_type.get(kind, 0) if isinstance(per_type, dict) else per_type
         rng = np.random.default_rng([seed, zlib.crc32(facts.name.encode()), zlib.crc32(kind.encode())])
-        found = _TYPES[kind](_Ask(facts, preset, how, rng, most is None, clear))
+        found = _TYPES[kind](_Ask(facts, preset, how, rng, most is None, clear, Counter() if doubtful is None else doubtful))
         out += [_finish(c, facts, kind, k, preset == 'vsibench' if options is None else options) for k, c in enumerate(itertools.islice(found, most))]
     return out
 

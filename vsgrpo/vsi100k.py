@@ -93,7 +93,8 @@ def scene_rows(
     turn = DIRECTION_TYPES[zlib.crc32(scene.name.encode()) % 3]            # a topic weighs the same as any other
     types = [t for t in QUESTION_TYPES if t not in HELD_OUT and (most or t == turn or t not in DIRECTION_TYPES)]
     train = make_questions(facts, asking.wording, None if asking.wording == "paper" else types, most or asking.per_type, asking.seed,
-                           asking.distance or None, asking.options, asking.clear)
+                           asking.distance or None, asking.options, asking.clear, doubtful := Counter())
+    skipped.update({f"question: {kind} in doubt": n for kind, n in doubtful.items() if n})
     benchmark = make_questions(facts, "vsibench", per_type=asking.per_type, seed=asking.seed)
     if film and not (video := Path(out)/dataset/f"{scene.name}.mp4").exists():
         video.parent.mkdir(parents=True, exist_ok=True)
