@@ -229,7 +229,8 @@ def _is_built(out, settings):
 @cache
 def _code():
     "What tells two versions of the code that makes parts from one another."
-    here = Path(__file__).parent
+    import vsgrpo
+    here = Path(vsgrpo.__file__).parent
     return hashlib.sha256(b"".join((here/f"{name}.py").read_bytes() for name in ("geometry", "questions", "scannet", "sens", "vsi100k"))).hexdigest()[:12]
 
 def _write(path, text):
