@@ -37,7 +37,7 @@ ASKING = Asking(labels="raw", frames=16, totals=1.)
 def write_distinct(job):
     "One room with as many vertices as a scan."
     seed, folder = job
-    full = replace(PRESETS["walkthrough"], singles=(20, 20), repeated=(4, 6), area_m2=(30, 70))    # as full as a scan
+    full = replace(PRESETS["walkthrough"], singles=(16, 16), repeated=(3, 4), area_m2=(30, 70))    # as full as a scan
     room, spacing = make_room(seed, full), .05
     for _ in range(4): spacing *= (len(room_mesh(room, spacing)[0])/VERTICES)**.5
     room = replace(room, name=f"scene{seed:04d}_00", preset=replace(room.preset, spacing_m=spacing))
