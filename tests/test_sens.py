@@ -8,6 +8,7 @@ from vsgrpo import vsi100k
 from vsgrpo.rooms import camera_path, make_room, render, room_scene, visibility
 from vsgrpo.scannet import read_scene, write_scene
 from vsgrpo.sens import RATE, film_source, open_sens, seen_shares, with_cameras, write_sens
+from vsgrpo.vsibench import QUESTION_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     assert film_source(folder).suffix == ".sens" and len(open_sens(folder/"scene0042_00.sens")) == 8
     back = with_cameras(read_scene(folder), folder)
     assert np.allclose(back.poses, scene.poses, atol=1e-5) and back.pose_frames.tolist() == list(range(8))
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8), most=50, vocabulary=(None, {}))
+    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8), most=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
     hidden = {k for k, v in seen_shares(back, 8).items() if v.max() < 5e-4}
     asked = {k for q in made["train"] for k in q.provenance["objects"]}
     assert made["skipped"].get("object: shown by none of the frames", 0) >= len(hidden - {max(truth) + 1, max(truth) + 2, max(truth) + 3}) and asked and not asked & hidden

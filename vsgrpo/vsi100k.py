@@ -73,7 +73,7 @@ def scene_rows(
     out:str|Path, # dataset folder
     dataset:str, # name of the source: "scannet" or "generated"
     asking:Asking=Asking(),
-    most:int|None=None, # candidates of a type for the training set; None: `asking.per_type`
+    most:dict|None=None, # question type → candidates for the training set; None: `asking.per_type` of each
     vocabulary:tuple=(None, SYNONYMS), # of `read_vocabulary`
     film:bool=True, # False: rows alone
 )->dict: # "train" and "benchmark": lists of Question; "skipped": reason → how many
@@ -309,7 +309,7 @@ class _Room:
     seed:int
     out:Path
     spec:RoomsSpec
-    most:int|None
+    most:dict|None
     def __call__(self):
         room = make_room(self.seed, self.spec.preset)
         folder = self.out/"scans"/room.name
@@ -319,8 +319,10 @@ class _Room:
 def _words(asking, tsv): return read_vocabulary(asking.labels, tsv) if asking.labels else (None, SYNONYMS)
 
 def _most(asking, scenes):
-    "Candidates of a type from one scene that leave enough to share out."
-    return 4*max(1, -(-max(asking.targets().values())//scenes)) if asking.totals else None
+    "Candidates of each type from one scene that leave enough to share out."
+    if not asking.totals: return None
+    wanted = {task: 4*max(1, -(-n//scenes)) for task, n in asking.targets().items()}
+    return wanted | dict.fromkeys(DIRECTION_TYPES, wanted["object_rel_direction"])
 
 def build_rooms(
     out:str|Path, # dataset folder
@@ -344,7 +346,7 @@ class _Scan:
     folder:Path
     out:Path
     asking:Asking
-    most:int|None
+    most:dict|None
     vocabulary:tuple
     film:bool
     def __call__(self): return scene_rows(self.folder, self.out, "scannet", self.asking, self.most, self.vocabulary, self.film)
