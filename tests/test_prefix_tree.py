@@ -1,5 +1,7 @@
 "The tree computes what the plain model computes, and the guard sees what the tree leaves out."
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -61,7 +63,37 @@ def test_greedy_answers_equal_generate(tiny):
         whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
                                pixel_values_videos=p.video.pixels, video_grid_thw=p.video.grid, do_sample=False, max_new_tokens=8,
                                eos_token_id=end, pad_token_id=end)
-        assert first == second == pt._until(whole[0, len(p.ids):].tolist(), (end,))
+        said = whole[0, len(p.ids):].tolist()
+        assert first == second == said[:said.index(end) + 1 if end in said else None]
+
+def forced(monkeypatch, model, prompts, said, end, n=1):
+    "Log-probabilities that sampling sees, step by step, while its branches are made to say `said` (per prompt: n answers)."
+    order = [i for i, p in sorted(enumerate(prompts), key=lambda x: [y.video.path for y in prompts].index(x[1].video.path))]
+    lines, step, seen = [a for i in order for a in said[i]], [0], {}
+    def pick(logits, *_):
+        goes = [k for k, a in enumerate(lines) if len(a) > step[0]]
+        logp = logits.log_softmax(-1)
+        for k, x in zip(goes, logp, strict=True): seen.setdefault(k, []).append(x[lines[k][step[0]]])
+        step[0] += 1
+        return torch.tensor([lines[k][step[0] - 1] for k in goes])
+    monkeypatch.setattr(pt, "_pick", pick)
+    out = pt.sample_answers(model, prompts, n, 20, end_ids=(end,))
+    assert out == said
+    return {(order[k//n], k % n): torch.stack(x) for k, x in seen.items()}
+
+@pytest.mark.parametrize("spoil", [None, "mask", "position", "branch"])
+def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil):
+    "Branches of unequal length, trees of unequal size, prompts out of order; and an error planted in each part shows."
+    model, processor, videos = tiny
+    prompts, end = [make_prompt(processor, q, v) for q, v in zip([*ASKED, ASKED[1]], [*videos, videos[0], videos[0]])], 7
+    said = [[[*map(int, a), end] for a in answers(model, [p]*(1 + i), 3)[-3:]] for i, p in enumerate(prompts)]
+    rows, keep = pt._rows, pt.Branches.keep
+    if spoil == "mask": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if x.max() < 4 else rows(x, *a))
+    if spoil == "position": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a) + (15 < x.max() < 90 and x.min() > 15))
+    if spoil == "branch": monkeypatch.setattr(pt.Branches, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
+    got = forced(monkeypatch, model, prompts, said, end, 3)
+    gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(3))
+    assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
 
 def test_samples_follow_the_distribution(tiny):
     "First tokens drawn 4,000 times against the model's own probabilities."
@@ -111,15 +143,11 @@ def test_guard_catches_a_broken_update(tiny, monkeypatch, what):
     with pytest.raises(pt.BlindError, match="policy"): pt.answer_logps(model, trees, sight=sight)
     sight.close()
 
-@pytest.mark.parametrize("what", ["dropped", "blanked", "swapped"])
+@pytest.mark.parametrize("what", ["dropped", "blanked", "swapped", "half"])
 def test_guard_catches_a_broken_rollout(tiny, monkeypatch, what):
     model, processor, videos = tiny
-    sight, honest = pt.Sight(model), pt._left_padded
-    def spoiled(*a):
-        inputs = honest(*a)
-        if what == "dropped": return {k: v for k, v in inputs.items() if "video" not in k}
-        return inputs | dict(pixel_values_videos=torch.zeros_like(videos[0].pixels).repeat(2, 1) if what == "blanked" else torch.cat([videos[1].pixels, videos[0].pixels]))
-    monkeypatch.setattr(pt, "_left_padded", spoiled)
+    sight, honest = pt.Sight(model), pt.batch_trees
+    monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
     with pytest.raises(pt.BlindError, match="rollout"):
         pt.sample_answers(model, [make_prompt(processor, ASKED[0], v) for v in videos], 2, 2, sight=sight)
     sight.close()
@@ -140,3 +168,62 @@ def test_a_prompt_without_its_video_is_refused(tiny):
     model, processor, videos = tiny
     bare = dataclasses.replace(make_prompt(processor, ASKED[0], videos[0]), ids=(1, 2, 3))
     with pytest.raises(ValueError, match="no video token"): pt.grow_trees([bare], [[4]], model.config.video_token_id)
+
+def test_a_video_is_looked_at_once(tiny, tmp_path):
+    "Rollout, update and a second sight of the same tower, from memory and from disk; nothing changes in what comes out."
+    model, processor, videos = tiny
+    prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
+    trees = pt.grow_trees(prompts, [[30, 31]]*6, model.config.video_token_id)
+    plain = pt.answer_logps(model, trees)[0]
+    for known, looks in ((pt.Features(model, tmp_path), 2), (pt.Features(model, tmp_path), 0), (pt.Features(model), 2)):
+        sight = pt.Sight(model, known)
+        pt.sample_answers(model, prompts, 2, 2, sight=sight)
+        for _ in range(2): torch.testing.assert_close(pt.answer_logps(model, trees, sight=sight)[0], plain, atol=1e-5, rtol=0)
+        assert (sight.looks, sight.calls) == (looks, 3)
+        sight.close()
+    assert "forward" not in vars(model.model.visual)
+
+@pytest.mark.parametrize("what", ["other features", "torn", "another video's", "no sum"])
+def test_a_stale_entry_is_told_of_and_made_anew(tiny, tmp_path, what):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    model, processor, videos = tiny
+    sight = pt.Sight(model, pt.Features(model, tmp_path))
+    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    honest = pt.answer_logps(model, trees, sight=sight)[0]
+    sight.close()
+    first, second = (pt.Features(model, tmp_path)._entry(v) for v in videos)
+    with safe_open(first, "pt") as f: told, x = f.metadata(), f.get_tensor("features")
+    if what == "other features": save_file({"features": x + 1}, first, told)
+    if what == "torn": first.write_bytes(first.read_bytes()[:-8])
+    if what == "another video's": shutil.copy(second, first)
+    if what == "no sum": save_file({"features": x}, first)
+    sight = pt.Sight(model, known := pt.Features(model, tmp_path))
+    with pytest.warns(UserWarning, match="broken entry"): again = pt.answer_logps(model, trees, sight=sight)[0]
+    torch.testing.assert_close(again, honest, atol=1e-5, rtol=0)
+    assert (sight.looks, known.broken) == (1, 1)
+    sight.close()
+
+def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path):
+    model, processor, videos = tiny
+    known = pt.Features(model, tmp_path)
+    for v in videos: known.put(v, torch.zeros(v.tokens, 128))
+    os.utime(known._entry(videos[1]), (0, 0))
+    bias = model.model.visual.patch_embed.proj.weight
+    with torch.no_grad(): bias += 1
+    other = pt.Features(model, tmp_path, disk_mb=0)
+    with torch.no_grad(): bias -= 1
+    assert other.get(videos[0]) is None and other.tower != known.tower
+    other.disk = known.used*.9
+    other.put(dataclasses.replace(videos[0], digest="new"), torch.zeros(2, 128))
+    assert not known._entry(videos[1]).exists() and known._entry(videos[0]).exists()
+
+def test_blanked_patches_are_refused_though_the_video_is_known(tiny, monkeypatch):
+    model, processor, videos = tiny
+    sight, honest = pt.Sight(model, pt.Features(model)), pt.batch_trees
+    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    pt.answer_logps(model, trees, sight=sight)
+    for what in ("dropped", "blanked", "swapped", "half"):
+        monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+        with pytest.raises(pt.BlindError, match="policy"): pt.answer_logps(model, trees, sight=sight)
+    sight.close()

@@ -8,6 +8,7 @@ __all__ = ['MAX_NEW_TOKENS', 'end_tokens', 'vision_tokens', 'ask', 'other_videos
 
 # %% ../nbs/05_answering.ipynb #05-002
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .models import VideoReader, make_prompt
-from .prefix_tree import Sight, sample_answers
+from .prefix_tree import Features, Sight, sample_answers
 from .vsibench import Question, prompt, score_draws, score_table
 
 # %% ../nbs/05_answering.ipynb #05-004
@@ -42,9 +43,10 @@ def ask(
     mode:str="vanilla", # prompt mode
     wording:str="benchmark", # "benchmark", "test" or "train" sentences
     max_new_tokens:int|None=None, # None: by mode
-    batch:int=64, # questions decoded together
+    batch:int=64, # questions decoded together, more where a video has more
     videos:Mapping[str, str]|None=None, # scene name → relative video path shown instead
     note:str="asking", # label of the progress bar
+    features:Features|None=None, # what the model's frozen tower said of videos; None: kept for this call
 )->pd.DataFrame: # one row per question: id, question_type, scene_name, video, prediction, n_tokens, truncated
     "Greedy answers of a model to questions about videos."
     room, ends = max_new_tokens or MAX_NEW_TOKENS[mode], end_tokens(processor)
@@ -52,17 +54,25 @@ def ask(
     missing = sorted({s for s in shown if not Path(s).is_file()})
     if missing: raise FileNotFoundError(f"{len(missing)} videos are missing, the first {missing[0]}: wanted <dataset>/<scene_name>.mp4 in {folder}")
     texts, rows = [prompt(q, mode, wording) for q in questions], []
-    order, sight = sorted(range(len(questions)), key=lambda i: len(texts[i])), Sight(model)
+    sight = Sight(model, features or Features(model))
     try:
-        with tqdm(total=len(order), desc=note, mininterval=5, file=sys.stdout) as bar:
-            for start in range(0, len(order), batch):
-                at = order[start:start+batch]
+        with tqdm(total=len(questions), desc=note, mininterval=5, file=sys.stdout) as bar:
+            for at in _by_video(shown, batch):
                 prompts = [make_prompt(processor, texts[i], reader(shown[i])) for i in at]
                 answers = sample_answers(model, prompts, 1, room, 0, ends, vision_tokens(processor), sight=sight)
                 rows += [_row(processor, questions[i], shown[i], a[0], ends, i) for i, a in zip(at, answers)]
                 bar.update(len(at))
     finally: sight.close()
     return pd.DataFrame(sorted(rows, key=lambda r: r["order"])).drop(columns="order")
+
+def _by_video(shown, batch):
+    "Numbers of the questions, in parts of `batch` or more that leave no video for the next part."
+    parts, of = [[]], defaultdict(list)
+    for i, path in enumerate(shown): of[path].append(i)
+    for at in of.values():
+        if len(parts[-1]) >= batch: parts.append([])
+        parts[-1] += at
+    return [p for p in parts if p]
 
 def _row(processor, q, video, answer, ends, order):
     return dict(order=order, id=q.id, question_type=q.question_type, scene_name=q.scene_name, video=video,

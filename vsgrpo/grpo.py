@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'SCALES', 'RENAMED', 'PARSER', 'group_advantages', 'grpo_loss', 'GRPOSettings', 'model_size', 'settle',
-           'video_trainer', 'training_rows', 'make_trainer', 'frame_folder', 'choose_folder', 'last_checkpoint',
-           'train', 'check_data', 'save_answers', 'evaluate', 'closing_table']
+           'video_trainer', 'training_rows', 'draw_questions', 'make_trainer', 'frame_folder', 'feature_folder',
+           'choose_folder', 'last_checkpoint', 'train', 'check_data', 'save_answers', 'evaluate', 'closing_table']
 
 # %% ../nbs/20_grpo.ipynb #20-002
 import json
@@ -24,7 +24,7 @@ import pandas as pd
 from .answering import MAX_NEW_TOKENS, arm_scores, ask, constant_answers, end_tokens, other_videos, vision_tokens
 from .doctor import repo_root
 from .models import VideoReader, load_config, load_model, load_processor, lora_config, make_prompt, resolve_model, weights_id
-from .prefix_tree import Sight, answer_logps, grow_trees, sample_answers
+from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
 from .rewards import READINGS, accuracy_reward, format_reward
 from .rollouts import Run
 from .video import VideoSpec, fix_torchvision
@@ -66,6 +66,7 @@ class GRPOSettings:
     steps:int=90 # optimiser steps
     questions_per_step:int=32 # groups in one step
     micro_groups:int=32 # groups in one forward pass of the update
+    questions_per_scene:int=1 # of a step, asked together: their video is seen once (paper: 1)
     num_generations:int=14 # rollouts of each question
     lr:float=3e-3 # learning rate, after the warm-up linear to 0
     warmup_steps:int=0 # steps in which the learning rate rises
@@ -89,7 +90,7 @@ class GRPOSettings:
             _check(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
         for name in ("lr", "beta", "temperature"): _check(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
         _check(self.num_generations >= 2, "num_generations", self.num_generations, "at least 2: an advantage compares answers of one group")
-        for name in ("steps", "questions_per_step", "micro_groups", "lora_rank", "max_new_tokens", "ask_batch"):
+        for name in ("steps", "questions_per_step", "micro_groups", "questions_per_scene", "lora_rank", "max_new_tokens", "ask_batch"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(self.beta >= 0, "beta", self.beta, "0 or more")
         _check(self.lr > 0 and self.temperature > 0, "lr, temperature", (self.lr, self.temperature), "both above 0")
@@ -143,17 +144,18 @@ def video_trainer():
 
     class VideoGRPOTrainer(GRPOTrainer):
         "GRPO on questions about videos: rollout, policy and reference see the same frames, or the run stops."
-        def __init__(self, *args, reader, ends, banned, record=None, **kw):
-            super().__init__(*args, **kw)
+        def __init__(self, *args, asked, order, reader, ends, banned, record=None, **kw):
+            super().__init__(*args, train_dataset=asked.select(order), **kw)
+            self.asked = asked
             _check(self.args.per_device_train_batch_size % self.num_generations == 0, "per_device_train_batch_size",
                    self.args.per_device_train_batch_size, f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
             self.reader, self.ends, self.banned, self.record = reader, ends, banned, record
-            self.sight, self.seconds = Sight(self.model), defaultdict(float)
+            self.sight, self.seconds = Sight(self.model, Features(self.model, feature_folder())), defaultdict(float)
 
         def _prompt(self, row):
             "Prompt and video of a question, by its number in the training set; made once a batch."
             if row not in self._made:
-                item = self.train_dataset[row]
+                item = self.asked[row]
                 video = self.reader(item["video"])
                 if video.path != item["video"]: raise ValueError(f"row {row} asks about {item['video']} but was given {video.path}")
                 self._made[row] = make_prompt(self.processing_class, item["prompt"], video)
@@ -240,6 +242,20 @@ def training_rows(
                                  scene_name=q.scene_name, question_type=q.question_type, ground_truth=q.ground_truth, options=q.options)
                             for i, q in enumerate(questions)])
 
+def draw_questions(
+    questions:list[Question], # to train on
+    s:GRPOSettings, # steps, questions of a step and of a scene, seed
+)->list[int]: # numbers of the questions, step after step; no question twice in a round
+    "Which questions are asked when: `questions_per_scene` about a scene in a row, rounds over all questions until the steps are full."
+    rng, order, scenes = np.random.default_rng(s.seed), [], defaultdict(list)
+    for i, q in enumerate(questions): scenes[q.scene_name].append(i)
+    while len(order) < s.steps*s.questions_per_step:
+        shuffled = [rng.permutation(of).tolist() for of in scenes.values()]
+        parts = [of[k:k+s.questions_per_scene] for of in shuffled for k in range(0, len(of), s.questions_per_scene)]
+        round_ = [i for k in rng.permutation(len(parts)) for i in parts[k]]
+        order += round_[:len(round_)//s.questions_per_step*s.questions_per_step]     # a step never reaches over a round's end
+    return order[:s.steps*s.questions_per_step]
+
 def make_trainer(
     s:GRPOSettings,
     model, processor, # of `s.model`
@@ -260,9 +276,9 @@ def make_trainer(
         loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=1, max_grad_norm=1.0,
         gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
         remove_unused_columns=False, logging_steps=1, save_steps=save_every, save_total_limit=2, report_to="none",
-        disable_tqdm=True, dataloader_pin_memory=cuda)
+        disable_tqdm=True, dataloader_pin_memory=cuda, shuffle_dataset=False)
     rewards = [_with_reading(s.reading)] + ([] if s.mode == "vanilla" else [format_reward])
-    trainer = Trainer(model=model, reward_funcs=rewards, args=config, train_dataset=training_rows(data.train, data.folder, s.mode),
+    trainer = Trainer(model=model, reward_funcs=rewards, args=config, asked=training_rows(data.train, data.folder, s.mode), order=draw_questions(data.train, s),
                       processing_class=processor, peft_config=lora_config(s.lora_rank, s.lora_alpha),
                       reader=VideoReader(processor, s.video, frame_folder(), blank=s.blank), ends=end_tokens(processor),
                       banned=vision_tokens(processor), record=record)
@@ -274,6 +290,10 @@ def make_trainer(
 def frame_folder()->Path:
     "Where decoded frames are kept for all runs, by content."
     return repo_root()/"runs"/"frames"
+
+def feature_folder()->Path:
+    "Where it is kept what frozen vision towers say."
+    return repo_root()/"runs"/"features"
 
 def _with_reading(reading):
     def accuracy_reward_named(completions, **kw): return accuracy_reward(completions, reading=reading, **kw)
@@ -300,8 +320,8 @@ def _callback(trainer, record, s):
             took, self.start = time.perf_counter() - self.start, time.perf_counter()
             phases = {f"seconds/{k}": round(v, 4) for k, v in trainer.seconds.items()}
             trainer.seconds.clear()
-            rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.sight.tokens, "encoder_calls": trainer.sight.calls}
-            trainer.sight.tokens = trainer.sight.calls = 0
+            rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.sight.tokens, "passes": trainer.sight.calls, "videos_encoded": trainer.sight.looks}
+            trainer.sight.tokens = trainer.sight.calls = trainer.sight.looks = 0
             kept = {v: logs[k] for k, v in RENAMED.items() if k in logs} | {k: v for k, v in logs.items() if k.startswith("accuracy/")}
             if record and state.is_world_process_zero: record.log_metrics(state.global_step, kept | phases | rest)
             self.bar.set_postfix(reward=f"{logs['reward']:.3f}", refresh=False)
@@ -394,7 +414,7 @@ def evaluate(
 )->dict: # arm → {question id: prediction}
     "Ask every arm the held-out questions and write the scores."
     questions, folder = getattr(data, split), Path(folder)
-    reader, predictions = VideoReader(processor, s.video, frame_folder(), blank=s.blank), {}
+    reader, features, predictions = VideoReader(processor, s.video, frame_folder(), blank=s.blank), Features(model, feature_folder()), {}
     ways = {"base": (model.disable_adapter, None), "trained": (nullcontext, None), "trained_shuffled": (nullcontext, other_videos(questions, s.seed))}
     for arm in arms:
         if arm == "constant":
@@ -402,7 +422,7 @@ def evaluate(
             continue
         switch, videos = ways[arm]
         with switch():
-            answers = ask(model, processor, questions, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, videos, arm)
+            answers = ask(model, processor, questions, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, videos, arm, features)
         save_answers(answers, folder/"answers", arm)
         predictions[arm] = dict(zip(answers.id, answers.prediction))
     scores = arm_scores(predictions, questions, PARSER[s.mode])

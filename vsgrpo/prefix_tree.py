@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['Tree', 'split_prompt', 'grow_trees', 'Packed', 'pack_tree', 'tree_mask', 'Batch', 'trunk_positions', 'bare',
-           'batch_trees', 'answer_logps', 'sample_answers', 'BlindError', 'Sight']
+           'batch_trees', 'answer_logps', 'Branches', 'sample_answers', 'Features', 'BlindError', 'Sight']
 
 # %% ../nbs/04_prefix_tree.ipynb #04-002
+import hashlib
+import os
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -58,7 +62,7 @@ class Packed:
     question:np.ndarray # (S,) 0 trunk, 1.. question
     answer:np.ndarray # (S,) 0 shared, 1.. answer within its question
     offset:np.ndarray # (S,) text position counted from the end of the trunk; -1 on the trunk
-    src:list # per answer: (row, positions that predict its tokens, its token ids)
+    src:list # per answer: (row, positions that predict its tokens, from the fork on, its token ids)
 
 def pack_tree(tree:Tree)->Packed:
     "Lay a tree out as one row."
@@ -67,7 +71,7 @@ def pack_tree(tree:Tree)->Packed:
         ids += question; q_label += [qi]*len(question); a_label += [0]*len(question); offset += range(len(question))
         fork = len(ids) - 1
         for ai, (answer, row) in enumerate(zip(answers, rows), 1):
-            src.append((row, [fork, *range(len(ids), len(ids)+len(answer)-1)][:len(answer)], answer))
+            src.append((row, [fork, *range(len(ids), len(ids)+len(answer)-1)], answer))
             ids += answer; q_label += [qi]*len(answer); a_label += [ai]*len(answer)
             offset += range(len(question), len(question)+len(answer))
     return Packed(*(np.array(x) for x in (ids, q_label, a_label, offset)), src)
@@ -87,6 +91,7 @@ class Batch:
     "Trees ready for one forward pass."
     inputs:dict # keyword arguments of the model
     keep:object # (K,) columns at which logits are computed
+    question:object # (B, S) question labels, -1 where padded
     src:list # per answer: (caller's row, batch row, positions, token ids)
     videos:list # VideoInputs, one per batch row
 
@@ -112,11 +117,11 @@ def batch_trees(
     device, packed = bare(model).device, [pack_tree(t) for t in trees]
     B, S = len(trees), max(len(p.ids) for p in packed)
     ids, positions = torch.zeros(B, S, dtype=torch.long), torch.zeros(3, B, S, dtype=torch.long)
-    mask, keep, src = torch.zeros(B, 1, S, S, dtype=torch.bool), set(), []
+    mask, labels, keep, src = torch.zeros(B, 1, S, S, dtype=torch.bool), torch.full((B, S), -1), set(), []
     for b, (t, p) in enumerate(zip(trees, packed)):
         n, k = len(p.ids), len(t.trunk)
         pad = np.full(S-n, -1)
-        ids[b, :n] = torch.from_numpy(p.ids)
+        ids[b, :n], labels[b, :n] = torch.from_numpy(p.ids), torch.from_numpy(p.question)
         mask[b, 0] = torch.from_numpy(tree_mask(np.r_[p.question, pad], np.r_[p.answer, pad]))
         positions[:, b, :k] = trunk_positions(model, t.trunk, t.video)
         positions[:, b, k:n] = positions[:, b, :k].max() + 1 + torch.from_numpy(p.offset[k:])
@@ -125,7 +130,7 @@ def batch_trees(
     inputs = dict(input_ids=ids, attention_mask=mask, position_ids=positions,
                   pixel_values_videos=torch.cat([t.video.pixels for t in trees]),
                   video_grid_thw=torch.cat([t.video.grid for t in trees]))
-    return Batch({k: v.to(device) for k, v in inputs.items()}, torch.tensor(sorted(keep), device=device), src,
+    return Batch({k: v.to(device) for k, v in inputs.items()}, torch.tensor(sorted(keep), device=device), labels.to(device), src,
                  [t.video for t in trees])
 
 # %% ../nbs/04_prefix_tree.ipynb #04-013
@@ -154,9 +159,45 @@ def answer_logps(
 def _nothing(): yield
 
 # %% ../nbs/04_prefix_tree.ipynb #04-015
+class Branches:
+    "Keys and values of growing trees: what the branches of a tree share, and each branch's own."
+    def __init__(self, cache): # of the prefill, one row a tree
+        self.shared = [(layer.keys, layer.values) for layer in cache.layers] # (B, heads, S, width)
+        self.own = [None]*len(self.shared) # (B, heads, W branches, T tokens, width)
+
+    def attend(self, layer, query, key, value, mask, scaling):
+        "What a new token of each branch (B, heads, W, width) sees: the shared part under `mask` (B, 1, W, S), and its own branch."
+        import torch
+        new = key[:, :, :, None], value[:, :, :, None]
+        own = self.own[layer] = new if self.own[layer] is None else tuple(torch.cat(x, 3) for x in zip(self.own[layer], new))
+        (sk, sv), (ok, ov), (B, H, W, D) = self.shared[layer], own, query.shape
+        q = query.view(B, sk.shape[1], -1, W, D)
+        far = (q.flatten(2, 3) @ sk.mT).view(*q.shape[:4], -1).masked_fill(~mask[:, :, None], float("-inf"))
+        near = torch.einsum("bkgwd,bkwtd->bkgwt", q, ok)
+        weight, S = (torch.cat([far, near], -1)*scaling).softmax(-1, torch.float32).to(q.dtype), sk.shape[2]
+        seen = (weight[..., :S].flatten(2, 3) @ sv).view(q.shape) + torch.einsum("bkgwt,bkwtd->bkgwd", weight[..., S:], ov)
+        return seen.view(B, H, W, D).transpose(1, 2)
+
+    def keep(self, trees, slots):
+        "Go on with some trees (L,) and some branches of each (L, W)."
+        if len(trees) < len(self.shared[0][0]): self.shared = [(k[trees], v[trees]) for k, v in self.shared]
+        if self.own[0] is not None: self.own = [tuple(x.transpose(1, 2)[trees[:, None], slots].transpose(1, 2) for x in own) for own in self.own]
+
+@contextmanager
+def _branching(model):
+    "Inside, the language layers leave attention to the `branches` that the model is called with."
+    from transformers import AttentionInterface
+    def attend(module, query, key, value, mask, scaling, branches, **kw): return branches.attend(module.layer_idx, query, key, value, mask, scaling), None
+    AttentionInterface.register("vsgrpo_branches", attend)
+    config = bare(model).model.language_model.config
+    usual, config._attn_implementation = config._attn_implementation, "vsgrpo_branches"
+    try: yield
+    finally: config._attn_implementation = usual
+
+# %% ../nbs/04_prefix_tree.ipynb #04-016
 def sample_answers(
     model, # Qwen2-VL, wrapped or not
-    prompts:list[Prompt], # different questions
+    prompts:list[Prompt], # questions; those about one video make one tree
     n:int=1, # answers to each
     max_new_tokens:int=16, # longest answer, end token included
     temperature:float=1.0, # 0: greedy
@@ -165,44 +206,48 @@ def sample_answers(
     generator=None, # torch.Generator on the model's device
     sight:"Sight|None"=None, # guard
 )->list[list[list[int]]]: # per prompt: n answers as token ids, end token included unless cut short
-    "Prefill each prompt once, branch the cache, decode all branches together."
+    "Prefill each video and each question once, then decode all branches together."
     import torch
     core = bare(model)
-    device, videos = core.device, [p.video for p in prompts]
-    inputs = _left_padded(model, prompts)
-    with torch.no_grad(), sight.expect(videos, "rollout") if sight is not None else _nothing():
-        out = model(**inputs, use_cache=True, logits_to_keep=1)
-    cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(n, 0)
-    cache.batch_repeat_interleave(n)
-    mask, position = inputs["attention_mask"].repeat_interleave(n, 0), inputs["position_ids"].amax((0, 2)).repeat_interleave(n, 0)
-    ends, tokens = torch.tensor(end_ids, device=device), []
-    done = torch.zeros(len(prompts)*n, dtype=torch.bool, device=device)
+    batch = batch_trees(model, grow_trees(prompts, [[]]*len(prompts), core.config.video_token_id))
+    with torch.no_grad(), sight.expect(batch.videos, "rollout") if sight is not None else _nothing():
+        out = core.model(**batch.inputs, use_cache=True)
+    number = lambda x: torch.tensor(x, device=core.device)
+    forks = [(row, tree, at[0]) for row, tree, at, _ in batch.src for _ in range(n)]    # where each branch begins
+    tree, at = number([f[1] for f in forks]), number([f[2] for f in forks])
+    open_, slot = torch.arange(len(forks), device=core.device), _places(tree)           # branches that go on, their place in their tree
+    asked, position, hidden = batch.question[tree, at], batch.inputs["position_ids"][0, tree, at], out.last_hidden_state[tree, at]
+    shared, branches, ends, said = batch.question, Branches(out.past_key_values), number(end_ids), [[] for _ in forks]
     for step in range(max_new_tokens):
-        tokens.append(_pick(logits, temperature, ban_ids, generator))
-        done |= torch.isin(tokens[-1], ends)
-        if done.all() or step == max_new_tokens-1: break
-        mask, position = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), position + 1
-        with torch.no_grad():
-            logits = model(input_ids=tokens[-1][:, None], attention_mask=mask, past_key_values=cache, use_cache=True,
-                           position_ids=position[None, :, None].expand(3, -1, 1), logits_to_keep=1).logits[:, -1]
-    answers = [_until(a, end_ids) for a in torch.stack(tokens, 1).tolist()]
-    return [answers[i:i+n] for i in range(0, len(answers), n)]
+        with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, generator)
+        for i, t in zip(open_.tolist(), token.tolist()): said[i].append(t)
+        goes = ~torch.isin(token, ends)
+        if step == max_new_tokens - 1 or not goes.any(): break
+        if not goes.all():
+            open_, asked, position, token, old = (x[goes] for x in (open_, asked, position, token, slot))
+            trees, tree = tree[goes].unique(return_inverse=True)
+            slot = _places(tree)
+            branches.keep(trees, _rows(old, tree, slot))
+            shared = shared[trees]
+        position, labels = position + 1, _rows(asked, tree, slot)
+        mask = (shared[:, None] == 0) | (shared[:, None] == labels[:, :, None])
+        with torch.no_grad(), _branching(model):
+            hidden = core.model(input_ids=_rows(token, tree, slot), attention_mask={"full_attention": mask[:, None]}, use_cache=False,
+                                position_ids=_rows(position, tree, slot).expand(3, -1, -1), branches=branches).last_hidden_state[tree, slot]
+    answers = [[] for _ in prompts]
+    for (row, *_), a in zip(forks, said): answers[row].append(a)
+    return answers
 
-# %% ../nbs/04_prefix_tree.ipynb #04-016
-def _left_padded(model, prompts):
-    "Prompts as one batch, padded on the left, with explicit positions."
+def _places(tree):
+    "Place of each branch (N,) within its tree, for the sorted trees (N,) of the branches."
     import torch
-    core, P = bare(model), max(len(p.ids) for p in prompts)
-    ids, mask = torch.zeros(len(prompts), P, dtype=torch.long), torch.zeros(len(prompts), P, dtype=torch.long)
-    positions = torch.zeros(3, len(prompts), P, dtype=torch.long)
-    for b, p in enumerate(prompts):
-        ids[b, P-len(p.ids):], mask[b, P-len(p.ids):] = torch.tensor(p.ids), 1
-        positions[:, b, P-len(p.ids):] = trunk_positions(model, p.ids, p.video)
-    inputs = dict(input_ids=ids, attention_mask=mask, position_ids=positions,
-                  pixel_values_videos=torch.cat([p.video.pixels for p in prompts]),
-                  video_grid_thw=torch.cat([p.video.grid for p in prompts]))
-    return {k: v.to(core.device) for k, v in inputs.items()}
+    return torch.arange(len(tree), device=tree.device) - torch.searchsorted(tree, tree)
 
+def _rows(x, tree, slot):
+    "Values of branches (N,) as a row for each tree (B, W), 0 where a row is not full."
+    return x.new_zeros(int(tree.max()) + 1, int(slot.max()) + 1).index_put((tree, slot), x)
+
+# %% ../nbs/04_prefix_tree.ipynb #04-017
 def _pick(logits, temperature, ban_ids, generator):
     "Next tokens (B,) from logits (B, V)."
     import torch
@@ -211,19 +256,92 @@ def _pick(logits, temperature, ban_ids, generator):
     if temperature == 0: return logits.argmax(-1)
     return torch.multinomial((logits/temperature).softmax(-1), 1, generator=generator)[:, 0]
 
-def _until(tokens, end_ids):
-    "Tokens up to and with the first end token."
-    return next((tokens[:i+1] for i, t in enumerate(tokens) if t in end_ids), tokens)
+# %% ../nbs/04_prefix_tree.ipynb #04-019
+class Features:
+    "What a frozen vision tower says about videos, kept by frames and weights."
+    def __init__(self,
+        model, # Qwen2-VL, wrapped or not
+        folder:str|Path|None=None, # for entries on disk; None: memory alone
+        memory_mb:int=2000, # before the oldest in memory go
+        disk_mb:int=20_000, # before the oldest on disk go
+    ):
+        tower, digest = bare(model).model.visual, hashlib.sha256()
+        for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + _bytes(x))
+        self.tower, self.memory, self.disk, self.kept, self.size, self.broken = digest.hexdigest()[:16], memory_mb*2**20, disk_mb*2**20, {}, 0, 0
+        self.folder = None if folder is None else Path(folder)/self.tower
+        if self.folder: self.folder.mkdir(parents=True, exist_ok=True)
+        self.used = sum(size for _, size, _ in self._entries())
 
-# %% ../nbs/04_prefix_tree.ipynb #04-018
+    def _entry(self, video): return self.folder/f"{video.digest}-{'x'.join(map(str, video.grid[0].tolist()))}.safetensors"
+
+    def get(self,
+        video:VideoInputs,
+    ): # torch (tokens, width), or None
+        "What the tower said, if it is known."
+        if video.digest in self.kept: return self.kept[video.digest]
+        if self.folder is None or not (path := self._entry(video)).is_file(): return None
+        from safetensors import SafetensorError, safe_open
+        try:
+            with safe_open(path, "pt") as f: told, x = f.metadata(), f.get_tensor("features")
+            wanted = dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest())
+            if told != wanted or len(x) != video.tokens: raise ValueError(f"it says {told} of {tuple(x.shape)}, wanted {wanted} of {video.tokens} tokens")
+        except (SafetensorError, ValueError, OSError) as e:
+            self.broken += 1
+            warnings.warn(f"{path}: broken entry ({e}), looking at the video again ({self.broken} so far)")
+            return None
+        os.utime(path)      # the oldest go first
+        return self._remember(video, x)
+
+    def put(self,
+        video:VideoInputs,
+        features, # torch (tokens, width)
+    ):
+        "Keep what the tower said."
+        from safetensors.torch import save_file
+        x = self._remember(video, features.detach().contiguous())
+        if self.folder is None: return
+        path = self._entry(video)
+        tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        save_file({"features": x.cpu()}, tmp, dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest()))
+        os.replace(tmp, path)
+        self.used += path.stat().st_size
+        if self.used > self.disk: self._evict()
+
+    def _remember(self, video, x):
+        self.kept[video.digest], self.size = x, self.size + x.nbytes
+        while self.size > self.memory and len(self.kept) > 1: self.size -= self.kept.pop(next(iter(self.kept))).nbytes
+        return x
+
+    def _entries(self):
+        "Entries of all towers, the latest first: when used, bytes, file."
+        return sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.parent.rglob("*.safetensors")), reverse=True) if self.folder else []
+
+    def _evict(self):
+        "Leave nine tenths of the limit, so that this is rarely done."
+        self.used = 0
+        for _, size, path in self._entries():
+            if self.used + size > .9*self.disk: path.unlink(missing_ok=True)
+            else: self.used += size
+
+def _bytes(x):
+    import torch
+    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+# %% ../nbs/04_prefix_tree.ipynb #04-021
 class BlindError(RuntimeError):
     "A pass that should have seen a video did not see it, or saw another one."
 
 class Sight:
-    "Checks, pass by pass, that a model looks at the videos it is asked about."
-    def __init__(self, model):
+    "Checks, pass by pass, that a model looks at the videos it is asked about; with `features` it looks at each video once."
+    def __init__(self,
+        model, # Qwen2-VL, wrapped or not
+        features:Features|None=None, # of this model's frozen tower; None: the tower runs in every pass
+    ):
         core = bare(model)
-        self.video_id, self.calls, self.tokens = core.config.video_token_id, 0, 0
+        self.video_id, self.calls, self.tokens, self.looks = core.config.video_token_id, 0, 0, 0
+        self.tower, self.features_of, self.videos = core.model.visual, features, ()
+        self.look = self.tower.forward
+        if features is not None: self.tower.forward = self._recall
         self._clear()
         self.hooks = [core.model.visual.register_forward_pre_hook(self._tower_in, with_kwargs=True),
                       core.model.visual.register_forward_hook(self._tower_out),
@@ -241,12 +359,29 @@ class Sight:
         want = torch.cat(self.features).to(at.dtype)
         if at.shape == want.shape: self.placed += int((at == want).all(-1).sum())
 
+    def _recall(self, hidden_states, grid_thw, **kw):
+        "The tower's part, for videos it has seen before; patches that are not those expected go to the tower itself, and the pass is refused."
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+        want = torch.cat([v.pixels for v in self.videos]) if self.videos else None
+        if want is None or want.shape != hidden_states.shape or not torch.equal(want.to(hidden_states), hidden_states): return self.look(hidden_states, grid_thw=grid_thw, **kw)
+        known = {v.digest: self.features_of.get(v) for v in self.videos}
+        if new := list({v.digest: v for v in self.videos if known[v.digest] is None}.values()):
+            self.looks += len(new)
+            with torch.no_grad(): out = self.look(torch.cat([v.pixels for v in new]).to(hidden_states), grid_thw=torch.cat([v.grid for v in new]).to(grid_thw), **kw)
+            for v, x in zip(new, out.pooler_output.split([v.tokens for v in new])):
+                self.features_of.put(v, x)
+                known[v.digest] = x
+        return BaseModelOutputWithPooling(pooler_output=torch.cat([known[v.digest].to(hidden_states.device) for v in self.videos]))
+
     @contextmanager
     def expect(self, videos:list[VideoInputs], where:str):
         "Inside, one pass over `videos` must happen; leaving, it is checked."
         import torch
         self._clear()
-        yield
+        self.videos = videos
+        try: yield
+        finally: self.videos = ()
         tokens = sum(v.tokens for v in videos)
         if not self.seen: raise BlindError(f"{where}: the vision tower was not called; expected {len(videos)} videos, {tokens} tokens")
         seen, want = torch.cat(self.seen).cpu(), torch.cat([v.pixels for v in videos])
@@ -261,3 +396,4 @@ class Sight:
     def close(self):
         "Take the hooks off."
         for h in self.hooks: h.remove()
+        if self.features_of is not None: del self.tower.forward

@@ -1,0 +1,210 @@
+"""What does one GRPO step cost, and what of it is repeated?
+
+    .venv/bin/python bench/grpo_step.py                  # tiny layers, 1,152 vision tokens, a minute or two on one core
+    .venv/bin/python bench/grpo_step.py --shape 2B       # the real architecture with random weights, bfloat16, on a GPU
+    .venv/bin/python bench/grpo_step.py --shape smoke    # that the bench itself works
+
+One scene, `--questions` questions about it, 14 rollouts of each, all of the same length. Three arms do the same work:
+
+plain   every rollout a row of its own, as open trainers do: `generate` on repeated prompts, then reference and policy on whole rows
+group   one question at a time, its rollouts sharing the prompt
+tree    all questions of the scene sharing the video, whose features are computed once
+
+Rollout, reference, policy and backward are timed apart, the vision tower within each. Log-probabilities of the same answers must agree
+between the arms. `bound` is the ratio of the tokens that go through the language layers, decoding included. The last line is one JSON
+object.
+"""
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
+from vsgrpo.prefix_tree import Features, Sight, answer_logps, bare, grow_trees, sample_answers, trunk_positions
+from vsgrpo.video import VideoSpec
+
+SHAPES = { # side of a frame, frames, answer tokens, questions, hidden size and layers of the language and of the vision part
+    "smoke": dict(side=56, frames=4, answer=4, questions=2),
+    "tiny": dict(side=168, frames=16, answer=12, questions=8),
+    "2B": dict(side=224, frames=16, answer=12, questions=8, text=dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2),
+               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=1536), sections=[16, 24, 24]),
+    "7B": dict(side=224, frames=16, answer=12, questions=8, text=dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
+               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=3584), sections=[16, 24, 24]),
+}
+ASKED = ["How many {}(s) are in this room?", "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?",
+         "Measuring from the closest point of each object, what is the distance between the {} and the door (in meters)?",
+         "If I am standing by the {} and facing the door, is the table to the left or the right of the door?"]
+THINGS = ["chair", "table", "sofa", "lamp", "bed", "shelf", "desk", "plant"]
+
+
+def make(shape, device):
+    "Model with a LoRA adapter that is not zero, processor, prompts of one scene."
+    import torch
+    from vsgrpo.video import fix_torchvision
+    fix_torchvision()
+    from peft import get_peft_model
+    s, processor = SHAPES[shape], load_processor("tiny")
+    if "text" in s:
+        from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+        small = load_model("tiny", device="cpu").config
+        eyes = dict(small.vision_config.to_dict(), **s["vision"])
+        text = dict(small.text_config.to_dict(), vocab_size=151_936, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": s["sections"]}, layer_types=None, **s["text"])
+        ids = {k: getattr(small, k) for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
+        torch.manual_seed(0)
+        with torch.device(device): model = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(text_config=text, vision_config=eyes, **ids), dtype=torch.bfloat16 if device != "cpu" else torch.float32)
+    else: model = load_model("tiny", device=device)
+    torch.manual_seed(0)
+    model = get_peft_model(model, lora_config()).to(device).eval()
+    for name, p in model.named_parameters():
+        if "lora_B" in name: torch.nn.init.normal_(p, std=.02)
+    reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=s["side"]**2, max_pixels=s["side"]**2, factor=14))
+    video = reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], s["side"], s["side"], 3), dtype=np.uint8), "a scene")
+    texts = [ASKED[i % len(ASKED)].format(THINGS[i // len(ASKED) % len(THINGS)]) for i in range(64)]
+    return model, processor, [make_prompt(processor, t, video) for t in texts]
+
+
+class Clock:
+    "Seconds by phase; what the vision tower takes within a phase is told apart."
+    def __init__(self, model):
+        import torch
+        self.took, self.at, self.tokens = defaultdict(float), None, defaultdict(int)
+        self.sync = torch.cuda.synchronize if bare(model).device.type == "cuda" else lambda: None
+        tower, words = bare(model).model.visual, bare(model).model.language_model
+        self.hooks = [tower.register_forward_pre_hook(self._start), tower.register_forward_hook(self._stop),
+                      words.register_forward_pre_hook(self._count, with_kwargs=True)]
+    def _start(self, *_):
+        self.sync()
+        self.begin = time.perf_counter()
+    def _stop(self, *_):
+        self.sync()
+        self.took["vision"] += (spent := time.perf_counter() - self.begin)
+        self.took[self.at] -= spent
+    def _count(self, module, args, kw): self.tokens[self.at] += int(np.prod(kw["inputs_embeds"].shape[:2]))
+    @contextmanager
+    def __call__(self, phase):
+        self.sync()
+        self.at, begin = phase, time.perf_counter()
+        yield
+        self.sync()
+        self.took[phase] += time.perf_counter() - begin
+    def close(self):
+        for h in self.hooks: h.remove()
+
+
+def plain_inputs(model, prompts, answers):
+    "Whole rows of one question's rollouts, its video repeated."
+    import torch
+    core, G = bare(model), len(answers)
+    ids = torch.tensor([[*prompts.ids, *a] for a in answers], device=core.device)
+    trunk = trunk_positions(model, prompts.ids, prompts.video)
+    rest = trunk.max() + 1 + torch.arange(len(answers[0]))
+    positions = torch.cat([trunk, rest.expand(3, -1)], 1)[:, None].expand(3, G, -1).to(core.device)
+    return dict(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions,
+                pixel_values_videos=prompts.video.pixels.repeat(G, 1).to(core.device), video_grid_thw=prompts.video.grid.repeat(G, 1).to(core.device))
+
+
+def plain_logps(model, prompt, answers):
+    "Log-probabilities (G, T) from whole rows; logits at the answers alone, as TRL asks for them."
+    import torch
+    T = len(answers[0])
+    logits = model(**plain_inputs(model, prompt, answers), logits_to_keep=T + 1, use_cache=False).logits[:, :-1].float()
+    return logits.log_softmax(-1).gather(-1, torch.tensor(answers, device=logits.device)[:, :, None])[..., 0]
+
+
+def plain(model, processor, prompts, said, G, T, clock):
+    "One question after the other, every rollout a row."
+    import torch
+    core, out = bare(model), []
+    for prompt, answers in zip(prompts, said):
+        with clock("rollout"), torch.no_grad():
+            ids = torch.tensor([prompt.ids]*G, device=core.device)
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
+                           pixel_values_videos=prompt.video.pixels.repeat(G, 1).to(core.device), video_grid_thw=prompt.video.grid.repeat(G, 1).to(core.device),
+                           do_sample=True, temperature=1., top_k=0, min_new_tokens=T, max_new_tokens=T, eos_token_id=None, pad_token_id=0)
+        with clock("reference"), torch.no_grad(), model.disable_adapter(): plain_logps(model, prompt, answers)
+        with clock("policy"): logps = plain_logps(model, prompt, answers)
+        with clock("backward"): logps.mean(1).sum().backward()
+        out.append(logps.detach())
+    return torch.cat(out)
+
+
+def shared(model, processor, prompts, said, G, T, clock, whole):
+    "Trees: of one question each, or of all questions."
+    import torch
+    sight, out = Sight(model, Features(model) if whole else None), []
+    for part in ([range(len(prompts))] if whole else [[i] for i in range(len(prompts))]):
+        some = [prompts[i] for i in part]
+        with clock("rollout"): sample_answers(model, some, G, T, 1., (), sight=sight)
+        trees = grow_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]], sight.video_id)
+        with clock("reference"), torch.no_grad(), model.disable_adapter(): answer_logps(model, trees, sight=sight)
+        with clock("policy"): logps = answer_logps(model, trees, sight=sight)[0]
+        with clock("backward"): logps.mean(1).sum().backward()
+        out.append(logps.detach())
+    sight.close()
+    return torch.cat(out)
+
+
+ARMS = dict(plain=plain, group=lambda *a: shared(*a, whole=False), tree=lambda *a: shared(*a, whole=True))
+
+
+def measure(arm, model, *work):
+    "An arm's seconds by phase, tokens, peak memory, log-probabilities and gradient."
+    import torch
+    cuda = bare(model).device.type == "cuda"
+    model.zero_grad()
+    if cuda: torch.cuda.reset_peak_memory_stats()
+    clock = Clock(model)
+    begin = time.perf_counter()
+    logps = ARMS[arm](model, *work, clock)
+    clock.sync()
+    total = time.perf_counter() - begin
+    clock.close()
+    grad = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
+    told = dict(seconds=round(total, 3), by_phase={k: round(v, 3) for k, v in clock.took.items()} | {"rest": round(total - sum(clock.took.values()), 3)},
+                tokens=dict(clock.tokens), all_tokens=sum(clock.tokens.values()))
+    if cuda: told["peak_gib"] = round(torch.cuda.max_memory_allocated()/2**30, 2)
+    return told, logps.float().cpu(), grad
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--shape", choices=list(SHAPES), default="tiny")
+    p.add_argument("--questions", type=int, help="about the scene; default: the shape's")
+    p.add_argument("--rollouts", type=int, default=14)
+    p.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    args = p.parse_args()
+    import torch
+    torch.set_num_threads(1)
+    device, s = "cuda" if torch.cuda.is_available() else "cpu", SHAPES[args.shape]
+    model, processor, prompts = make(args.shape, device)
+    Q, G, T = args.questions or s["questions"], args.rollouts, s["answer"]
+    rng = np.random.default_rng(0)
+    said = [[rng.integers(300, 700, T).tolist() for _ in range(G)] for _ in range(Q)]
+    work = (processor, prompts[:Q], said, G, T)
+    measure(args.arms[-1], model, processor, prompts[:1], said[:1], G, T)      # warm-up
+    told, values = {}, {}
+    for arm in args.arms:
+        told[arm], *values[arm] = measure(arm, model, *work)
+        print(arm, json.dumps(told[arm]), flush=True)
+    first, ratios = args.arms[0], {}
+    for arm in args.arms[1:]:
+        a, b = told[first], told[arm]
+        train = lambda x: sum(x["by_phase"][k] for k in ("reference", "policy", "backward"))
+        ratios[arm] = dict(step=round(a["seconds"]/b["seconds"], 1), training_passes=round(train(a)/train(b), 1), rollout=round(a["by_phase"]["rollout"]/b["by_phase"]["rollout"], 1),
+                           bound=round(a["all_tokens"]/b["all_tokens"], 1), logps_differ=float((values[first][0] - values[arm][0]).abs().max()),
+                           gradients_differ=float((values[first][1] - values[arm][1]).norm()/values[first][1].norm()))
+    video = prompts[0].video
+    print(json.dumps(dict(bench="grpo_step", shape=args.shape, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
+                          vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts[:Q]], questions=Q, rollouts=G, answer_tokens=T,
+                          parameters=sum(p.numel() for p in model.parameters()), arms=told, over=first, ratios=ratios)))
+
+
+if __name__ == "__main__": sys.exit(main())
