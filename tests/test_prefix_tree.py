@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vsgrpo import prefix_tree as pt
-from vsgrpo.models import VideoReader, load_model, load_processor, make_prompt
+from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
 from vsgrpo.video import VideoSpec
 
 SPEC = VideoSpec(frames=4, min_pixels=56*56, max_pixels=56*56, factor=14)
@@ -34,9 +34,14 @@ def plain_logps(model, prompt, answer):
                    video_grid_thw=prompt.video.grid).logits[0].log_softmax(-1)
     return logits[len(prompt.ids)-1:-1][torch.arange(len(answer)), torch.tensor(answer)]
 
-@pytest.mark.parametrize("n_videos, n_questions, n_answers", [(1, 1, 1), (1, 1, 14), (1, 3, 4), (2, 3, 5)])
-def test_log_probabilities_and_gradients_equal_plain(tiny, n_videos, n_questions, n_answers):
+def gradient(model): return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+@pytest.mark.parametrize("n_videos, n_questions, n_answers, room", [(1, 1, 1, None), (1, 1, 14, None), (1, 3, 4, None), (2, 3, 5, None), (2, 3, 5, 12)])
+def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos, n_questions, n_answers, room):
+    "Questions and answers of unequal length, one and several scenes; with little room the answers of a question lie in several blocks."
     model, processor, videos = tiny
+    blocks = pt.look_blocks
+    monkeypatch.setattr(pt, "look_blocks", lambda p: blocks(p, room))
     prompts = [make_prompt(processor, q, v) for v in videos[:n_videos] for q in ASKED[:n_questions]]
     said = answers(model, prompts, n_answers)
     rows = [p for p in prompts for _ in range(n_answers)]
@@ -46,11 +51,11 @@ def test_log_probabilities_and_gradients_equal_plain(tiny, n_videos, n_questions
     model.zero_grad()
     logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
     (logps.sum(1)*weights).sum().backward()
-    tree_grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    tree_grad = gradient(model)
     model.zero_grad()
     plain = [plain_logps(model, p, a) for p, a in zip(rows, said)]
     sum(w*x.sum() for w, x in zip(weights, plain)).backward()
-    plain_grad = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    plain_grad = gradient(model)
     for got, want in zip(logps, plain): torch.testing.assert_close(got[:len(want)], want, atol=1e-5, rtol=0)
     assert (tree_grad - plain_grad).norm()/plain_grad.norm() < 1e-4
 
@@ -106,13 +111,57 @@ def test_samples_follow_the_distribution(tiny):
     seen = torch.bincount(torch.tensor([d[0] for d in drawn]), minlength=len(p))/4000
     assert (seen - p).abs().max() < 4*(p*(1-p)/4000).sqrt().max()
 
-def test_a_planted_mask_error_shows(tiny, monkeypatch):
+@pytest.mark.parametrize("spoil", ["mask", "position", "order"])
+def test_an_error_planted_in_an_update_shows(tiny, monkeypatch, spoil):
+    "Answers that see one another, questions one place too far on, blocks put back in the wrong order."
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
-    said, rows = answers(model, prompts, 3), [p for p in prompts for _ in range(3)]
-    monkeypatch.setattr(pt, "tree_mask", lambda q, a: np.tril(np.ones((len(q), len(q)), bool)))
+    said, rows, mask, pack, paths = answers(model, prompts, 3), [p for p in prompts for _ in range(3)], pt.tree_mask, pt.pack_tree, pt.Paths
+    def further(tree):
+        packed = pack(tree)
+        packed.offset[packed.question == 2] += 1
+        return packed
+    def turned(*a):
+        out = paths(*a)
+        out.order[-2:] = out.order[-2:].flip(0)
+        return out
+    if spoil == "mask": monkeypatch.setattr(pt, "tree_mask", lambda q, a, first=0: mask(q, 0*a, first))
+    if spoil == "position": monkeypatch.setattr(pt, "pack_tree", further)
+    if spoil == "order": monkeypatch.setattr(pt, "Paths", turned)
     logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
     assert max((got[:len(a)] - plain_logps(model, p, a)).abs().max() for got, p, a in zip(logps, rows, said)) > 1e-3
+
+def test_checkpointing_and_an_adapter_change_nothing(tiny):
+    "What is computed again in the backward pass walks the same paths; only LoRA weights get a gradient."
+    from peft import get_peft_model
+    _, processor, videos = tiny
+    prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
+    torch.manual_seed(0)
+    model = get_peft_model(load_model("tiny", device="cpu"), lora_config())
+    for name, p in model.named_parameters():
+        if "lora_B" in name: torch.nn.init.normal_(p, std=.05)
+    said, grads = answers(model, prompts, 3), []
+    trees = pt.grow_trees([p for p in prompts for _ in range(3)], said, pt.bare(model).config.video_token_id)
+    for again in (False, True):
+        if again: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train().zero_grad()
+        calls, hook = [], pt.bare(model).model.language_model.layers[0].self_attn.register_forward_pre_hook(lambda *a: calls.append(1))
+        pt.answer_logps(model, trees)[0].sum().backward()
+        hook.remove()
+        grads.append(gradient(model))
+        assert len(calls) == 1 + again
+    assert grads[0].norm() > 1 and (grads[0] - grads[1]).norm()/grads[0].norm() < 1e-5
+
+def test_bfloat16_stays_near(tiny):
+    "As near to float32 as the plain model in bfloat16 is."
+    model, processor, videos = tiny
+    half = load_model("tiny", device="cpu", dtype="bfloat16")
+    prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
+    said = answers(model, prompts, 1)
+    ours, exact = (pt.answer_logps(m, pt.grow_trees(prompts, said, model.config.video_token_id))[0] for m in (half, model))
+    plain = [plain_logps(half, p, a) for p, a in zip(prompts, said)]
+    gap = lambda x: torch.cat([(got[:len(a)].float() - want[:len(a)]).abs() for got, want, a in zip(x, exact, said)]).mean()
+    assert 0 < gap(ours) < 1.5*gap(plain)
 
 def test_guard_passes_an_honest_pass(tiny):
     model, processor, videos = tiny

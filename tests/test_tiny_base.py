@@ -6,7 +6,7 @@ import pytest
 
 from vsgrpo.geometry import Box
 from vsgrpo.models import TINY, VideoReader, load_model, load_processor
-from vsgrpo.prefix_tree import batch_trees, pack_tree
+from vsgrpo.prefix_tree import batch_trees, pack_tree, tree_mask
 from vsgrpo.questions import SceneFacts, Thing
 from vsgrpo.rooms import FLOOR, generator_digest
 from vsgrpo.tiny_base import (KINDS, SURFACES, Attention, Lesson, _cover, _spots, answer_loss, ask_lesson, grounding, lesson_trees,
@@ -104,13 +104,13 @@ def test_attention_loss_is_the_layers_own(lessons):
     trees = lesson_trees(lessons[:3], [ask_lesson(x, rng, 10) for x in lessons[:3]], processor, reader, model.config.video_token_id)
     answer_loss(model, trees)
     told = looks.loss(trees, lessons[:3]).item()
-    model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
-    batch = batch_trees(model, trees)
-    batch.inputs["attention_mask"] = torch.zeros(batch.inputs["attention_mask"].shape).masked_fill(~batch.inputs["attention_mask"], -1e9)
-    with torch.no_grad(): weights = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][:, 0]
     means = []
-    for tree, lesson, w in zip(trees, lessons, weights):
-        ids, n = pack_tree(tree).ids, len(tree.trunk)
+    for tree, lesson in zip(trees, lessons):
+        packed, n, batch = pack_tree(tree), len(tree.trunk), batch_trees(model, [tree])
+        ids, mask = packed.ids, torch.from_numpy(tree_mask(packed.question, packed.answer))
+        batch.inputs["attention_mask"] = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, -1e9)
+        model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
+        with torch.no_grad(): w = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][0, 0]
         covers = [(p, lesson.cover[:, looks.name_of[i]].astype(float)) for p, i in enumerate(ids.tolist()) if p >= n and i in looks.name_of]
         means.append(np.mean([-(c/c.sum()*np.log((w[p, n-72:n]/w[p, n-72:n].sum()).numpy())).sum() for p, c in covers if c.max() > .02]))
     assert abs(told - np.mean(means)) < 1e-4

@@ -401,13 +401,14 @@ class Attention:
         from vsgrpo.prefix_tree import pack_tree
         heads = lambda x: x.view(*x.shape[:2], -1, self.layer.head_dim).transpose(1, 2)
         q, k = apply_rotary_pos_emb(heads(self.layer.q_proj(self.states)), heads(self.layer.k_proj(self.states)), self.cos, self.sin)
-        losses = [q.sum()*0]
-        for b, (tree, lesson) in enumerate(zip(trees, lessons, strict=True)):
+        losses, start, end = [q.sum()*0], 0, 0
+        for tree, lesson in zip(trees, lessons, strict=True):
             ids, n = pack_tree(tree).ids, len(tree.trunk)
+            start, end = end, end + len(ids)
             words = [(p, lesson.cover[:, self.name_of[i]].astype(np.float32)) for p, i in enumerate(ids.tolist()) if p >= n and i in self.name_of]
             words = [(p, c/c.sum()) for p, c in words if c.max() > .02]
             if not words: continue
-            score = q[b, 0, [p for p, _ in words]] @ k[b, 0, n - tree.video.tokens:n].T*self.layer.scaling
+            score = q[0, 0, [start + p for p, _ in words]] @ k[0, 0, start + n - tree.video.tokens:start + n].T*self.layer.scaling
             losses.append(-(torch.from_numpy(np.stack([c for _, c in words])).to(score.device)*score.log_softmax(-1)).sum(-1).mean())
         return torch.stack(losses).sum()/max(1, len(losses) - 1)
 
