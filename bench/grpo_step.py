@@ -10,9 +10,11 @@ plain   every rollout a row of its own, as open trainers do: `generate` on repea
 group   one question at a time, its rollouts sharing the prompt
 tree    all questions of the scene sharing the video, whose features are computed once
 
-Rollout, reference, policy and backward are timed apart, the vision tower within each. Log-probabilities of the same answers must agree
-between the arms. `bound` is the ratio of the tokens that go through the language layers, decoding included. The last line is one JSON
-object.
+Seconds are told by phase: vision (wherever it is called), prefill and decode of the rollout, reference, policy, backward, rest. An arm is
+measured `--repeats` times, the arms taking turns, and the run with the middle total is kept. Log-probabilities and gradients of the same
+answers must agree between the arms. A ratio stands beside its `bound`: the ratio of the tokens that go through the language layers.
+`utilisation` is what the update makes of the machine: two operations a token and weight of the language layers forward and two back
+(weights are frozen), attention not counted, over what a large matrix product reaches in the same run. The last line is one JSON object.
 """
 import argparse
 import json
@@ -66,36 +68,41 @@ def make(shape, device):
     for name, p in model.named_parameters():
         if "lora_B" in name: torch.nn.init.normal_(p, std=.02)
     reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=s["side"]**2, max_pixels=s["side"]**2, factor=14))
-    video = reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], s["side"], s["side"], 3), dtype=np.uint8), "a scene")
-    texts = [ASKED[i % len(ASKED)].format(THINGS[i // len(ASKED) % len(THINGS)]) for i in range(64)]
-    return model, processor, [make_prompt(processor, t, video) for t in texts]
+    return model, processor, reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], s["side"], s["side"], 3), dtype=np.uint8), "a scene")
+
+
+def texts(n): return [ASKED[i % len(ASKED)].format(THINGS[i // len(ASKED) % len(THINGS)]) for i in range(n)]
 
 
 class Clock:
-    "Seconds by phase; what the vision tower takes within a phase is told apart."
+    "Seconds by phase, and tokens through the language layers by phase."
     def __init__(self, model):
         import torch
-        self.took, self.at, self.tokens = defaultdict(float), None, defaultdict(int)
+        self.took, self.tokens = defaultdict(float), defaultdict(int)
         self.sync = torch.cuda.synchronize if bare(model).device.type == "cuda" else lambda: None
         tower, words = bare(model).model.visual, bare(model).model.language_model
-        self.hooks = [tower.register_forward_pre_hook(self._start), tower.register_forward_hook(self._stop),
-                      words.register_forward_pre_hook(self._count, with_kwargs=True)]
-    def _start(self, *_):
+        self.hooks = [tower.register_forward_pre_hook(self._look), tower.register_forward_hook(lambda *_: self.switch(self.back)),
+                      words.register_forward_pre_hook(self._count, with_kwargs=True), words.register_forward_hook(self._decode)]
         self.sync()
-        self.begin = time.perf_counter()
-    def _stop(self, *_):
+        self.at, self.since = "rest", time.perf_counter()
+    def switch(self, phase):
         self.sync()
-        self.took["vision"] += (spent := time.perf_counter() - self.begin)
-        self.took[self.at] -= spent
+        self.took[self.at] += (now := time.perf_counter()) - self.since
+        self.at, self.since = phase, now
+    def _look(self, *_):
+        self.back = self.at
+        self.switch("vision")
     def _count(self, module, args, kw): self.tokens[self.at] += int(np.prod(kw["inputs_embeds"].shape[:2]))
+    def _decode(self, *_):
+        if self.at == "prefill": self.switch("decode")
     @contextmanager
     def __call__(self, phase):
-        self.sync()
-        self.at, begin = phase, time.perf_counter()
+        "A phase; `prefill` becomes `decode` after the first pass."
+        self.switch(phase)
         yield
-        self.sync()
-        self.took[phase] += time.perf_counter() - begin
+        self.switch("rest")
     def close(self):
+        self.switch("rest")
         for h in self.hooks: h.remove()
 
 
@@ -124,7 +131,7 @@ def plain(model, processor, prompts, said, G, T, clock):
     import torch
     core, out = bare(model), []
     for prompt, answers in zip(prompts, said):
-        with clock("rollout"), torch.no_grad():
+        with clock("prefill"), torch.no_grad():
             ids = torch.tensor([prompt.ids]*G, device=core.device)
             model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
                            pixel_values_videos=prompt.video.pixels.repeat(G, 1).to(core.device), video_grid_thw=prompt.video.grid.repeat(G, 1).to(core.device),
@@ -142,7 +149,7 @@ def shared(model, processor, prompts, said, G, T, clock, whole):
     sight, out = Sight(model, Features(model) if whole else None), []
     for part in ([range(len(prompts))] if whole else [[i] for i in range(len(prompts))]):
         some = [prompts[i] for i in part]
-        with clock("rollout"): sample_answers(model, some, G, T, 1., (), sight=sight)
+        with clock("prefill"): sample_answers(model, some, G, T, 1., (), sight=sight)
         trees = grow_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]], sight.video_id)
         with clock("reference"), torch.no_grad(), model.disable_adapter(): answer_logps(model, trees, sight=sight)
         with clock("policy"): logps = answer_logps(model, trees, sight=sight)[0]
@@ -162,16 +169,38 @@ def measure(arm, model, *work):
     model.zero_grad()
     if cuda: torch.cuda.reset_peak_memory_stats()
     clock = Clock(model)
-    begin = time.perf_counter()
     logps = ARMS[arm](model, *work, clock)
-    clock.sync()
-    total = time.perf_counter() - begin
     clock.close()
     grad = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
-    told = dict(seconds=round(total, 3), by_phase={k: round(v, 3) for k, v in clock.took.items()} | {"rest": round(total - sum(clock.took.values()), 3)},
-                tokens=dict(clock.tokens), all_tokens=sum(clock.tokens.values()))
+    told = dict(seconds=round(sum(clock.took.values()), 3), by_phase={k: round(v, 3) for k, v in clock.took.items()}, tokens=dict(clock.tokens))
     if cuda: told["peak_gib"] = round(torch.cuda.max_memory_allocated()/2**30, 2)
     return told, logps.float().cpu(), grad
+
+
+def matmul_flops(device):
+    "Operations a second of a large matrix product: what this machine can reach."
+    import torch
+    n, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
+    x, best = torch.ones(n, n, device=device, dtype=dtype), float("inf")
+    for _ in range(5):
+        if device == "cuda": torch.cuda.synchronize()
+        begin = time.perf_counter()
+        x @ x
+        if device == "cuda": torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2*n**3/best
+
+
+def compare(first, other):
+    "Ratios of two arms with their bounds, phase by phase."
+    phases = dict(step=list(first["by_phase"]), training_passes=["reference", "policy", "backward"], rollout=["prefill", "decode"], vision=["vision"],
+                  **{k: [k] for k in ("prefill", "decode", "reference", "policy", "backward")})
+    tokens = lambda x, names: sum(x["tokens"].get("policy" if n == "backward" else n, 0) for n in names)
+    seconds = lambda x, names: sum(x["by_phase"].get(n, 0) for n in names)
+    told = {k: dict(ratio=round(seconds(first, names)/seconds(other, names), 1)) for k, names in phases.items() if seconds(other, names)}
+    for k in told:
+        if tokens(other, phases[k]): told[k]["bound"] = round(tokens(first, phases[k])/tokens(other, phases[k]), 1)
+    return told
 
 
 def main():
@@ -179,32 +208,36 @@ def main():
     p.add_argument("--shape", choices=list(SHAPES), default="tiny")
     p.add_argument("--questions", type=int, help="about the scene; default: the shape's")
     p.add_argument("--rollouts", type=int, default=14)
+    p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     args = p.parse_args()
     import torch
     torch.set_num_threads(1)
     device, s = "cuda" if torch.cuda.is_available() else "cpu", SHAPES[args.shape]
-    model, processor, prompts = make(args.shape, device)
-    Q, G, T = args.questions or s["questions"], args.rollouts, s["answer"]
+    model, processor, video = make(args.shape, device)
+    prompts = [make_prompt(processor, t, video) for t in texts(args.questions or s["questions"])]
+    Q, G, T = len(prompts), args.rollouts, s["answer"]
     rng = np.random.default_rng(0)
     said = [[rng.integers(300, 700, T).tolist() for _ in range(G)] for _ in range(Q)]
-    work = (processor, prompts[:Q], said, G, T)
+    work = (processor, prompts, said, G, T)
     measure(args.arms[-1], model, processor, prompts[:1], said[:1], G, T)      # warm-up
-    told, values = {}, {}
-    for arm in args.arms:
-        told[arm], *values[arm] = measure(arm, model, *work)
-        print(arm, json.dumps(told[arm]), flush=True)
+    runs, values = defaultdict(list), {}
+    for _ in range(args.repeats):
+        for arm in args.arms:
+            told, *values[arm] = measure(arm, model, *work)
+            runs[arm].append(told)
+            print(arm, json.dumps(told), flush=True)
+    told = {arm: sorted(of, key=lambda x: x["seconds"])[len(of)//2] | dict(all_seconds=sorted(x["seconds"] for x in of)) for arm, of in runs.items()}
+    weights = sum(p.numel() for name, p in bare(model).model.language_model.layers.named_parameters() if "lora" not in name)
+    peak = matmul_flops(device)
+    for x in told.values(): x["utilisation"] = round(4*weights*x["tokens"]["policy"]/(x["by_phase"]["policy"] + x["by_phase"]["backward"])/peak, 3)
     first, ratios = args.arms[0], {}
     for arm in args.arms[1:]:
-        a, b = told[first], told[arm]
-        train = lambda x: sum(x["by_phase"][k] for k in ("reference", "policy", "backward"))
-        ratios[arm] = dict(step=round(a["seconds"]/b["seconds"], 1), training_passes=round(train(a)/train(b), 1), rollout=round(a["by_phase"]["rollout"]/b["by_phase"]["rollout"], 1),
-                           bound=round(a["all_tokens"]/b["all_tokens"], 1), logps_differ=float((values[first][0] - values[arm][0]).abs().max()),
-                           gradients_differ=float((values[first][1] - values[arm][1]).norm()/values[first][1].norm()))
-    video = prompts[0].video
+        (logps, grads), (mine, my_grads) = values[first], values[arm]
+        ratios[arm] = compare(told[first], told[arm]) | dict(logps_differ=float((logps - mine).abs().max()), gradients_differ=float((grads - my_grads).norm()/grads.norm()))
     print(json.dumps(dict(bench="grpo_step", shape=args.shape, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
-                          vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts[:Q]], questions=Q, rollouts=G, answer_tokens=T,
-                          parameters=sum(p.numel() for p in model.parameters()), arms=told, over=first, ratios=ratios)))
+                          vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts], questions=Q, rollouts=G, answer_tokens=T,
+                          parameters=sum(p.numel() for p in model.parameters()), matmul_tflops=round(peak/1e12, 3), arms=told, over=first, ratios=ratios)))
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -21,6 +21,17 @@ def test_batches_do_not_change_answers(data, tiny):
     assert one.id.tolist() == [q.id for q in data.test]
     assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
 
+def test_modes_asked_together_answer_as_apart(data, tiny):
+    "One pass over a video for all its prompts; each mode has the room it has alone."
+    model, processor = tiny
+    reader, modes = VideoReader(processor, settle("smoke", "tiny").video), ["vanilla", "think", "observe"]
+    sent = dict(reader=reader, folder=data.folder, wording="test")
+    together = ask(model, processor, data.test, modes=modes, batch=1000, **sent)
+    assert together["mode"].tolist() == [m for m in modes for _ in data.test]
+    for mode in modes:
+        apart = ask(model, processor, data.test, modes=mode, **sent)
+        assert together[together["mode"] == mode].reset_index(drop=True).equals(apart)
+
 def test_shuffled_shows_other_videos(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, settle("smoke", "tiny").video)

@@ -40,33 +40,33 @@ def ask(
     questions:Sequence[Question], # what to ask
     reader:VideoReader, # path → patches
     folder:str|Path, # dataset folder: videos at <dataset>/<scene_name>.mp4
-    mode:str="vanilla", # prompt mode
+    modes:str|Sequence[str]="vanilla", # prompt modes
     wording:str="benchmark", # "benchmark", "test" or "train" sentences
     max_new_tokens:int|None=None, # None: by mode
-    batch:int=64, # questions decoded together, more where a video has more
+    batch:int=64, # prompts decoded together, more where a video has more
     videos:Mapping[str, str]|None=None, # scene name → relative video path shown instead
     note:str="asking", # label of the progress bar
     features:Features|None=None, # what the model's frozen tower said of videos; None: kept for this call
-)->pd.DataFrame: # one row per question: id, question_type, scene_name, video, prediction, n_tokens, truncated
+)->pd.DataFrame: # one row per mode and question: mode, id, question_type, scene_name, video, prediction, n_tokens, truncated
     "Greedy answers of a model to questions about videos."
-    room, ends = max_new_tokens or MAX_NEW_TOKENS[mode], end_tokens(processor)
-    shown = [str(Path(folder)/(videos[q.scene_name] if videos else q.video)) for q in questions]
+    ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
+    texts, room = [prompt(q, mode, wording) for mode, q in asked], [max_new_tokens or MAX_NEW_TOKENS[mode] for mode, _ in asked]
+    shown = [str(Path(folder)/(videos[q.scene_name] if videos else q.video)) for _, q in asked]
     missing = sorted({s for s in shown if not Path(s).is_file()})
     if missing: raise FileNotFoundError(f"{len(missing)} videos are missing, the first {missing[0]}: wanted <dataset>/<scene_name>.mp4 in {folder}")
-    texts, rows = [prompt(q, mode, wording) for q in questions], []
-    sight = Sight(model, features or Features(model))
+    rows, sight = [None]*len(asked), Sight(model, features or Features(model))
     try:
-        with tqdm(total=len(questions), desc=note, mininterval=5, file=sys.stdout) as bar:
+        with tqdm(total=len(asked), desc=note, mininterval=5, file=sys.stdout) as bar:
             for at in _by_video(shown, batch):
                 prompts = [make_prompt(processor, texts[i], reader(shown[i])) for i in at]
-                answers = sample_answers(model, prompts, 1, room, 0, ends, vision_tokens(processor), sight=sight)
-                rows += [_row(processor, questions[i], shown[i], a[0], ends, i) for i, a in zip(at, answers)]
+                answers = sample_answers(model, prompts, 1, [room[i] for i in at], 0, ends, vision_tokens(processor), sight=sight)
+                for i, (answer,) in zip(at, answers): rows[i] = _row(processor, *asked[i], shown[i], answer, ends)
                 bar.update(len(at))
     finally: sight.close()
-    return pd.DataFrame(sorted(rows, key=lambda r: r["order"])).drop(columns="order")
+    return pd.DataFrame(rows)
 
 def _by_video(shown, batch):
-    "Numbers of the questions, in parts of `batch` or more that leave no video for the next part."
+    "Numbers of the prompts, in parts of `batch` or more that leave no video for the next part."
     parts, of = [[]], defaultdict(list)
     for i, path in enumerate(shown): of[path].append(i)
     for at in of.values():
@@ -74,8 +74,8 @@ def _by_video(shown, batch):
         parts[-1] += at
     return [p for p in parts if p]
 
-def _row(processor, q, video, answer, ends, order):
-    return dict(order=order, id=q.id, question_type=q.question_type, scene_name=q.scene_name, video=video,
+def _row(processor, mode, q, video, answer, ends):
+    return dict(mode=mode, id=q.id, question_type=q.question_type, scene_name=q.scene_name, video=video,
                 prediction=processor.tokenizer.decode(answer, skip_special_tokens=True), n_tokens=len(answer),
                 truncated=answer[-1] not in ends)
 

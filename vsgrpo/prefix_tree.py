@@ -130,6 +130,7 @@ class Paths:
     def __init__(self,
         packed:list[Packed], # trees, one behind the other
         device=None,
+        dtype=None, # of the queries; None: torch's default
     ):
         import torch
         trunks, branches, masks, start = [], [], [], 0
@@ -139,23 +140,27 @@ class Paths:
             branches += [(path + start, own + start) for path, own in rest]
             masks += [tree_mask(p.question[keys], p.answer[keys], len(path)) for path, own in rest for keys in [np.r_[path, own]]]
             start += len(p.ids)
-        (own, real), (keys, _) = pad_places([b[1] for b in branches], device), pad_places([np.r_[b] for b in branches], device)
+        (own, real), (keys, _) = pad_places([b[1] for b in branches]), pad_places([np.r_[b] for b in branches])
         mask = torch.zeros(len(masks), 1, own.shape[1], keys.shape[1], dtype=torch.bool)
         for line, m in zip(mask[:, 0], masks): line[:m.shape[0], :m.shape[1]] = torch.from_numpy(m)
         mask[..., 0] = True         # everybody sees the trunk's first token; padding too, for it must see something
-        trunk, whole = pad_places(trunks, device)
-        self.blocks = [(trunk, trunk, None, whole), (own, keys, mask.to(device), real)] # the looking, the looked at, mask (None: causal), not padding
-        self.order = torch.cat([q[r] for q, _, _, r in self.blocks]).argsort()
+        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, float("-inf"))       # added to scores: made once for all layers
+        trunk, whole = pad_places(trunks)
+        self.blocks = [(*(x.to(device) for x in (trunk, trunk)), None), tuple(x.to(device) for x in (own, keys, mask))] # the looking, the looked at, mask (None: causal)
+        looking, real = (torch.cat([x.flatten() for x in both]) for both in ((trunk, own), (whole, real)))
+        self.order = real.nonzero()[looking[real].argsort(), 0].to(device) # where each token of the row lies in the blocks
 
     def attend(self, module, query, key, value, scaling):
         "What the tokens (1, heads, S, width) of a row see: (1, S, heads, width)."
         import torch
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        seen = []
-        for places, looked_at, mask, real in self.blocks:
-            out, _ = sdpa_attention_forward(module, gather_places(query, places), *(gather_places(x, looked_at) for x in (key, value)), mask, scaling=scaling)
-            seen.append(out[real])
+        seen = [self.look(module, gather_places(query, looking), *(gather_places(x, looked_at) for x in (key, value)), mask, scaling).flatten(0, 1)
+                for looking, looked_at, mask in self.blocks]
         return torch.cat(seen).index_select(0, self.order)[None]
+
+    def look(self, module, query, key, value, mask, scaling):
+        "What tokens (N, heads, L, width) see: (N, L, heads, width)."
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
 
 def walk_paths(model):
     "Let the language layers of a Qwen2-VL take `Paths` or `Branches` for a mask; with any other mask they do as with `sdpa`."
@@ -210,7 +215,7 @@ def batch_trees(
     src = [(row, b, [r[i] for i in at], answer) for b, (p, r) in enumerate(zip(packed, places)) for row, at, answer in p.src]
     inputs = dict(input_ids=torch.from_numpy(np.concatenate([p.ids for p in packed]))[None], position_ids=torch.cat(positions, 1)[:, None],
                   pixel_values_videos=torch.cat([t.video.pixels for t in trees]), video_grid_thw=torch.cat([t.video.grid for t in trees]))
-    return Batch({k: v.to(device) for k, v in inputs.items()} | {"attention_mask": {"full_attention": Paths(packed, device)}},
+    return Batch({k: v.to(device) for k, v in inputs.items()} | {"attention_mask": {"full_attention": Paths(packed, device, bare(model).dtype)}},
                  torch.tensor(sorted({i for _, _, at, _ in src for i in at}), device=device), places,
                  torch.from_numpy(np.concatenate([p.question for p in packed])).to(device), src, [t.video for t in trees])
 
@@ -270,7 +275,7 @@ def sample_answers(
     model, # Qwen2-VL, wrapped or not
     prompts:list[Prompt], # questions; those about one video make one tree
     n:int=1, # answers to each
-    max_new_tokens:int=16, # longest answer, end token included
+    max_new_tokens:int|list[int]=16, # longest answer, end token included; a list: by prompt
     temperature:float=1.0, # 0: greedy
     end_ids:tuple=(), # token ids that end an answer
     ban_ids:tuple=(), # token ids never sampled: vision placeholders
@@ -287,16 +292,17 @@ def sample_answers(
     forks = [(row, tree, at[0]) for row, tree, at, _ in batch.src for _ in range(n)]    # where each branch begins
     tree, at = number([f[1] for f in forks]), number([f[2] for f in forks])
     open_, slot = torch.arange(len(forks), device=core.device), _places(tree)           # branches that go on, their place in their tree
+    room = number(max_new_tokens).expand(len(prompts))[[f[0] for f in forks]]
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
     places, real = pad_places(batch.trees, core.device)
     shared, branches, ends, said = batch.question[places].masked_fill(~real, -1), Branches(out.past_key_values, places), number(end_ids), [[] for _ in forks]
-    for step in range(max_new_tokens):
+    for step in range(1, int(room.max()) + 1):
         with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, generator)
         for i, t in zip(open_.tolist(), token.tolist()): said[i].append(t)
-        goes = ~torch.isin(token, ends)
-        if step == max_new_tokens - 1 or not goes.any(): break
+        goes = ~torch.isin(token, ends) & (step < room)
+        if not goes.any(): break
         if not goes.all():
-            open_, asked, position, token, old = (x[goes] for x in (open_, asked, position, token, slot))
+            open_, room, asked, position, token, old = (x[goes] for x in (open_, room, asked, position, token, slot))
             trees, tree = tree[goes].unique(return_inverse=True)
             slot = _places(tree)
             branches.keep(trees, _rows(old, tree, slot))
