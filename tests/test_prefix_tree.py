@@ -86,18 +86,19 @@ def forced(monkeypatch, model, prompts, said, end, n=1):
     assert out == said
     return {(order[k//n], k % n): torch.stack(x) for k, x in seen.items()}
 
-@pytest.mark.parametrize("spoil", [None, "mask", "position", "branch"])
-def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil):
+@pytest.mark.parametrize("spoil, n", [(None, 3), (None, 1), ("mask", 3), ("position", 3), ("branch", 3), ("stem", 1)])
+def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil, n):
     "Branches of unequal length, trees of unequal size, prompts out of order; and an error planted in each part shows."
     model, processor, videos = tiny
     prompts, end = [make_prompt(processor, q, v) for q, v in zip([*ASKED, ASKED[1]], [*videos, videos[0], videos[0]])], 7
-    said = [[[*map(int, a), end] for a in answers(model, [p]*(1 + i), 3)[-3:]] for i, p in enumerate(prompts)]
-    rows, keep = pt._rows, pt.Branches.keep
-    if spoil == "mask": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if x.max() < 4 else rows(x, *a))
-    if spoil == "position": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a) + (15 < x.max() < 90 and x.min() > 15))
+    said = [[[*map(int, a), end] for a in answers(model, [p]*(1 + i), n)[-n:]] for i, p in enumerate(prompts)]
+    rows, stems, keep, flat = pt._rows, pt._stems, pt.Branches.keep, lambda x: x.ndim == 1 and x.dtype == torch.long
+    if spoil == "mask": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if flat(x) and x.max() < 4 else rows(x, *a))
+    if spoil == "position": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a) + (flat(x) and 15 < x.max() < 90 and x.min() > 15))
     if spoil == "branch": monkeypatch.setattr(pt.Branches, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
-    got = forced(monkeypatch, model, prompts, said, end, 3)
-    gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(3))
+    if spoil == "stem": monkeypatch.setattr(pt, "_stems", lambda *a: ((places := stems(*a))[0] - 1*places[1], places[1]))
+    got = forced(monkeypatch, model, prompts, said, end, n)
+    gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(n))
     assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
 
 def test_samples_follow_the_distribution(tiny):

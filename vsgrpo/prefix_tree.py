@@ -94,17 +94,18 @@ def look_blocks(
 )->list: # (path, own) places in the row; the first is the trunk, whose path is empty
     "Cut a row into blocks whose tokens look at one path and at one another."
     at = lambda q, a: np.flatnonzero((p.question == q) & (p.answer == a))
-    trunk = at(0, 0)
-    blocks, room = [(trunk[:0], trunk)], room or max(512, len(trunk))
+    trunk, room = at(0, 0), room or max(512, len(p.ids[p.question == 0]))
+    blocks = [(trunk[:0], trunk)]
     for q in range(1, p.question.max() + 1):
-        stem = at(q, 0)
-        path, own = trunk, [stem]
-        for a in range(1, p.answer[p.question == q].max() + 1):
-            if sum(map(len, own)) + len(answer := at(q, a)) > room:
-                blocks.append((path, np.concatenate(own)))
-                path, own = np.r_[trunk, stem], []
-            own.append(answer)
-        blocks.append((path, np.concatenate(own)))
+        stem, whole = at(q, 0), np.flatnonzero(p.question == q)
+        path, own = blocks.pop() if len(blocks[-1][0]) == len(trunk) and len(blocks[-1][1]) + len(whole) <= min(room, 256) else (trunk, whole[:0])
+        own = np.r_[own, stem]
+        for a in range(1, p.answer[whole].max() + 1):
+            if len(own) + len(answer := at(q, a)) > room:
+                blocks.append((path, own))
+                path, own = np.r_[trunk, stem], answer
+            else: own = np.r_[own, answer]
+        blocks.append((path, own))
     return blocks
 
 def pad_places(
@@ -186,7 +187,9 @@ class Batch:
     inputs:dict # keyword arguments of the model
     keep:object # (K,) places at which logits are computed
     trees:list # places of each tree, a range
+    trunks:list # places of each trunk
     question:object # (S,) question labels
+    depth:object # (S,) place within question and answer; -1 on the trunk
     src:list # per answer: (caller's row, tree, places, token ids)
     videos:list # VideoInputs, one per tree
 
@@ -216,8 +219,8 @@ def batch_trees(
     inputs = dict(input_ids=torch.from_numpy(np.concatenate([p.ids for p in packed]))[None], position_ids=torch.cat(positions, 1)[:, None],
                   pixel_values_videos=torch.cat([t.video.pixels for t in trees]), video_grid_thw=torch.cat([t.video.grid for t in trees]))
     return Batch({k: v.to(device) for k, v in inputs.items()} | {"attention_mask": {"full_attention": Paths(packed, device, bare(model).dtype)}},
-                 torch.tensor(sorted({i for _, _, at, _ in src for i in at}), device=device), places,
-                 torch.from_numpy(np.concatenate([p.question for p in packed])).to(device), src, [t.video for t in trees])
+                 torch.tensor(sorted({i for _, _, at, _ in src for i in at}), device=device), places, [r[:len(t.trunk)] for t, r in zip(trees, places)],
+                 *(torch.from_numpy(np.concatenate(x)).to(device) for x in ([p.question for p in packed], [p.offset for p in packed])), src, [t.video for t in trees])
 
 # %% ../nbs/04_prefix_tree.ipynb #04-016
 def answer_logps(
@@ -246,29 +249,44 @@ def _nothing(): yield
 
 # %% ../nbs/04_prefix_tree.ipynb #04-018
 class Branches:
-    "Keys and values of growing trees: what the branches of a tree share, and each branch's own."
-    def __init__(self, cache, places): # of the prefill, a row; (B, S) where each tree lies in it
-        self.shared = [tuple(gather_places(x, places) for x in (layer.keys, layer.values)) for layer in cache.layers] # (B, heads, S, width)
-        self.own = [None]*len(self.shared) # (B, heads, W branches, T tokens, width)
-        self.mask = None # (B, 1, W, S) which of the shared part each branch sees
+    "Keys and values of growing trees, given to the language layers as their mask: what branches share, and each branch's own."
+    def __init__(self,
+        cache, # of the prefill, a row
+        shared, # (B, S) places of what the branches of a tree share
+        own, # (B, W, L) places of what each branch begins with
+        real, # (B, W, L) False where that is padded
+    ):
+        self.shared = [[gather_places(x, shared) for x in (layer.keys, layer.values)] for layer in cache.layers] # (B, heads, S, width)
+        self.own = [[gather_places(x, own.flatten(1)).unflatten(2, own.shape[1:]) for x in (layer.keys, layer.values)] for layer in cache.layers] # (B, heads, W, L, width)
+        self.near = self._added(real)[:, None, None]
+
+    def _added(self, mask):
+        "Zeros where a mask is True, minus infinity where not."
+        import torch
+        return torch.zeros(mask.shape, dtype=self.shared[0][0].dtype, device=mask.device).masked_fill(~mask, float("-inf"))
+
+    def see(self, mask):
+        "Of the shared part, each branch sees what is True (B, W, S)."
+        self.far = self._added(mask)[:, None, None]
 
     def attend(self, module, query, key, value, scaling):
         "What a new token of each branch (B, heads, W, width) sees, of the shared part and of its own branch: (B, W, heads, width)."
         import torch
-        layer, new = module.layer_idx, (key[:, :, :, None], value[:, :, :, None])
-        own = self.own[layer] = new if self.own[layer] is None else tuple(torch.cat(x, 3) for x in zip(self.own[layer], new))
-        (sk, sv), (ok, ov), (B, H, W, D) = self.shared[layer], own, query.shape
+        own = self.own[module.layer_idx] = [torch.cat([x, new[:, :, :, None]], 3) for x, new in zip(self.own[module.layer_idx], (key, value))]
+        (sk, sv), (ok, ov), (B, H, W, D) = self.shared[module.layer_idx], own, query.shape
         q = query.view(B, sk.shape[1], -1, W, D)
-        far = (q.flatten(2, 3) @ sk.mT).view(*q.shape[:4], -1).masked_fill(~self.mask[:, :, None], float("-inf"))
+        far = (q.flatten(2, 3) @ sk.mT).view(*q.shape[:4], -1).add_(self.far)
         near = torch.einsum("bkgwd,bkwtd->bkgwt", q, ok)
+        near[..., :self.near.shape[-1]] += self.near
         weight, S = (torch.cat([far, near], -1)*scaling).softmax(-1, torch.float32).to(q.dtype), sk.shape[2]
         seen = (weight[..., :S].flatten(2, 3) @ sv).view(q.shape) + torch.einsum("bkgwt,bkwtd->bkgwd", weight[..., S:], ov)
         return seen.view(B, H, W, D).transpose(1, 2)
 
     def keep(self, trees, slots):
         "Go on with some trees (L,) and some branches of each (L, W)."
-        if len(trees) < len(self.shared[0][0]): self.shared = [(k[trees], v[trees]) for k, v in self.shared]
-        if self.own[0] is not None: self.own = [tuple(x.transpose(1, 2)[trees[:, None], slots].transpose(1, 2) for x in own) for own in self.own]
+        pick = lambda x: x.transpose(1, 2)[trees[:, None], slots].transpose(1, 2)
+        if len(trees) < len(self.shared[0][0]): self.shared = [[x[trees] for x in both] for both in self.shared]
+        self.own, self.near = [[pick(x) for x in own] for own in self.own], pick(self.near[:, 0])[:, None]
 
 # %% ../nbs/04_prefix_tree.ipynb #04-019
 def sample_answers(
@@ -294,8 +312,9 @@ def sample_answers(
     open_, slot = torch.arange(len(forks), device=core.device), _places(tree)           # branches that go on, their place in their tree
     room = number(max_new_tokens).expand(len(prompts))[[f[0] for f in forks]]
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
-    places, real = pad_places(batch.trees, core.device)
-    shared, branches, ends, said = batch.question[places].masked_fill(~real, -1), Branches(out.past_key_values, places), number(end_ids), [[] for _ in forks]
+    places, real = pad_places(batch.trunks if n == 1 else batch.trees, core.device)
+    shared, ends, said = batch.question[places].masked_fill(~real, -1), number(end_ids), [[] for _ in forks]
+    branches = Branches(out.past_key_values, places, *_stems(batch, at, tree, slot, n == 1))
     for step in range(1, int(room.max()) + 1):
         with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, generator)
         for i, t in zip(open_.tolist(), token.tolist()): said[i].append(t)
@@ -307,8 +326,8 @@ def sample_answers(
             slot = _places(tree)
             branches.keep(trees, _rows(old, tree, slot))
             shared = shared[trees]
-        position, labels = position + 1, _rows(asked, tree, slot)
-        branches.mask = ((shared[:, None] == 0) | (shared[:, None] == labels[:, :, None]))[:, None]
+        if step == 1 or not goes.all(): branches.see((shared[:, None] == 0) | (shared[:, None] == _rows(asked, tree, slot)[:, :, None]))
+        position = position + 1
         with torch.no_grad():
             hidden = core.model(input_ids=_rows(token, tree, slot), attention_mask={"full_attention": branches}, use_cache=False,
                                 position_ids=_rows(position, tree, slot).expand(3, -1, -1)).last_hidden_state[tree, slot]
@@ -322,8 +341,16 @@ def _places(tree):
     return torch.arange(len(tree), device=tree.device) - torch.searchsorted(tree, tree)
 
 def _rows(x, tree, slot):
-    "Values of branches (N,) as a row for each tree (B, W), 0 where a row is not full."
-    return x.new_zeros(int(tree.max()) + 1, int(slot.max()) + 1).index_put((tree, slot), x)
+    "Values of branches (N, …) as a row for each tree (B, W, …), 0 where a row is not full."
+    return x.new_zeros(int(tree.max()) + 1, int(slot.max()) + 1, *x.shape[1:]).index_put((tree, slot), x)
+
+def _stems(batch, at, tree, slot, single):
+    "What each branch begins with, (B, W, L) places and where they are real: its question if that has a single branch, else nothing."
+    import torch
+    length = single*(batch.depth[at] + 1)
+    back = torch.arange(int(length.max()), device=at.device)
+    real = back < length[:, None]
+    return _rows((at[:, None] - back)*real, tree, slot), _rows(real, tree, slot)
 
 # %% ../nbs/04_prefix_tree.ipynb #04-020
 def _pick(logits, temperature, ban_ids, generator):
