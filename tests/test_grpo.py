@@ -241,3 +241,36 @@ def test_a_killed_run_goes_on(data, tmp_path, root):
     assert Run(run).read_metrics().step.tolist() == list(range(1, 9))
     assert sorted(Run(run).read_rollouts().step.unique()) == list(range(1, 9))
     assert (run/"adapter/adapter_model.safetensors").is_file()
+
+def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
+    "Two updates of the same answers: the second is clipped against the policy that wrote them."
+    run, seen = Run(tmp_path/"run"), []
+    trainer = trainer_of(data, tmp_path/"c", settings(steps=4, questions_per_step=2, micro_groups=1, num_iterations=2, lr=3e-2), run)
+    loss = type(trainer)._compute_loss
+    def look(self, model, inputs):
+        mask, row = inputs["completion_mask"].bool(), inputs["row"].tolist()
+        self._rows = row
+        with torch.no_grad():
+            trees = prefix_tree.grow_trees([self._prompt(r) for r in row], [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)], self.sight.video_id)
+            now = prefix_tree.answer_logps(model, trees)[0]
+        seen.append((row, float((now - inputs["old_per_token_logps"][:, :now.shape[1]])[mask[:, :now.shape[1]]].abs().max())))
+        return loss(self, model, inputs)
+    monkeypatch.setattr(type(trainer), "_compute_loss", look)
+    trainer.train()
+    rows, gaps = [r for r, _ in seen], [g for _, g in seen]
+    assert rows[:2] == rows[2:4] and rows[4:6] == rows[6:8] and rows[0] != rows[4] and len(rows) == 8
+    assert max(gaps[:2] + gaps[4:6]) < 1e-5 and min(gaps[2:4] + gaps[6:8]) > 1e-3
+    assert len(run.read_rollouts()) == 2*2*4 and run.read_metrics().step.tolist() == [1, 2, 3, 4]
+
+def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
+    "Memory against what is free, seconds of measured steps, hours of the whole; and no step is tried where it will not fit."
+    s = settings(steps=100, questions_per_step=2)
+    told = grpo.plan(s, data)
+    assert told.fits and set(told.step) == {"rollout", "reference", "policy", "step"} and told.step["step"] > told.step["rollout"] + told.step["policy"] > 0
+    assert told.hours["training"] == pytest.approx(told.step["step"]*100/3600) and told.hours["testing"] > 0 and "MiB" in str(told)
+    monkeypatch.setattr(grpo, "memory_free", lambda: told.memory["total"] - 1)
+    monkeypatch.setattr(grpo, "make_trainer", None)
+    with pytest.warns(UserWarning, match="will not fit.* it fits with -p gradient_checkpointing True"): tight = grpo.plan(s, data)
+    assert not tight.fits and not tight.step
+    monkeypatch.setattr(grpo, "memory_free", lambda: 1000)
+    with pytest.warns(UserWarning, match="weights of tiny alone take"): grpo.plan(s, data)

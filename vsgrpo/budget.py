@@ -105,7 +105,7 @@ def memory_needed(
     prefill = p.scenes*(p.trunk + p.questions*p.question)
     heads = 2*layers*text.num_key_value_heads*(text.hidden_size//text.num_attention_heads)*size # bytes of a token's keys and values
     rollout = heads*(2*prefill + answers) + 3*prefill*text.intermediate_size*size
-    told = {"weights": weights, "adapter, its gradients and moments": adapter + 3*4*adapter//(4 if dtype == "float32" else size),
+    told = {"weights": weights, "adapter, its gradients and moments": 4*adapter,
             "update: kept for the backward pass": kept, "update: in passing": passing, "rollout": rollout}
     return pd.Series(told | {"total": sum(list(told.values())[:2]) + max(kept + passing, rollout)}, dtype="int64")
 
@@ -120,13 +120,13 @@ def what_to_change(
     p:Pass, # that does not fit
     free:int, # bytes
     **sizes, # `lora_rank` and `dtype` of memory_needed
-)->str: # settings by name; empty where nothing helps
+)->str: # parameters of hall 20; empty where nothing helps
     "The first change with which a step fits."
-    tries = [("gradient_checkpointing True", replace(p, checkpointing=True))]
+    tries = [("-p gradient_checkpointing True", replace(p, checkpointing=True))]
     questions = p.questions
     while p.scenes*questions > 1:
         scenes, questions = (p.scenes//2, questions) if p.scenes > 1 else (1, questions//2)
         p = replace(p, scenes=max(1, scenes), questions=max(1, questions), checkpointing=True)
-        tries.append((f"gradient_checkpointing True, micro_groups {p.scenes*p.questions}, questions_per_scene {p.questions}", p))
-    tries.append(("the same with half the pixels (max_pixels) or half the frames", replace(p, trunk=p.trunk//2 + 20, checkpointing=True)))
+        tries.append((f"-p gradient_checkpointing True -p micro_groups {p.scenes*p.questions} -p questions_per_scene {p.questions}", p))
+    tries.append(("the same and half the pixels (-p max_pixels) or half the frames (-p frames)", replace(p, trunk=p.trunk//2 + 20, checkpointing=True)))
     return next((name for name, t in tries if memory_needed(config, t, **sizes)["total"] < free), "")

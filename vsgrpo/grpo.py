@@ -5,14 +5,17 @@
 # %% auto #0
 __all__ = ['SIZES', 'SCALES', 'RENAMED', 'PARSER', 'group_advantages', 'grpo_loss', 'GRPOSettings', 'model_size', 'settle',
            'video_trainer', 'training_rows', 'draw_questions', 'make_trainer', 'frame_folder', 'feature_folder',
-           'choose_folder', 'last_checkpoint', 'train', 'check_data', 'save_answers', 'evaluate', 'closing_table']
+           'choose_folder', 'last_checkpoint', 'train', 'check_data', 'Plan', 'plan', 'save_answers', 'evaluate',
+           'closing_table']
 
 # %% ../nbs/20_grpo.ipynb #20-002
 import json
 import os
 import shutil
 import sys
+import tempfile
 import time
+import warnings
 from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -22,9 +25,10 @@ import numpy as np
 import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, arm_scores, ask, constant_answers, end_tokens, other_videos, vision_tokens
+from .budget import Pass, memory_free, memory_needed, what_to_change
 from .doctor import repo_root
 from .models import VideoReader, load_config, load_model, load_processor, lora_config, make_prompt, resolve_model, weights_id
-from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
+from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers, split_prompt
 from .rewards import READINGS, accuracy_reward, format_reward
 from .rollouts import Run
 from .video import VideoSpec, fix_torchvision
@@ -68,6 +72,7 @@ class GRPOSettings:
     micro_groups:int=32 # groups in one forward pass of the update
     questions_per_scene:int=1 # of a step, asked together: their video is seen once (paper: 1)
     num_generations:int=14 # rollouts of each question
+    num_iterations:int=1 # updates on the same rollouts
     lr:float=3e-3 # learning rate, after the warm-up linear to 0
     warmup_steps:int=0 # steps in which the learning rate rises
     beta:float=1e-4 # weight of the KL penalty
@@ -86,12 +91,13 @@ class GRPOSettings:
     def __post_init__(self):
         _check(self.mode in MODES, "mode", self.mode, f"one of {list(MODES)}")
         _check(self.reading in READINGS, "reading", self.reading, f"one of {sorted(READINGS)}")
-        for name in ("steps", "questions_per_step", "num_generations", "lora_rank", "max_new_tokens", "seed"):
+        for name in ("steps", "questions_per_step", "micro_groups", "questions_per_scene", "num_generations", "num_iterations", "lora_rank", "max_new_tokens", "seed"):
             _check(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
         for name in ("lr", "beta", "temperature"): _check(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
         _check(self.num_generations >= 2, "num_generations", self.num_generations, "at least 2: an advantage compares answers of one group")
-        for name in ("steps", "questions_per_step", "micro_groups", "questions_per_scene", "lora_rank", "max_new_tokens", "ask_batch"):
+        for name in ("steps", "questions_per_step", "micro_groups", "questions_per_scene", "num_iterations", "lora_rank", "max_new_tokens", "ask_batch"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(isinstance(self.gradient_checkpointing, bool), "gradient_checkpointing", self.gradient_checkpointing, "True or False")
         _check(self.beta >= 0, "beta", self.beta, "0 or more")
         _check(self.lr > 0 and self.temperature > 0, "lr, temperature", (self.lr, self.temperature), "both above 0")
         _check(self.questions_per_step % self.micro_groups == 0, "micro_groups", self.micro_groups, f"a divisor of questions_per_step {self.questions_per_step}")
@@ -123,16 +129,17 @@ def settle(
 )->GRPOSettings:
     "Fill what was not given, by the scale of the run and the size of the model."
     _check(scale in SCALES, "scale", scale, f"one of {sorted(SCALES)}")
-    given = {k: v for k, v in given.items() if v is not None}
+    given = {"questions_per_step": SCALES[scale]["questions_per_step"]} | {k: v for k, v in given.items() if v is not None}
     GRPOSettings(**{"micro_groups": 1, **given, **({"steps": steps} if steps is not None else {})})     # a bad value is refused before any file is read
     (size, factor), mode = model_size(model), given.get("mode", "vanilla")
     steps = SCALES[scale]["steps"] or 1 if steps is None else steps
     pixels = SIZES[size]["max_pixels"] if max_pixels is None else max_pixels
     spec = VideoSpec(frames=SIZES[size]["frames"] if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=factor)
-    q = given.setdefault("questions_per_step", SCALES[scale]["questions_per_step"])
+    q = given["questions_per_step"]
+    per_scene = given.setdefault("questions_per_scene", max(1, min(8, q//4)))
     given.setdefault("lr", SIZES[size]["lr"])
     if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, reading="ratio", max_new_tokens=16 if mode == "vanilla" else 48)
-    else: own = dict(micro_groups=1, gradient_checkpointing=True, ask_batch=4, max_new_tokens=MAX_NEW_TOKENS[mode])
+    else: own = dict(micro_groups=max(k for k in range(1, per_scene + 1) if q % k == 0), gradient_checkpointing=True, ask_batch=32, max_new_tokens=MAX_NEW_TOKENS[mode])
     return GRPOSettings(model=model, steps=steps, video=spec, **{**own, **given})
 
 # %% ../nbs/20_grpo.ipynb #20-017
@@ -273,7 +280,7 @@ def make_trainer(
         output_dir=str(folder), max_steps=s.steps, per_device_train_batch_size=s.micro_groups*s.num_generations,
         gradient_accumulation_steps=s.questions_per_step//s.micro_groups, num_generations=s.num_generations, learning_rate=s.lr,
         lr_scheduler_type="linear", warmup_steps=s.warmup_steps, beta=s.beta, epsilon=s.epsilon, temperature=s.temperature, max_completion_length=s.max_new_tokens,
-        loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=1, max_grad_norm=1.0,
+        loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=s.num_iterations, max_grad_norm=1.0,
         gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
         remove_unused_columns=False, logging_steps=1, save_steps=save_every, save_total_limit=2, report_to="none",
         disable_tqdm=True, dataloader_pin_memory=cuda, shuffle_dataset=False)
@@ -284,7 +291,7 @@ def make_trainer(
                       banned=vision_tokens(processor), record=record)
     from transformers import PrinterCallback
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_callback(trainer, record, s))
+    if record: trainer.add_callback(_callback(trainer, record, s))
     return trainer
 
 def frame_folder()->Path:
@@ -316,15 +323,15 @@ def _callback(trainer, record, s):
             self.bar = tqdm(total=s.steps, initial=state.global_step, desc="GRPO", mininterval=5, file=sys.stdout)
             self.start = time.perf_counter()
         def on_log(self, args, state, control, logs=None, **kw):
-            if "reward" not in logs: return
+            if "loss" not in logs: return      # the closing summary
             took, self.start = time.perf_counter() - self.start, time.perf_counter()
             phases = {f"seconds/{k}": round(v, 4) for k, v in trainer.seconds.items()}
             trainer.seconds.clear()
             rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.sight.tokens, "passes": trainer.sight.calls, "videos_encoded": trainer.sight.looks}
             trainer.sight.tokens = trainer.sight.calls = trainer.sight.looks = 0
             kept = {v: logs[k] for k, v in RENAMED.items() if k in logs} | {k: v for k, v in logs.items() if k.startswith("accuracy/")}
-            if record and state.is_world_process_zero: record.log_metrics(state.global_step, kept | phases | rest)
-            self.bar.set_postfix(reward=f"{logs['reward']:.3f}", refresh=False)
+            if state.is_world_process_zero: record.log_metrics(state.global_step, kept | phases | rest)
+            if "reward" in logs: self.bar.set_postfix(reward=f"{logs['reward']:.3f}", refresh=False)      # rollouts may serve several steps
             self.bar.update(1)
         def on_train_end(self, args, state, control, **kw): self.bar.close()
 
@@ -395,6 +402,76 @@ def check_data(s:GRPOSettings, data:Dataset):
     constant_answers(best_constant(data.train_benchmark), data.test)
 
 # %% ../nbs/20_grpo.ipynb #20-025
+@dataclass
+class Plan:
+    "What a run needs."
+    memory:pd.Series # bytes by part, from shapes
+    free:int|None # bytes that are free
+    change:str # what makes it fit; empty if it fits or nothing helps
+    step:dict = field(default_factory=dict) # seconds of a step by phase, "step" in all; empty if it does not fit
+    hours:dict = field(default_factory=dict) # of the training and of the test
+
+    @property
+    def fits(self): return self.free is None or self.memory["total"] < self.free
+
+    def __str__(self):
+        gib = lambda n: "unknown" if n is None else f"{n/2**30:.1f} GiB" if n > 2**29 else f"{n/2**20:.0f} MiB"
+        lines = ["memory of a step   " + gib(self.memory["total"]) + f", {gib(self.free)} free: " + ", ".join(f"{k} {gib(v)}" for k, v in self.memory.items() if k != "total")]
+        if self.step: lines += ["seconds a step     " + f"{self.step['step']:.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.step.items() if k != "step"),
+                                "hours              " + f"{sum(self.hours.values()):.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.hours.items())]
+        return "\n".join(lines)
+
+def plan(
+    s:GRPOSettings,
+    data:Dataset, # questions and videos
+    steps:int=3, # to measure, the first of which is not counted
+)->Plan:
+    "Memory, seconds a step and hours of a run; warns where it will not fit."
+    import torch
+    processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video, frame_folder()), load_config(s.model)
+    longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
+    trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids, config.video_token_id)
+    together = min(s.questions_per_scene, s.micro_groups)
+    shape = Pass(len(trunk), len(question), s.max_new_tokens, s.num_generations, together, -(-s.micro_groups//together), s.gradient_checkpointing)
+    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32")
+    told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
+    if not told.fits:
+        told.change = what_to_change(config, shape, told.free, **sizes)
+        warnings.warn(f"this run will not fit: a step needs {told.memory['total']/2**30:.1f} GiB and {told.free/2**30:.1f} are free; " +
+                      (f"it fits with {told.change}" if told.change else f"the weights of {s.model} alone take {told.memory['weights']/2**30:.1f}: take a smaller model or a larger machine"))
+        return told
+    with tempfile.TemporaryDirectory() as tmp:
+        torch.manual_seed(s.seed)
+        trainer = make_trainer(replace(s, steps=steps, warmup_steps=0), load_model(s.model), processor, data, tmp, save_every=10**9)
+        watch = _watch(trainer)
+        trainer.add_callback(watch)
+        trainer.train()
+    trainer.sight.close()
+    model, some = trainer.model.eval(), []
+    for q in sorted(data.test, key=lambda q: q.scene_name):
+        if len(some) >= s.ask_batch and q.scene_name != some[-1].scene_name: break
+        some.append(q)
+    begin = time.perf_counter()
+    ask(model, processor, some, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, note="timing", features=Features(model, feature_folder()))
+    asking = (time.perf_counter() - begin)/len(some)*3*len(data.test)       # base, trained, and with other videos
+    told.step = {k: float(np.mean([x[k] for x in watch.took[1:]])) for k in ("rollout", "reference", "policy", "step")}
+    told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}
+    return told
+
+def _watch(trainer):
+    "Seconds of each step by phase."
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *args, **kw): self.took, self.start = [], time.perf_counter()
+        def on_step_end(self, *args, **kw):
+            self.took.append(defaultdict(float, trainer.seconds, step=time.perf_counter() - self.start))
+            trainer.seconds.clear()
+            self.start = time.perf_counter()
+
+    return Watch()
+
+# %% ../nbs/20_grpo.ipynb #20-027
 PARSER = {"vanilla": "official", "think": "tagged", "observe": "tagged"} # how answers of a mode are read
 
 def save_answers(answers:pd.DataFrame, folder:Path, arm:str)->Path:
@@ -430,7 +507,7 @@ def evaluate(
     os.replace(folder/"scores.csv.tmp", folder/"scores.csv")
     return predictions
 
-# %% ../nbs/20_grpo.ipynb #20-026
+# %% ../nbs/20_grpo.ipynb #20-028
 def closing_table(
     scores:pd.DataFrame, # of `arm_scores`
     paper:pd.DataFrame, # of `paper_table`
