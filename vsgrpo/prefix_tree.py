@@ -87,7 +87,7 @@ def tree_mask(
     same = (q == k) & ((answer[None] == 0) | (answer[first:, None] == answer[None]))
     return (s[first:, None] >= s[None]) & ((k == 0) | same)
 
-# %% ../nbs/04_prefix_tree.ipynb #04-011
+# %% ../nbs/04_prefix_tree.ipynb #04-009
 def look_blocks(
     p:Packed,
     room:int|None=None, # tokens in a block of answers, if no answer is longer; None: as many as the trunk has, at least 512
@@ -180,7 +180,7 @@ def bare(model):
     while hasattr(model, "module"): model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-# %% ../nbs/04_prefix_tree.ipynb #04-014
+# %% ../nbs/04_prefix_tree.ipynb #04-012
 @dataclass
 class Batch:
     "Trees ready for one forward pass, in a row of S tokens."
@@ -222,7 +222,7 @@ def batch_trees(
                  torch.tensor(sorted({i for _, _, at, _ in src for i in at}), device=device), places, [r[:len(t.trunk)] for t, r in zip(trees, places)],
                  *(torch.from_numpy(np.concatenate(x)).to(device) for x in ([p.question for p in packed], [p.offset for p in packed])), src, [t.video for t in trees])
 
-# %% ../nbs/04_prefix_tree.ipynb #04-016
+# %% ../nbs/04_prefix_tree.ipynb #04-022
 def answer_logps(
     model, # Qwen2-VL, wrapped or not
     trees:list[Tree], # answers inside
@@ -247,7 +247,7 @@ def answer_logps(
 @contextmanager
 def _nothing(): yield
 
-# %% ../nbs/04_prefix_tree.ipynb #04-018
+# %% ../nbs/04_prefix_tree.ipynb #04-026
 class Branches:
     "Keys and values of growing trees, given to the language layers as their mask: what branches share, and each branch's own."
     def __init__(self,
@@ -288,7 +288,7 @@ class Branches:
         if len(trees) < len(self.shared[0][0]): self.shared = [[x[trees] for x in both] for both in self.shared]
         self.own, self.near = [[pick(x) for x in own] for own in self.own], pick(self.near[:, 0])[:, None]
 
-# %% ../nbs/04_prefix_tree.ipynb #04-019
+# %% ../nbs/04_prefix_tree.ipynb #04-027
 def sample_answers(
     model, # Qwen2-VL, wrapped or not
     prompts:list[Prompt], # questions; those about one video make one tree
@@ -352,7 +352,7 @@ def _stems(batch, at, tree, slot, single):
     real = back < length[:, None]
     return _rows((at[:, None] - back)*real, tree, slot), _rows(real, tree, slot)
 
-# %% ../nbs/04_prefix_tree.ipynb #04-020
+# %% ../nbs/04_prefix_tree.ipynb #04-028
 def _pick(logits, temperature, ban_ids, generator):
     "Next tokens (B,) from logits (B, V)."
     import torch
@@ -361,7 +361,7 @@ def _pick(logits, temperature, ban_ids, generator):
     if temperature == 0: return logits.argmax(-1)
     return torch.multinomial((logits/temperature).softmax(-1), 1, generator=generator)[:, 0]
 
-# %% ../nbs/04_prefix_tree.ipynb #04-022
+# %% ../nbs/04_prefix_tree.ipynb #04-032
 class Features:
     "What a frozen vision tower says about videos, kept by frames and weights."
     def __init__(self,
@@ -403,11 +403,11 @@ class Features:
     ):
         "Keep what the tower said."
         from safetensors.torch import save_file
-        x = self._remember(video, features.detach().contiguous())
+        x = self._remember(video, features.detach().cpu().contiguous())
         if self.folder is None: return
         path = self._entry(video)
         tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        save_file({"features": x.cpu()}, tmp, dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest()))
+        save_file({"features": x}, tmp, dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest()))
         os.replace(tmp, path)
         self.used += path.stat().st_size
         if self.used > self.disk: self._evict()
@@ -432,7 +432,7 @@ def _bytes(x):
     import torch
     return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
-# %% ../nbs/04_prefix_tree.ipynb #04-024
+# %% ../nbs/04_prefix_tree.ipynb #04-034
 class BlindError(RuntimeError):
     "A pass that should have seen a video did not see it, or saw another one."
 
