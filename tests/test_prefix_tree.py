@@ -219,9 +219,22 @@ def test_a_prompt_without_its_video_is_refused(tiny):
     bare = dataclasses.replace(make_prompt(processor, ASKED[0], videos[0]), ids=(1, 2, 3))
     with pytest.raises(ValueError, match="no video token"): pt.grow_trees([bare], [[4]], model.config.video_token_id)
 
-def test_a_video_is_looked_at_once(tiny, tmp_path):
-    "Rollout, update and a second sight of the same tower, from memory and from disk; nothing changes in what comes out."
+@pytest.fixture
+def frozen(tiny):
+    tiny[0].model.visual.requires_grad_(False)
+    yield tiny
+    tiny[0].model.visual.requires_grad_(True)
+
+def test_features_of_a_tower_in_training_are_refused(tiny):
     model, processor, videos = tiny
+    trees = pt.grow_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
+    sight = pt.Sight(model, pt.Features(model))
+    with pytest.raises(ValueError, match="tower is being trained"): pt.answer_logps(model, trees, sight=sight)
+    sight.close()
+
+def test_a_video_is_looked_at_once(frozen, tmp_path):
+    "Rollout, update and a second sight of the same tower, from memory and from disk; nothing changes in what comes out."
+    model, processor, videos = frozen
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
     trees = pt.grow_trees(prompts, [[30, 31]]*6, model.config.video_token_id)
     plain = pt.answer_logps(model, trees)[0]
@@ -234,10 +247,10 @@ def test_a_video_is_looked_at_once(tiny, tmp_path):
     assert "forward" not in vars(model.model.visual)
 
 @pytest.mark.parametrize("what", ["other features", "torn", "another video's", "no sum"])
-def test_a_stale_entry_is_told_of_and_made_anew(tiny, tmp_path, what):
+def test_a_stale_entry_is_told_of_and_made_anew(frozen, tmp_path, what):
     from safetensors import safe_open
     from safetensors.torch import save_file
-    model, processor, videos = tiny
+    model, processor, videos = frozen
     sight = pt.Sight(model, pt.Features(model, tmp_path))
     trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
     honest = pt.answer_logps(model, trees, sight=sight)[0]
@@ -268,8 +281,8 @@ def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path)
     other.put(dataclasses.replace(videos[0], digest="new"), torch.zeros(2, 128))
     assert not known._entry(videos[1]).exists() and known._entry(videos[0]).exists()
 
-def test_blanked_patches_are_refused_though_the_video_is_known(tiny, monkeypatch):
-    model, processor, videos = tiny
+def test_blanked_patches_are_refused_though_the_video_is_known(frozen, monkeypatch):
+    model, processor, videos = frozen
     sight, honest = pt.Sight(model, pt.Features(model)), pt.batch_trees
     trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
     pt.answer_logps(model, trees, sight=sight)

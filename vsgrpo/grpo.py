@@ -157,7 +157,8 @@ def video_trainer():
             _check(self.args.per_device_train_batch_size % self.num_generations == 0, "per_device_train_batch_size",
                    self.args.per_device_train_batch_size, f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
             self.reader, self.ends, self.banned, self.record = reader, ends, banned, record
-            self.sight, self.seconds = Sight(self.model, Features(self.model, feature_folder())), defaultdict(float)
+            trained = any(p.requires_grad for name, p in self.model.named_parameters() if ".visual." in name)
+            self.sight, self.seconds = Sight(self.model, None if trained else Features(self.model, feature_folder())), defaultdict(float)
 
         def _prompt(self, row):
             "Prompt and video of a question, by its number in the training set; made once a batch."

@@ -469,6 +469,8 @@ class Sight:
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
         if not self.videos: return self.look(hidden_states, grid_thw=grid_thw, **kw)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.tower.parameters()):
+            raise ValueError("the vision tower is being trained: what it said before is no longer what it says; wanted Sight without Features, or a frozen tower")
         known = {v.digest: self.features_of.get(v) for v in self.videos}
         if new := list({v.digest: v for v in self.videos if known[v.digest] is None}.values()):
             self.looks += len(new)
