@@ -91,7 +91,7 @@ def one_seed(job):
         model, processor = fine_tune(s, data, s.lr)
         took["sft"] = time.perf_counter() - start
         reader = VideoReader(processor, s.video, grpo.frame_folder())
-        answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, note="sft")
+        answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, arm="sft")
         said["sft"] = dict(zip(answers.id, answers.prediction))
     return arm_scores(said, data.test, grpo.PARSER[s.mode]).assign(seed=seed), took, asdict(s)
 

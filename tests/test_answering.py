@@ -1,11 +1,14 @@
 "Asking: every question gets an answer, about the video it was told to show."
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from vsgrpo.answering import arm_scores, ask, other_videos, paired_difference
+from vsgrpo import answering
+from vsgrpo.answering import ANSWER_FIELDS, arm_scores, ask, other_videos, paired_difference
 from vsgrpo.grpo import settle
 from vsgrpo.models import VideoReader, load_model, load_processor
+from vsgrpo.rollouts import Run
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,26 @@ def test_modes_asked_together_answer_as_apart(data, tiny):
     assert together["mode"].tolist() == [m for m in modes for _ in data.test]
     for mode in modes:
         apart = ask(model, processor, data.test, modes=mode, **sent)
-        assert together[together["mode"] == mode].reset_index(drop=True).equals(apart)
+        assert together[together["mode"] == mode].reset_index(drop=True).drop(columns="seconds").equals(apart.drop(columns="seconds"))
+
+def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
+    "Stopped anywhere, also within a line, and gone on: the same lines, and nothing is asked twice."
+    model, processor = tiny
+    sent = dict(reader=VideoReader(processor, settle("smoke", "tiny").video), folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
+                max_new_tokens=6, samples=3, temperature=1.)
+    whole = ask(model, processor, data.test, store=Run(tmp_path/"whole"), **sent)
+    lines = (tmp_path/"whole/answers.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == len(whole) == 2*3*len(data.test) and list(whole) == ANSWER_FIELDS
+    asked, honest = [], answering.sample_answers
+    monkeypatch.setattr(answering, "sample_answers", lambda model, prompts, *a: asked.append(len(prompts)) or honest(model, prompts, *a))
+    for cut in (0, 1, 7, 3*len(data.test), len(lines)):
+        store = Run(tmp_path/f"cut{cut}")
+        store.answers_path.write_text("".join(lines[:cut]) + (lines[cut][:30] if cut % 2 else ""))
+        asked.clear()
+        again = ask(model, processor, data.test, store=store, **sent)
+        pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
+        pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"), Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
+        assert sum(asked) == 2*len(data.test) - cut//3
 
 def test_shuffled_shows_other_videos(data, tiny):
     model, processor = tiny

@@ -101,11 +101,23 @@ def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil, n):
     gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(n))
     assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
 
-def test_samples_follow_the_distribution(tiny):
+def test_samples_do_not_depend_on_their_neighbours(tiny):
+    "A seeded prompt says the same alone, in other company, and with fewer samples."
+    model, processor, videos = tiny
+    prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
+    together = pt.sample_answers(model, prompts, 4, 8, 1., (7,), seeds=list(range(6)))
+    assert len({tuple(a) for of in together for a in of}) > 12
+    for i in (0, 4): assert pt.sample_answers(model, [prompts[i]], 4, 8, 1., (7,), seeds=[i]) == [together[i]]
+    assert pt.sample_answers(model, prompts[::-1], 4, 8, 1., (7,), seeds=list(range(6))[::-1]) == together[::-1]
+
+@pytest.mark.parametrize("seeds", [None, [0]])
+def test_samples_follow_the_distribution(tiny, seeds):
     "First tokens drawn 4,000 times against the model's own probabilities."
     model, processor, videos = tiny
     prompt = make_prompt(processor, ASKED[2], videos[0])
-    drawn = pt.sample_answers(model, [prompt], 4000, 1, 1.0, (), generator=torch.Generator().manual_seed(0))[0]
+    torch.manual_seed(0)
+    drawn = pt.sample_answers(model, [prompt], 4000, 1, 1.0, (), ban_ids=(5,), seeds=seeds)[0]
+    assert 5 not in [d[0] for d in drawn]
     ids = torch.tensor([prompt.ids])
     p = model(input_ids=ids, mm_token_type_ids=(ids == model.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels,
               video_grid_thw=prompt.video.grid).logits[0, -1].softmax(-1)

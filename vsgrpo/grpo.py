@@ -453,7 +453,7 @@ def plan(
         if len(some) >= s.ask_batch and q.scene_name != some[-1].scene_name: break
         some.append(q)
     begin = time.perf_counter()
-    ask(model, processor, some, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, note="timing", features=Features(model, feature_folder()))
+    ask(model, processor, some, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="timing", features=Features(model, feature_folder()))
     asking = (time.perf_counter() - begin)/len(some)*3*len(data.test)       # base, trained, and with other videos
     told.step = {k: float(np.mean([x[k] for x in watch.took[1:]])) for k in ("rollout", "reference", "policy", "step")}
     told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}

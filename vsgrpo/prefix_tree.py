@@ -297,7 +297,7 @@ def sample_answers(
     temperature:float=1.0, # 0: greedy
     end_ids:tuple=(), # token ids that end an answer
     ban_ids:tuple=(), # token ids never sampled: vision placeholders
-    generator=None, # torch.Generator on the model's device
+    seeds:list[int]|None=None, # by prompt: samples do not depend on what is asked beside it; None: torch's own random state
     sight:"Sight|None"=None, # guard
 )->list[list[list[int]]]: # per prompt: n answers as token ids, end token included unless cut short
     "Prefill each video and each question once, then decode all branches together."
@@ -314,9 +314,10 @@ def sample_answers(
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
     places, real = pad_places(batch.trunks if n == 1 else batch.trees, core.device)
     shared, ends, said = batch.question[places].masked_fill(~real, -1), number(end_ids), [[] for _ in forks]
+    luck = None if seeds is None else torch.cat([torch.from_numpy(np.random.default_rng(seeds[row]).random((n, int(room.max())))) for row, *_ in forks[::n]]).to(core.device)
     branches = Branches(out.past_key_values, places, *_stems(batch, at, tree, slot, n == 1))
     for step in range(1, int(room.max()) + 1):
-        with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, generator)
+        with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, None if luck is None else luck[open_, step - 1])
         for i, t in zip(open_.tolist(), token.tolist()): said[i].append(t)
         goes = ~torch.isin(token, ends) & (step < room)
         if not goes.any(): break
@@ -353,13 +354,16 @@ def _stems(batch, at, tree, slot, single):
     return _rows((at[:, None] - back)*real, tree, slot), _rows(real, tree, slot)
 
 # %% ../nbs/04_prefix_tree.ipynb #04-028
-def _pick(logits, temperature, ban_ids, generator):
-    "Next tokens (B,) from logits (B, V)."
+def _pick(logits, temperature, ban_ids, luck=None):
+    "Next tokens (B,) from logits (B, V), by numbers (B,) in [0, 1) or torch's random state."
     import torch
     logits = logits.float()
     if len(ban_ids): logits[:, list(ban_ids)] = float("-inf")
     if temperature == 0: return logits.argmax(-1)
-    return torch.multinomial((logits/temperature).softmax(-1), 1, generator=generator)[:, 0]
+    p = (logits/temperature).softmax(-1)
+    if luck is None: return torch.multinomial(p, 1)[:, 0]
+    below = p.double().cumsum(-1)
+    return (below <= (luck*below[:, -1])[:, None]).sum(-1)
 
 # %% ../nbs/04_prefix_tree.ipynb #04-032
 class Features:

@@ -95,7 +95,7 @@ class Run:
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings_path, self.metrics_path, self.rollouts_path = (self.folder/n for n in ("run.json", "metrics.jsonl", "rollouts.jsonl"))
+        self.settings_path, self.metrics_path, self.rollouts_path, self.answers_path = (self.folder/n for n in ("run.json", "metrics.jsonl", "rollouts.jsonl", "answers.jsonl"))
         self._mended = set()
 
     def write_settings(self,
@@ -162,7 +162,14 @@ class Run:
             os.replace(tmp, path)
         return dropped
 
+    def log_answers(self,
+        rows:list[dict], # one for each answer, as `ask` makes them
+    ):
+        "Add lines to answers.jsonl."
+        self._append(self.answers_path, rows)
+
     def read_metrics(self)->pd.DataFrame: return read_records(self.metrics_path)
+    def read_answers(self)->pd.DataFrame: return read_records(self.answers_path)
     def read_rollouts(self)->pd.DataFrame: return read_records(self.rollouts_path)
 
 def read_metrics(

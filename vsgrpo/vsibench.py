@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'MODES', 'WORDINGS', 'PARSERS', 'LETTERS',
            'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'Question', 'official_parse', 'parse_number', 'tagged_answer',
-           'mra', 'score_answer', 'prompt', 'read_questions', 'record_of', 'RowWriter', 'write_questions',
-           'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
+           'mra', 'parse_answer', 'score_answer', 'prompt', 'read_questions', 'record_of', 'RowWriter',
+           'write_questions', 'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
 
 # %% ../nbs/01_vsibench.ipynb #01-002
 import argparse, json, math, os, re, sys
@@ -180,17 +180,28 @@ def _read_choice(text, parser, options):
     if parser == "vlmevalkit": return _tagged_or_last_letter(text)
     return official_parse(tagged_answer(text, options) if parser == "tagged" else text)
 
+def parse_answer(
+    q:Question, # what was asked
+    prediction:str, # the model's whole answer
+    parser:str="official", # one of PARSERS
+)->float|str|None: # a number, an option's letter, or a word; None if there is none to read
+    "What a parser reads in an answer."
+    _one_of(parser, PARSERS, "parser")
+    if not q.is_mca: return _read_number(prediction, parser)
+    if q.options is not None:
+        letter = _read_choice(prediction, parser, q.options).upper()
+        return letter if letter in tuple(LETTERS[:len(q.options)]) else None
+    return _plain(tagged_answer(prediction) if parser in ("tagged", "vlmevalkit") else prediction) or None
+
 def score_answer(
     q:Question, # what was asked
     prediction:str, # the model's whole answer
     parser:str="official", # one of PARSERS
 )->float: # in [0, 1]
     "Score of one answer: MRA for numbers, right or wrong for options and words."
-    _one_of(parser, PARSERS, "parser")
-    if not q.is_mca: return mra(_read_number(prediction, parser), float(q.ground_truth))
-    if q.options is not None: return float(_read_choice(prediction, parser, q.options).lower() == q.ground_truth.lower())
-    word = tagged_answer(prediction) if parser in ("tagged", "vlmevalkit") else prediction
-    return float(_plain(word) == _plain(q.ground_truth))
+    read = parse_answer(q, prediction, parser)
+    if not q.is_mca: return mra(read, float(q.ground_truth))
+    return float(read == (q.ground_truth if q.options is not None else _plain(q.ground_truth)))
 
 # %% ../nbs/01_vsibench.ipynb #01-031
 PRE = "These are frames of a video."
