@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from vsgrpo import grpo
-from vsgrpo.answering import arm_scores, ask, end_tokens
+from vsgrpo.answering import PARSER, arm_scores, ask, end_tokens
 from vsgrpo.doctor import repo_root
 from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
 from vsgrpo.prefix_tree import Sight, grow_trees
@@ -93,7 +93,7 @@ def one_seed(job):
         reader = VideoReader(processor, s.video, grpo.frame_folder())
         answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, arm="sft")
         said["sft"] = dict(zip(answers.id, answers.prediction))
-    return arm_scores(said, data.test, grpo.PARSER[s.mode]).assign(seed=seed), took, asdict(s)
+    return arm_scores(said, data.test, PARSER[s.mode]).assign(seed=seed), took, asdict(s)
 
 
 def t_interval(x):

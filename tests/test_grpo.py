@@ -14,7 +14,7 @@ import torch
 
 from vsgrpo import grpo, prefix_tree
 from vsgrpo.models import load_model, load_processor
-from vsgrpo.rollouts import Run
+from vsgrpo.rollouts import Run, choose_folder
 from vsgrpo.video import encode
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
 
@@ -210,9 +210,9 @@ def test_the_trainer_computes_the_printed_objective(data, tmp_path):
 def test_run_folders_are_never_overwritten(tmp_path):
     (tmp_path/"a").mkdir()
     (tmp_path/"a/run.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds a run already"): grpo.choose_folder(tmp_path, "a", False, "x")
-    with pytest.raises(FileNotFoundError, match="nothing to resume"): grpo.choose_folder(tmp_path, "b", True, "x")
-    with pytest.raises(ValueError, match="wanted True or False"): grpo.choose_folder(tmp_path, "a", "true", "x")
+    with pytest.raises(ValueError, match="holds a run already"): choose_folder(tmp_path, "a", False, "x")
+    with pytest.raises(FileNotFoundError, match="nothing to resume"): choose_folder(tmp_path, "b", True, "x")
+    with pytest.raises(ValueError, match="wanted True or False"): choose_folder(tmp_path, "a", "true", "x")
 
 def test_think_mode_pays_for_format(data, tmp_path):
     run = Run(tmp_path/"run")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLLOUT_FIELDS', 'PANELS', 'read_records', 'versions', 'git_commit', 'questions_hash', 'Run',
-           'read_metrics', 'read_rollouts', 'smooth', 'plot_curves', 'total_reward', 'group_advantage', 'rollout_table',
-           'thought_words', 'trouble', 'explore']
+           'choose_folder', 'read_metrics', 'read_rollouts', 'smooth', 'plot_curves', 'total_reward', 'group_advantage',
+           'rollout_table', 'thought_words', 'trouble', 'explore']
 
 # %% ../nbs/22_rollouts.ipynb #22-002
-import hashlib, importlib.metadata, json, math, os, platform, subprocess
+import hashlib, importlib.metadata, json, math, os, platform, subprocess, time
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -171,6 +171,26 @@ class Run:
     def read_metrics(self)->pd.DataFrame: return read_records(self.metrics_path)
     def read_answers(self)->pd.DataFrame: return read_records(self.answers_path)
     def read_rollouts(self)->pd.DataFrame: return read_records(self.rollouts_path)
+
+def choose_folder(
+    root:Path, # repository root
+    out:str, # folder asked for; "" for a new one, or the latest unfinished one when resuming
+    resume:bool,
+    name:str, # of the run, in a new folder's name
+    kind:str="grpo", # first word of a new folder's name
+)->Path:
+    "Where a run goes; nothing that is there is overwritten."
+    if not isinstance(resume, bool): raise ValueError(f"resume is {resume!r}: wanted True or False")
+    runs = sorted((root/"runs").glob(f"{kind}-*/run.json"), key=lambda p: p.stat().st_mtime)
+    if out:
+        folder, there = root/out, (root/out/"run.json").is_file()
+        if resume and not there: raise FileNotFoundError(f"out {folder}: no run.json there, nothing to resume")
+        if there and not resume: raise ValueError(f"out {folder} holds a run already: pass `-p resume True` to go on with it, or another out")
+        return folder
+    if not resume: return root/"runs"/f"{kind}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    open_runs = [p.parent for p in runs if not (p.parent/"scores.csv").is_file() and p.parent.name.startswith(f"{kind}-{name}-")]
+    if not open_runs: raise FileNotFoundError(f"resume: no unfinished run {kind}-{name}-* under {root/'runs'}")
+    return open_runs[-1]
 
 def read_metrics(
     folder:str|Path, # of a run
