@@ -143,8 +143,9 @@ def paired_difference(
     parser:str="official", # how answers are read
     n_boot:int=1000, # draws of scenes
     seed:int=0, # of the draws
+    their_parser:str|None=None, # how the other arm's answers are read; None: as ours
 )->pd.DataFrame: # question_type, difference, ci_low, ci_high (points of 0–100)
     "By how much one arm scores higher than another, with paired 95 % intervals over scenes."
-    a, b = (score_draws(questions, p, parser, n_boot, seed) for p in (ours, theirs))
+    a, b = score_draws(questions, ours, parser, n_boot, seed), score_draws(questions, theirs, their_parser or parser, n_boot, seed)
     rows = [(t, d[0], *np.nanpercentile(d[1:], [2.5, 97.5])) for t, d in ((t, a[t] - b[t]) for t in a)]
     return pd.DataFrame(rows, columns=["question_type", "difference", "ci_low", "ci_high"])

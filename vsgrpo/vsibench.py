@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'MODES', 'WORDINGS', 'PARSERS', 'LETTERS',
            'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'Question', 'official_parse', 'parse_number', 'tagged_answer',
-           'mra', 'parse_answer', 'score_answer', 'prompt', 'read_questions', 'record_of', 'RowWriter',
+           'mra', 'parse_answer', 'score_answer', 'prompt', 'read_rows', 'read_questions', 'record_of', 'RowWriter',
            'write_questions', 'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
 
 # %% ../nbs/01_vsibench.ipynb #01-002
@@ -294,12 +294,23 @@ def _refuse_doubles(ids, what):
     _need(not twice, f"{what}: {len(twice)} doubled id, first {', '.join(twice[:3])}")
 
 # %% ../nbs/01_vsibench.ipynb #01-038
+def read_rows(
+    path:str|Path, # .parquet or .jsonl with VSI-Bench's columns
+)->tuple[list[Question], list]: # in the file's order; (id, reason) of rows that are no questions
+    "Questions of a file, and what stands there beside them."
+    questions, broken = [], []
+    for where, r in _records(path):
+        try: questions.append(_question(r, where))
+        except ValueError as e: broken.append((r.get("id", where), str(e)))
+    _refuse_doubles([q.id for q in questions], path)
+    return questions, broken
+
 def read_questions(
     path:str|Path, # .parquet or .jsonl with VSI-Bench's columns
 )->list[Question]: # in the file's order
     "Questions of a file, each checked; an error names the file and the row."
-    questions = [_question(r, where) for where, r in _records(path)]
-    _refuse_doubles([q.id for q in questions], path)
+    questions, broken = read_rows(path)
+    if broken: raise ValueError(broken[0][1])
     return questions
 
 def record_of(

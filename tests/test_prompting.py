@@ -1,0 +1,233 @@
+"Prompt modes: a benchmark is read as it is, answers are kept once, and what is told of them follows from what was said."
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vsgrpo.models import default_spec
+from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
+                              majority, open_bench, plot_lengths, run_study, side_by_side, telling_question, unpack)
+from vsgrpo.video import FrameCache
+from vsgrpo.vsi100k import RoomsSpec, build_rooms
+from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
+
+STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"), {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory): return build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(1, 1, 4), workers=1)
+
+@pytest.fixture(scope="module")
+def told(rooms, tmp_path_factory):
+    "A study that came to its end."
+    folder = tmp_path_factory.mktemp("told")
+    run_study(STUDY, open_bench(rooms), folder)
+    return folder
+
+@pytest.fixture
+def copy(rooms, tmp_path):
+    "A benchmark to be spoilt: rows as json lines, videos beside them."
+    folder = tmp_path/"bench"
+    shutil.copytree(rooms, folder, ignore=lambda d, names: [n for n in names if n.endswith(".parquet") or n == "scans"])
+    write(folder, [record_of(q) for q in read_questions(rooms/"test.parquet")])
+    return folder
+
+def rows_of(folder): return [json.loads(x) for x in (folder/"test.jsonl").read_text().splitlines()]
+def write(folder, rows): (folder/"test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+# ---- reading a benchmark
+
+def test_rows_that_are_no_questions_are_set_aside(copy):
+    rows = rows_of(copy)
+    rows[0]["question_type"], rows[1]["ground_truth"], rows[2] = "object_colour", "", {k: v for k, v in rows[2].items() if k != "question"}
+    chosen = next(r for r in rows[3:] if r["options"])
+    chosen["options"] = []
+    write(copy, rows)
+    bench = open_bench(copy, most_broken=.5)
+    assert len(bench.questions) == len(rows) - 4 and len(bench.aside) == 4
+    assert [w in r for w, r in zip(("object_colour", "ground_truth", "missing column question"), bench.aside.reason)] == [True]*3 and "options" in bench.aside.reason.iloc[3]
+    with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, most_broken=.01)
+
+def test_videos_that_cannot_be_read_are_set_aside(copy):
+    films = sorted(copy.rglob("*.mp4"))
+    asked = {f"{f.parent.name}/{f.name}" for f in films} & {f"{r['dataset']}/{r['scene_name']}.mp4" for r in rows_of(copy)}
+    gone, torn = sorted(asked)[:2]
+    (copy/gone).unlink()
+    (copy/torn).write_bytes((copy/torn).read_bytes()[:300])
+    bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), most_broken=.9)
+    reasons = bench.aside.reason.unique()
+    assert {q.video for q in bench.questions} == asked - {gone, torn} and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
+    assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video") for r in reasons)
+    shutil.rmtree(copy/gone.split("/")[0])
+    with pytest.raises(ValueError, match="no video"): open_bench(copy)
+
+def test_tasks_and_limit(rooms):
+    whole = open_bench(rooms)
+    assert {q.task for q in open_bench(rooms, ["route_planning"]).questions} == {"route_planning"}
+    few = open_bench(rooms, limit=2)
+    assert len({q.video for q in few.questions}) == 2 and all(q in whole.questions for q in few.questions)
+    assert len(few.questions) == sum(q.video in {x.video for x in few.questions} for q in whole.questions)
+    with pytest.raises(ValueError, match="wanted some of"): open_bench(rooms, ["colour"])
+
+def test_the_file_of_rows_is_found_or_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there are none"): find_rows(tmp_path)
+    (tmp_path/"a.parquet").touch()
+    assert find_rows(tmp_path).name == "a.parquet"
+    (tmp_path/"b.jsonl").touch()
+    (tmp_path/"c.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=r"a.parquet.*b.jsonl.*c.jsonl"): find_rows(tmp_path)
+    (tmp_path/"test.jsonl").touch()
+    (tmp_path/"test-00000-of-00001.parquet").touch()
+    assert find_rows(tmp_path).name == "test-00000-of-00001.parquet"
+
+def test_a_benchmark_from_the_hub_is_unpacked_once(copy, tmp_path, monkeypatch):
+    "What the hub holds: rows, an archive of videos for each dataset, a readme."
+    import huggingface_hub
+    dataset, fetched = rows_of(copy)[0]["dataset"], []
+    hub = tmp_path/"hub"
+    hub.mkdir()
+    shutil.copy(copy/"test.jsonl", hub)
+    with zipfile.ZipFile(hub/f"{dataset}.zip", "w") as z:
+        for f in sorted((copy/dataset).glob("*.mp4")): z.write(f, f"{dataset}/{f.name}")
+        z.writestr(f"__MACOSX/{dataset}/._x.mp4", "no")
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, repo_type: ["README.md", "test.jsonl", f"{dataset}.zip"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, repo_type: fetched.append(file) or str(hub/file))
+    folder = fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub")
+    assert open_bench(folder).questions == open_bench(copy).questions and not list(folder.rglob("._x.mp4"))
+    assert fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub") == folder and fetched == ["test.jsonl", f"{dataset}.zip"]
+
+def test_an_archive_stays_in_its_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path/"bad.zip", "w") as z:
+        z.writestr("scannet/a.mp4", "fine")
+        z.writestr("../outside.mp4", "no")
+    with pytest.raises(ValueError, match="would lie outside"): unpack(tmp_path/"bad.zip", tmp_path/"in")
+    assert not (tmp_path/"outside.mp4").exists() and not (tmp_path/"in").exists()
+
+def test_a_hub_out_of_reach_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither a folder here nor a dataset that the hub gives"): fetch_bench("no-one/nothing", tmp_path)
+
+# ---- the store
+
+@pytest.mark.parametrize("change, words", [(dict(modes=("loud",)), "wanted some of"), (dict(modes=()), "one at least"), (dict(modes=("think", "think")), "each mode once"),
+    (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"), (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])
+def test_bad_settings_are_refused(change, words):
+    with pytest.raises(ValueError, match=words): replace(STUDY, **change)
+
+def test_a_study_leaves_all_it_asked(told, rooms):
+    answers, n = Answers(told), len(open_bench(rooms).questions)
+    assert answers.names == ["vanilla", "think", "shuffled", "blind"] and len(answers.rows) == n*(2 + 1 + 1 + 2*2)
+    assert not answers.rows.duplicated(["arm", "mode", "id", "sample"]).any()
+    manifest = json.loads((told/"run.json").read_text())
+    assert {"weights", "prompts", "decoding", "questions", "max_new_tokens", "wording"} <= set(manifest["settings"]) and manifest["versions"] and manifest["video_spec"]["frames"] == 4
+    scores = answers.scores()
+    assert set(scores.name) == {*answers.names, "constant, most frequent", "constant, median", "constant, best"} and scores.equals(pd.read_csv(told/"scores.csv").astype(scores.dtypes))
+    official = score_table(answers.questions, answers.of("vanilla")).set_index("question_type").score
+    assert scores[scores.name == "vanilla"].set_index("question_type").score.equals(official)
+    assert answers.manner().n.tolist() == [n]*4
+
+def test_another_setting_does_not_go_on(told, rooms):
+    before = (told/"answers.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="began with other settings: samples was 2, is 3"): run_study(replace(STUDY, samples=3), open_bench(rooms), told)
+    with pytest.raises(ValueError, match="began with other settings: questions was"): run_study(STUDY, open_bench(rooms, limit=2), told)
+    assert (told/"answers.jsonl").read_bytes() == before
+
+def test_a_killed_study_goes_on(told, rooms, tmp_path):
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from vsgrpo.prompting import open_bench, run_study\n"
+            "from dataclasses import replace; run_study(STUDY, open_bench(sys.argv[1]), sys.argv[2])")
+    root = Path(__file__).parents[1]
+    run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root, env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
+    try:
+        while not (tmp_path/"answers.jsonl").is_file() and run.poll() is None: time.sleep(.01)
+    finally: os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert not (tmp_path/"scores.csv").exists()
+    run_study(STUDY, open_bench(rooms), tmp_path)
+    a, b = (Answers(f).rows.drop(columns="seconds") for f in (told, tmp_path))
+    pd.testing.assert_frame_equal(a, b)
+    assert (told/"scores.csv").read_bytes() == (tmp_path/"scores.csv").read_bytes()
+
+def test_an_adapter_is_named_by_its_weights(rooms, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no .*safetensors there"): replace(STUDY, adapter=str(tmp_path)).told(open_bench(rooms))
+
+# ---- what is told of answers
+
+def test_tables(told):
+    answers = Answers(told)
+    paper = paper_table(1)
+    table, cost, parsers = side_by_side(answers.scores(), paper[paper.model == "Qwen2-VL-2B"]), cost_of_thinking(answers, paper[paper.model == "Qwen2-VL-2B"]), by_parser(answers)
+    assert set(table.index) <= {*TASKS, "overall"} and set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"]) and table["think", "paper"]["object_counting"] == "18.4"
+    assert list(cost.columns) == [("think", "paper"), ("think", "ours")] and cost["think", "paper"]["room_size_estimation"] == "-13.8"
+    assert list(parsers.index) == [(m, p) for m in ("vanilla", "think") for p in PARSERS] and parsers.ours.tolist() == [True, False, False, False, False, True, False, False]
+    equal = at_equal_cost(answers)
+    assert equal.samples.tolist() == [2, 2] and (equal["best (pass@k)"] >= equal["mean"]).all() and (equal["best (pass@k)"] >= equal.majority).all()
+    assert len(plot_lengths(answers).axes[0].get_legend().texts) == 2
+
+def test_no_overall_where_a_task_is_missing(told):
+    answers = Answers(told)
+    few = [q for q in answers.questions if q.task != "route_planning"]
+    assert "overall" not in set(score_table(few, {i: p for i, p in answers.of("vanilla").items() if answers.by_id[i] in few}).question_type)
+
+def test_constants(rooms):
+    questions = read_questions(rooms/"test.parquet")
+    said = constants(questions)
+    sizes = [q for q in questions if q.question_type == "object_size_estimation"]
+    assert {float(said["constant, median"][q.id]) for q in sizes} == {float(np.median([float(q.ground_truth) for q in sizes]))}
+    best = {n: score_table(questions, s, n_boot=0).score.mean() for n, s in said.items()}
+    assert best["constant, best"] == max(best.values())
+
+@pytest.mark.parametrize("answers, most", [([None, 2., 3., 3.], 3.), (["A", "B"], "A"), ([None], None), ([], None), ([float("nan"), "B"], "B"), (["B", "A", "A", "B"], "B")])
+def test_majority(answers, most): assert majority(answers) == most
+
+def test_two_stores_are_compared(told, tmp_path):
+    other = tmp_path/"other"
+    shutil.copytree(told, other)
+    lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
+    answers = Answers(told)
+    wrong = answers.rows[(answers.rows.name == "vanilla") & (answers.rows.arm == "modes") & (answers.rows.score < .5)].id.tolist()[:3]
+    for x in lines:
+        if x["arm"] == "modes" and x["mode"] == "vanilla" and x["id"] in wrong: x["prediction"] = answers.by_id[x["id"]].ground_truth
+    (other/"answers.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    settings, points, turned = compare(told, other)
+    assert settings == [] and set(turned.index) == set(wrong) and set(turned.became) == {"right"} and (points.difference >= 0).all() and points.difference.max() > 0
+    assert compare(told, told)[2].empty
+
+def test_what_a_model_said_is_escaped(told, tmp_path):
+    other = tmp_path/"other"
+    shutil.copytree(told, other)
+    lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
+    lines[0]["prediction"] = "<script>alert(1)</script>"
+    (other/"answers.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    answers = Answers(other)
+    page = answer_html(answers, lines[0]["id"])
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    widget = browse_answers(answers, lambda q: b"")
+    task, way = widget.children[0].children
+    for option in way.options: way.value = option
+    assert "<script>" not in widget.children[2].value and telling_question(answers) in answers.by_id
+
+# ---- the released rows, behind generated films
+
+def test_a_real_download_runs(data, rooms, tmp_path, root):
+    "The benchmark's own rows and one film in place of each of its videos, through the notebook."
+    rows = pd.read_parquet(data/"vsibench_test.parquet")
+    folder, film = tmp_path/"VSI-Bench", sorted(rooms.rglob("*.mp4"))[0]
+    folder.mkdir()
+    shutil.copy(data/"vsibench_test.parquet", folder/"test-00000-of-00001.parquet")
+    for dataset, scene in {(r.dataset, r.scene_name) for r in rows.itertuples()}:
+        (folder/dataset).mkdir(exist_ok=True)
+        os.link(film, folder/dataset/f"{scene}.mp4")
+    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/00_prompting.ipynb", str(tmp_path/"out.ipynb"), "-p", "scale", "smoke",
+            "-p", "bench", str(folder), "-p", "limit", "4", "-p", "samples", "1", "-p", "out", str(tmp_path/"run")]
+    done = subprocess.run(call, cwd=root, env=dict(os.environ, PYTHONPATH=str(root)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = Answers(tmp_path/"run")
+    assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int) for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
