@@ -24,7 +24,7 @@ import numpy as np
 WORK = dict(build=("import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms, build_scans\n"
          "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.prompting import *; torch.set_num_threads(1)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo.models import default_spec; from vsgrpo.prompting import Study, open_bench, run_study; torch.set_num_threads(1)\n"
          "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, think=48, observe=48), 2, 32, 0)\n"
          "run_study(s, open_bench(Path(sys.argv[1]).parent/'bench'), sys.argv[1])"))
 BENCH = "import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec(1, 1, 40), workers=2)"
