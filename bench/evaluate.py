@@ -16,7 +16,7 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from grpo_step import SHAPES, Clock, make, texts
+from grpo_step import SHAPES, Clock, make, middle, texts
 
 from vsgrpo.answering import end_tokens, vision_tokens
 from vsgrpo.models import make_prompt
@@ -70,7 +70,7 @@ def main():
             clock.close()
             runs[name].append(dict(seconds=round(sum(clock.took.values()), 3), by_phase={k: round(v, 3) for k, v in clock.took.items()}, tokens=dict(clock.tokens)))
             print(name, json.dumps(runs[name][-1]), flush=True)
-    told = {name: sorted(of, key=lambda x: x["seconds"])[len(of)//2] | dict(all_seconds=sorted(x["seconds"] for x in of)) for name, of in runs.items()}
+    told = {name: middle(of) for name, of in runs.items()}
     lengths = sorted(map(len, said["plain"]))
     print(json.dumps(dict(bench="evaluate", shape=args.shape, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
                           vision_tokens=video.tokens, questions=args.questions, modes=list(MODES), answer_tokens=dict(median=lengths[len(lengths)//2], longest=lengths[-1], all=sum(lengths)),

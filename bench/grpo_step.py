@@ -11,8 +11,9 @@ group   one question at a time, its rollouts sharing the prompt
 tree    all questions of the scene sharing the video, whose features are computed once
 
 Seconds are told by phase: vision (wherever it is called), prefill and decode of the rollout, reference, policy, backward, rest. An arm is
-measured `--repeats` times, the arms taking turns, and the run with the middle total is kept. Log-probabilities and gradients of the same
-answers must agree between the arms. A ratio stands beside its `bound`: the ratio of the tokens that go through the language layers.
+measured `--repeats` times, the arms taking turns, and the median of each phase is kept. Log-probabilities and gradients of the same
+answers must agree between the arms. A ratio stands beside its `bound`, the ratio of the tokens that go through the language layers, and for
+a training pass beside `pairs`, the ratio of the pairs of tokens that attention computes: the more of the time is attention, the nearer to it.
 `utilisation` is what the update makes of the machine: two operations a token and weight of the language layers forward and two back
 (weights are frozen), attention not counted, over what a large matrix product reaches in the same run. The last line is one JSON object.
 """
@@ -30,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
-from vsgrpo.prefix_tree import Features, Sight, answer_logps, bare, grow_trees, sample_answers, trunk_positions
+from vsgrpo.prefix_tree import Features, Sight, answer_logps, bare, grow_trees, look_blocks, pack_tree, sample_answers, trunk_positions
 from vsgrpo.video import VideoSpec
 
 SHAPES = { # side of a frame, frames, answer tokens, questions, hidden size and layers of the language and of the vision part
@@ -177,6 +178,16 @@ def measure(arm, model, *work):
     return told, logps.float().cpu(), grad
 
 
+def pairs(arm, prompts, said, video_id):
+    "Pairs of tokens that attention computes in a training pass; of a causal block half."
+    half = lambda n: n*(n + 1)//2
+    if arm == "plain": return sum(half(len(p.ids) + len(a)) for p, answers in zip(prompts, said) for a in answers)
+    rows = [(p, a) for p, answers in zip(prompts, said) for a in answers]
+    parts = [rows] if arm == "tree" else [rows[i:i+len(said[0])] for i in range(0, len(rows), len(said[0]))]
+    blocks = [b for part in parts for b in look_blocks(pack_tree(grow_trees(*map(list, zip(*part)), video_id)[0]))]
+    return sum(len(own)*(len(path) + len(own)) if len(path) else half(len(own)) for path, own in blocks)
+
+
 def matmul_flops(device):
     "Operations a second of a large matrix product: what this machine can reach."
     import torch
@@ -191,6 +202,12 @@ def matmul_flops(device):
     return 2*n**3/best
 
 
+def middle(runs):
+    "Median of each phase over the runs of an arm."
+    phases = {k: round(float(np.median([r["by_phase"].get(k, 0) for r in runs])), 3) for k in runs[0]["by_phase"]}
+    return runs[0] | dict(seconds=round(sum(phases.values()), 3), by_phase=phases, all_seconds=sorted(r["seconds"] for r in runs))
+
+
 def compare(first, other):
     "Ratios of two arms with their bounds, phase by phase."
     phases = dict(step=list(first["by_phase"]), training_passes=["reference", "policy", "backward"], rollout=["prefill", "decode"], vision=["vision"],
@@ -200,6 +217,7 @@ def compare(first, other):
     told = {k: dict(ratio=round(seconds(first, names)/seconds(other, names), 1)) for k, names in phases.items() if seconds(other, names)}
     for k in told:
         if tokens(other, phases[k]): told[k]["bound"] = round(tokens(first, phases[k])/tokens(other, phases[k]), 1)
+    told["training_passes"]["pairs"] = round(first["pairs"]/other["pairs"], 1)
     return told
 
 
@@ -227,7 +245,7 @@ def main():
             told, *values[arm] = measure(arm, model, *work)
             runs[arm].append(told)
             print(arm, json.dumps(told), flush=True)
-    told = {arm: sorted(of, key=lambda x: x["seconds"])[len(of)//2] | dict(all_seconds=sorted(x["seconds"] for x in of)) for arm, of in runs.items()}
+    told = {arm: middle(of) | dict(pairs=pairs(arm, prompts, said, bare(model).config.video_token_id)) for arm, of in runs.items()}
     weights = sum(p.numel() for name, p in bare(model).model.language_model.layers.named_parameters() if "lora" not in name)
     peak = matmul_flops(device)
     for x in told.values(): x["utilisation"] = round(4*weights*x["tokens"]["policy"]/(x["by_phase"]["policy"] + x["by_phase"]["backward"])/peak, 3)
