@@ -386,9 +386,10 @@ class Plan:
 
     def __str__(self):
         gib = lambda n: "unknown" if n is None else f"{n/2**30:.1f} GiB" if n > 2**29 else f"{n/2**20:.0f} MiB"
+        long = lambda h: f"{h:.1f} hours" if h > 2 else f"{60*h:.1f} minutes"
         lines = ["memory of a step   " + gib(self.memory["total"]) + f", {gib(self.free)} free: " + ", ".join(f"{k} {gib(v)}" for k, v in self.memory.items() if k != "total")]
         if self.step: lines += ["seconds a step     " + f"{self.step['step']:.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.step.items() if k != "step"),
-                                "hours              " + f"{sum(self.hours.values()):.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.hours.items())]
+                                "the whole          " + f"{long(sum(self.hours.values()))}: " + ", ".join(f"{k} {long(v)}" for k, v in self.hours.items())]
         return "\n".join(lines)
 
 def plan(
