@@ -52,12 +52,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--shape", choices=list(SHAPES), default="tiny")
     p.add_argument("--questions", type=int, default=18)
+    p.add_argument("--layers", type=int, help="of a 2B or 7B, to try its widths without a GPU; default: all")
     p.add_argument("--repeats", type=int, default=3)
     args = p.parse_args()
     import torch
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, processor, video = make(args.shape, device)
+    model, processor, video = make(args.shape, device, args.layers)
     asked = [(mode, Question(i, "generated", "a scene", "object_counting", t, "1")) for mode in MODES for i, t in enumerate(texts(args.questions))]
     prompts, rooms = [make_prompt(processor, prompt(q, mode, "test"), video) for mode, q in asked], [ROOM[mode] for mode, _ in asked]
     ends, banned = end_tokens(processor), vision_tokens(processor)
@@ -72,7 +73,7 @@ def main():
             print(name, json.dumps(runs[name][-1]), flush=True)
     told = {name: middle(of) for name, of in runs.items()}
     lengths = sorted(map(len, said["plain"]))
-    print(json.dumps(dict(bench="evaluate", shape=args.shape, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
+    print(json.dumps(dict(bench="evaluate", shape=args.shape, layers=args.layers, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
                           vision_tokens=video.tokens, questions=args.questions, modes=list(MODES), answer_tokens=dict(median=lengths[len(lengths)//2], longest=lengths[-1], all=sum(lengths)),
                           answers=len(prompts), answers_alike=sum(a == b for a, b in zip(said["plain"], said["tree"])), arms=told,
                           ratio=round(told["plain"]["seconds"]/told["tree"]["seconds"], 1), bound=round(sum(told["plain"]["tokens"].values())/sum(told["tree"]["tokens"].values()), 1))))

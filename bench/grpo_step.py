@@ -34,13 +34,13 @@ from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, 
 from vsgrpo.prefix_tree import Features, Sight, answer_logps, bare, grow_trees, look_blocks, pack_tree, sample_answers, trunk_positions
 from vsgrpo.video import VideoSpec
 
-SHAPES = { # side of a frame, frames, answer tokens, questions, hidden size and layers of the language and of the vision part
-    "smoke": dict(side=56, frames=4, answer=4, questions=2),
-    "tiny": dict(side=168, frames=16, answer=12, questions=8),
-    "2B": dict(side=224, frames=16, answer=12, questions=8, text=dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2),
-               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=1536), sections=[16, 24, 24]),
-    "7B": dict(side=224, frames=16, answer=12, questions=8, text=dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
-               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=3584), sections=[16, 24, 24]),
+SHAPES = { # height and width of a frame, frames, answer tokens, questions, hidden size and layers of the language and of the vision part
+    "smoke": dict(size=(56, 56), frames=4, answer=4, questions=2),
+    "tiny": dict(size=(168, 168), frames=16, answer=12, questions=8),
+    "2B": dict(size=(224, 448), frames=16, answer=12, questions=8, text=dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2),
+               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=1536, patch_size=14), sections=[16, 24, 24]),
+    "7B": dict(size=(224, 448), frames=16, answer=12, questions=8, text=dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
+               vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=3584, patch_size=14), sections=[16, 24, 24]),
 }
 ASKED = ["How many {}(s) are in this room?", "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?",
          "Measuring from the closest point of each object, what is the distance between the {} and the door (in meters)?",
@@ -48,8 +48,8 @@ ASKED = ["How many {}(s) are in this room?", "What is the length of the longest 
 THINGS = ["chair", "table", "sofa", "lamp", "bed", "shelf", "desk", "plant"]
 
 
-def make(shape, device):
-    "Model with a LoRA adapter that is not zero, processor, prompts of one scene."
+def make(shape, device, layers=None):
+    "Model with a LoRA adapter that is not zero, processor, video of one scene."
     import torch
     from vsgrpo.video import fix_torchvision
     fix_torchvision()
@@ -58,8 +58,8 @@ def make(shape, device):
     if "text" in s:
         from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
         small = load_model("tiny", device="cpu").config
-        eyes = dict(small.vision_config.to_dict(), **s["vision"])
-        text = dict(small.text_config.to_dict(), vocab_size=151_936, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": s["sections"]}, layer_types=None, **s["text"])
+        eyes = small.vision_config.to_dict() | s["vision"] | ({"depth": layers} if layers else {})
+        text = dict(small.text_config.to_dict(), vocab_size=151_936, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": s["sections"]}, layer_types=None) | s["text"] | ({"num_hidden_layers": layers} if layers else {})
         ids = {k: getattr(small, k) for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
         torch.manual_seed(0)
         with torch.device(device): model = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(text_config=text, vision_config=eyes, **ids), dtype=torch.bfloat16 if device != "cpu" else torch.float32)
@@ -68,8 +68,10 @@ def make(shape, device):
     model = get_peft_model(model, lora_config()).to(device).eval()
     for name, p in model.named_parameters():
         if "lora_B" in name: torch.nn.init.normal_(p, std=.02)
-    reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=s["side"]**2, max_pixels=s["side"]**2, factor=14))
-    return model, processor, reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], s["side"], s["side"], 3), dtype=np.uint8), "a scene")
+    eyes, (height, width) = model.config.vision_config, s["size"]
+    processor.video_processor.patch_size = eyes.patch_size
+    reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=height*width, max_pixels=height*width, factor=eyes.patch_size*eyes.spatial_merge_size))
+    return model, processor, reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], height, width, 3), dtype=np.uint8), "a scene")
 
 
 def texts(n): return [ASKED[i % len(ASKED)].format(THINGS[i // len(ASKED) % len(THINGS)]) for i in range(n)]
@@ -226,13 +228,14 @@ def main():
     p.add_argument("--shape", choices=list(SHAPES), default="tiny")
     p.add_argument("--questions", type=int, help="about the scene; default: the shape's")
     p.add_argument("--rollouts", type=int, default=14)
+    p.add_argument("--layers", type=int, help="of a 2B or 7B, to try its widths without a GPU; default: all")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     args = p.parse_args()
     import torch
     torch.set_num_threads(1)
     device, s = "cuda" if torch.cuda.is_available() else "cpu", SHAPES[args.shape]
-    model, processor, video = make(args.shape, device)
+    model, processor, video = make(args.shape, device, args.layers)
     prompts = [make_prompt(processor, t, video) for t in texts(args.questions or s["questions"])]
     Q, G, T = len(prompts), args.rollouts, s["answer"]
     rng = np.random.default_rng(0)
@@ -253,7 +256,7 @@ def main():
     for arm in args.arms[1:]:
         (logps, grads), (mine, my_grads) = values[first], values[arm]
         ratios[arm] = compare(told[first], told[arm]) | dict(logps_differ=float((logps - mine).abs().max()), gradients_differ=float((grads - my_grads).norm()/grads.norm()))
-    print(json.dumps(dict(bench="grpo_step", shape=args.shape, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
+    print(json.dumps(dict(bench="grpo_step", shape=args.shape, layers=args.layers, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
                           vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts], questions=Q, rollouts=G, answer_tokens=T,
                           parameters=sum(p.numel() for p in model.parameters()), matmul_tflops=round(peak/1e12, 3), arms=told, over=first, ratios=ratios)))
 
