@@ -1,4 +1,5 @@
 "Names, loading, and how a question becomes tokens."
+import json
 import shutil
 
 import numpy as np
@@ -68,3 +69,10 @@ def test_the_reader_forgets_the_oldest_first(processor, tmp_path):
     reader = models.VideoReader(processor, SPEC, limit_mb=1)
     sizes = [reader(p).pixels.nbytes for p in paths]
     assert reader.size == sum(sizes[-len(reader.kept):]) <= 2**20 and list(reader.kept)[-1] == str(paths[-1])
+
+def test_a_model_without_a_chat_template_is_refused(tmp_path):
+    shutil.copytree(models.TINY, tmp_path/"tiny", ignore=shutil.ignore_patterns("chat_template*"))
+    for f in (tmp_path/"tiny").glob("*config.json"):
+        told = json.loads(f.read_text())
+        if told.pop("chat_template", None): f.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="no chat template"): models.load_processor(str(tmp_path/"tiny"))

@@ -85,8 +85,7 @@ def test_the_file_of_rows_is_found_or_asked_for(tmp_path):
     (tmp_path/"b.jsonl").touch()
     (tmp_path/"c.jsonl").touch()
     with pytest.raises(FileNotFoundError, match=r"a.parquet.*b.jsonl.*c.jsonl"): find_rows(tmp_path)
-    (tmp_path/"test.jsonl").touch()
-    (tmp_path/"test-00000-of-00001.parquet").touch()
+    for name in ("test.jsonl", "test-00000-of-00001.parquet", "test_pruned.parquet"): (tmp_path/name).touch()
     assert find_rows(tmp_path).name == "test-00000-of-00001.parquet"
 
 def test_a_benchmark_from_the_hub_is_unpacked_once(copy, tmp_path, monkeypatch):

@@ -72,7 +72,9 @@ def load_processor(
     "Tokenizer, chat template and video processor of a model."
     fix_torchvision()
     from transformers import AutoProcessor
-    return _from_pretrained(AutoProcessor.from_pretrained, name, trust_remote_code=False)
+    processor = _from_pretrained(AutoProcessor.from_pretrained, name, trust_remote_code=False)
+    if not processor.chat_template: raise ValueError(f"model {name!r}: its processor has no chat template, wanted an Instruct model that knows how a question is put")
+    return processor
 
 # %% ../nbs/03_models.ipynb #03-009
 def load_model(

@@ -43,13 +43,13 @@ class Bench:
 def find_rows(
     folder:str|Path, # of a benchmark
 )->Path:
-    "The file of rows in a folder: the one, or the one called test."
-    found = sorted(p for pattern in ("*.parquet", "*.jsonl", "data/*.parquet") for p in Path(folder).glob(pattern))
-    named = [p for p in found if p.name.startswith("test")]
-    if len(chosen := named if named else found) == 2 and {p.suffix for p in chosen} == {".parquet", ".jsonl"}: chosen = [p for p in chosen if p.suffix == ".parquet"]
-    if len(chosen) != 1:
-        raise FileNotFoundError(f"bench {folder}: wanted one file of rows, *.parquet or *.jsonl, or one named test*; there are {[p.name for p in found] or 'none'}")
-    return chosen[0]
+    "The file of rows in a folder: the one named as on the hub, or the only one."
+    for name in ("test.parquet", "test-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "test.jsonl"):
+        if (Path(folder)/name).is_file(): return Path(folder)/name
+    found = sorted(p for pattern in ("*.parquet", "*.jsonl") for p in Path(folder).glob(pattern))
+    if len(found) != 1:
+        raise FileNotFoundError(f"bench {folder}: wanted test.parquet, test-00000-of-00001.parquet, test.jsonl, or a single *.parquet or *.jsonl; there are {[p.name for p in found] or 'none'}")
+    return found[0]
 
 def open_bench(
     folder:str|Path, # rows, and <dataset>/<scene>.mp4
