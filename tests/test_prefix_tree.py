@@ -175,6 +175,8 @@ def test_bfloat16_stays_near(tiny):
     plain = [plain_logps(half, p, a) for p, a in zip(prompts, said)]
     gap = lambda x: torch.cat([(got[:len(a)].float() - want[:len(a)]).abs() for got, want, a in zip(x, exact, said)]).mean()
     assert 0 < gap(ours) < 1.5*gap(plain)
+    with torch.autocast("cpu", torch.bfloat16): mixed = pt.answer_logps(model, pt.grow_trees(prompts, said, model.config.video_token_id))[0]
+    assert 0 < gap(mixed) < 1.5*gap(plain)
 
 def test_guard_passes_an_honest_pass(tiny):
     model, processor, videos = tiny

@@ -70,6 +70,12 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
     shutil.rmtree(copy/gone.split("/")[0])
     with pytest.raises(ValueError, match="no video"): open_bench(copy)
 
+def test_the_share_of_broken_videos_is_of_what_is_asked(copy):
+    films = sorted({f"{r['dataset']}/{r['scene_name']}.mp4" for r in rows_of(copy)})
+    (copy/films[0]).unlink()        # the first of two scenes that are asked about, a quarter of all
+    assert len(open_bench(copy, most_broken=.4).aside) > 0
+    with pytest.raises(ValueError, match="40% may"): open_bench(copy, limit=2, most_broken=.4)
+
 def test_tasks_and_limit(rooms):
     whole = open_bench(rooms)
     assert {q.task for q in open_bench(rooms, ["route_planning"]).questions} == {"route_planning"}

@@ -161,6 +161,7 @@ class Paths:
     def look(self, module, query, key, value, mask, scaling):
         "What tokens (N, heads, L, width) see: (N, L, heads, width)."
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        if mask is not None: mask = mask.to(query.dtype)        # under autocast, queries are not of the model's own type
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
 
 def walk_paths(model):

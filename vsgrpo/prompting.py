@@ -61,19 +61,23 @@ def open_bench(
     "Read a benchmark and set aside what cannot be asked."
     if unknown := set(tasks or ()) - set(TASKS): raise ValueError(f"tasks {sorted(unknown)}: wanted some of {list(TASKS)}")
     questions, aside = read_rows(rows := find_rows(folder))
-    total = len(questions) + len(aside)
+    _enough(rows, len(questions), aside, most_broken)
     questions = [q for q in questions if not tasks or q.task in tasks]
     scenes = sorted({q.video for q in questions})
     if limit is not None and limit < len(scenes):
         kept = {scenes[i] for i in np.linspace(0, len(scenes) - 1, limit).round().astype(int)}
         questions = [q for q in questions if q.video in kept]
     reasons = {v: r for v in sorted({q.video for q in questions}) if (r := _unreadable(Path(folder)/v, frames))}
-    aside += [(q.id, reasons[q.video]) for q in questions if q.video in reasons]
+    unseen = [(q.id, reasons[q.video]) for q in questions if q.video in reasons]
     asked = [q for q in questions if q.video not in reasons]
-    if len(aside) > most_broken*total or not asked:
-        told = "; ".join(f"{n} × {r}" for r, n in Counter(r for _, r in aside).most_common(3))
-        raise ValueError(f"bench {rows}: {len(aside)} of {total} questions cannot be asked, {most_broken:.0%} may (-p most_broken): {told or 'no question is left'}")
-    return Bench(Path(folder), asked, pd.DataFrame(aside, columns=["id", "reason"]))
+    _enough(rows, len(asked), unseen, most_broken)
+    return Bench(Path(folder), asked, pd.DataFrame(aside + unseen, columns=["id", "reason"]))
+
+def _enough(rows, good, aside, most_broken):
+    "Refuse a benchmark of which too little is left."
+    if good and len(aside) <= most_broken*(good + len(aside)): return
+    told = "; ".join(f"{n} × {r}" for r, n in Counter(r for _, r in aside).most_common(3))
+    raise ValueError(f"bench {rows}: {len(aside)} of {good + len(aside)} questions cannot be asked, {most_broken:.0%} may (-p most_broken): {told or 'no question is left'}")
 
 def _unreadable(path, frames):
     "Why a video cannot be shown; None if it can."
