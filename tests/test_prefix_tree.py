@@ -101,6 +101,18 @@ def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil, n):
     gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(n))
     assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
 
+def test_decoding_in_bfloat16_scores_as_an_update_does(tiny, monkeypatch):
+    "What sampling sees, against the pass that scores the same answers, both in bfloat16: as near as that pass is to the plain one."
+    _, processor, videos = tiny
+    half = load_model("tiny", device="cpu", dtype="bfloat16")
+    prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
+    said = [[[*map(int, a), 7] for a in answers(half, [p]*(1 + i), 3)[-3:]] for i, p in enumerate(prompts)]
+    scored, _ = pt.answer_logps(half, pt.grow_trees([p for p in prompts for _ in range(3)], [a for of in said for a in of], half.config.video_token_id))
+    plain = [plain_logps(half, p, a) for p, of in zip(prompts, said) for a in of]
+    seen = forced(monkeypatch, half, prompts, said, 7, 3)
+    gap = lambda rows: torch.cat([(x.float() - s[:len(x)].float()).abs() for x, s in zip(rows, scored)]).mean()
+    assert gap([seen[i, j] for i in range(len(prompts)) for j in range(3)]) < 2*gap(plain)
+
 def test_samples_do_not_depend_on_their_neighbours(tiny):
     "A seeded prompt says the same alone, in other company, and with fewer samples."
     model, processor, videos = tiny
@@ -108,6 +120,7 @@ def test_samples_do_not_depend_on_their_neighbours(tiny):
     together = pt.sample_answers(model, prompts, 4, 8, 1., (7,), seeds=list(range(6)))
     assert len({tuple(a) for of in together for a in of}) > 12
     for i in (0, 4): assert pt.sample_answers(model, [prompts[i]], 4, 8, 1., (7,), seeds=[i]) == [together[i]]
+    assert pt.sample_answers(model, prompts[:2], 2, [8, 3], 1., (7,), seeds=[0, 1]) == [together[0][:2], [a[:3] for a in together[1][:2]]]
     assert pt.sample_answers(model, prompts[::-1], 4, 8, 1., (7,), seeds=list(range(6))[::-1]) == together[::-1]
 
 @pytest.mark.parametrize("seeds", [None, [0]])

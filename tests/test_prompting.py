@@ -17,7 +17,7 @@ import pytest
 from vsgrpo.models import default_spec
 from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
                               majority, open_bench, plot_lengths, run_study, side_by_side, telling_question, unpack)
-from vsgrpo.video import FrameCache
+from vsgrpo.video import FrameCache, encode
 from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
 
@@ -63,9 +63,12 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
     gone, torn = sorted(asked)[:2]
     (copy/gone).unlink()
     (copy/torn).write_bytes((copy/torn).read_bytes()[:300])
+    black = sorted(asked)[2]
+    (copy/black).unlink()
+    encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
     bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), most_broken=.9)
     reasons = bench.aside.reason.unique()
-    assert {q.video for q in bench.questions} == asked - {gone, torn} and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
+    assert {q.video for q in bench.questions} == asked - {gone, torn, black} and f"{black}: blank" in reasons and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
     assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video") for r in reasons)
     shutil.rmtree(copy/gone.split("/")[0])
     with pytest.raises(ValueError, match="no video"): open_bench(copy)
@@ -117,7 +120,11 @@ def test_an_archive_stays_in_its_folder(tmp_path):
     with pytest.raises(ValueError, match="would lie outside"): unpack(tmp_path/"bad.zip", tmp_path/"in")
     assert not (tmp_path/"outside.mp4").exists() and not (tmp_path/"in").exists()
 
-def test_a_hub_out_of_reach_is_told(tmp_path):
+@pytest.mark.parametrize("error", [OSError, RuntimeError])     # the second stands for what a client raises of its own
+def test_a_hub_out_of_reach_is_told(tmp_path, monkeypatch, error):
+    import huggingface_hub
+    def out(*a, **kw): raise error("refused")
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", out)
     with pytest.raises(FileNotFoundError, match="neither a folder here nor a dataset that the hub gives"): fetch_bench("no-one/nothing", tmp_path)
 
 # ---- the store
@@ -204,6 +211,14 @@ def test_two_stores_are_compared(told, tmp_path):
     settings, points, turned = compare(told, other)
     assert settings == [] and set(turned.index) == set(wrong) and set(turned.became) == {"right"} and (points.difference >= 0).all() and points.difference.max() > 0
     assert compare(told, told)[2].empty
+    manifest = json.loads((other/"run.json").read_text())
+    manifest["settings"]["wording"] = "train"
+    (other/"run.json").write_text(json.dumps(manifest))
+    assert compare(told, other)[0] == ["wording was 'test', is 'train'"]
+    rows = pd.read_parquet(other/"questions.parquet")
+    rows.loc[rows.question_type == "object_counting", "ground_truth"] = "77"
+    rows.to_parquet(other/"questions.parquet")
+    with pytest.raises(ValueError, match="are in one only or differ"): compare(told, other)
 
 def test_what_a_model_said_is_escaped(told, tmp_path):
     other = tmp_path/"other"

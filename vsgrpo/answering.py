@@ -47,7 +47,7 @@ def ask(
     modes:str|Sequence[str]="vanilla", # prompt modes
     wording:str="benchmark", # "benchmark", "test" or "train" sentences
     max_new_tokens:int|Mapping[str, int]|None=None, # longest answer; a mapping: by mode; None: MAX_NEW_TOKENS
-    batch:int=64, # prompts decoded together, more where a video has more
+    batch:int=64, # answers decoded together
     videos:Mapping[str, str]|None=None, # scene name → relative video path shown instead
     arm:str="asking", # name of these answers
     features:Features|None=None, # what the model's frozen tower said of videos; None: kept for this call
@@ -68,7 +68,7 @@ def ask(
     sight = Sight(model, features)
     try:
         with tqdm(total=len(asked), initial=len(rows), desc=arm, mininterval=5, file=sys.stdout) as bar:
-            for at in _by_video(shown, batch, rows):
+            for at in _by_video(shown, max(1, batch//samples), rows):
                 begin = time.perf_counter()
                 prompts = [make_prompt(processor, texts[i], reader(Path(folder)/shown[i])) for i in at]
                 seeds = [int(hashlib.sha256(f"{seed} {arm} {asked[i][0]} {asked[i][1].id}".encode()).hexdigest()[:15], 16) for i in at]
@@ -87,13 +87,14 @@ def _row(processor, arm, mode, q, video, answer, ends, sample, seconds):
                                     len(answer), answer[-1] not in ends, round(seconds, 4))))
 
 def _by_video(shown, batch, known):
-    "Numbers of the prompts that are not known, in parts of `batch` or more that leave no video for the next part."
+    "Numbers of the prompts that are not known, video by video, in parts of at most `batch`; a video that fits into a part is not cut."
     parts, of = [[]], defaultdict(list)
     for i, path in enumerate(shown):
         if i not in known: of[path].append(i)
     for at in of.values():
-        if len(parts[-1]) >= batch: parts.append([])
-        parts[-1] += at
+        for part in (at[k:k+batch] for k in range(0, len(at), batch)):
+            if len(parts[-1]) + len(part) > batch: parts.append([])
+            parts[-1] += part
     return [p for p in parts if p]
 
 def _known(store, arm, asked):

@@ -8,6 +8,7 @@ __all__ = ['RATES', 'SCALES', 'RENAMED', 'group_advantages', 'grpo_loss', 'GRPOS
            'train', 'check_data', 'Plan', 'plan', 'save_answers', 'evaluate', 'closing_table']
 
 # %% ../nbs/20_grpo.ipynb #20-002
+import gc
 import json
 import os
 import shutil
@@ -248,7 +249,8 @@ def draw_questions(
     while len(order) < s.steps*s.questions_per_step:
         shuffled = [rng.permutation(of).tolist() for of in scenes.values()]
         parts = [of[k:k+s.questions_per_scene] for of in shuffled for k in range(0, len(of), s.questions_per_scene)]
-        round_ = [i for k in rng.permutation(len(parts)) for i in parts[k]]
+        mixed = sorted(rng.permutation(len(parts)), key=lambda k: -len(parts[k]))     # whole parts first, so that passes do not cut them
+        round_ = [i for k in mixed for i in parts[k]]
         order += round_[:len(round_)//s.questions_per_step*s.questions_per_step]     # a step never reaches over a round's end
     return order[:s.steps*s.questions_per_step]
 
@@ -395,15 +397,16 @@ class Plan:
 def plan(
     s:GRPOSettings,
     data:Dataset, # questions and videos
-    steps:int=3, # to measure, the first of which is not counted
+    rounds:int=3, # of rollouts to measure, the first of which is not counted
 )->Plan:
     "Memory, seconds a step and hours of a run; warns where it will not fit."
     import torch
     processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video, frame_folder()), load_config(s.model)
     longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
     trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids, config.video_token_id)
-    together = min(s.questions_per_scene, s.micro_groups)
-    shape = Pass(len(trunk), len(question), s.max_new_tokens, s.num_generations, together, -(-s.micro_groups//together), s.gradient_checkpointing)
+    scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
+    most = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))         # films in one pass
+    shape = Pass(len(trunk), len(question), s.max_new_tokens, s.num_generations, -(-groups//most), most, s.gradient_checkpointing)
     sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32")
     told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
     if not told.fits:
@@ -413,7 +416,7 @@ def plan(
         return told
     with tempfile.TemporaryDirectory() as tmp:
         torch.manual_seed(s.seed)
-        trainer = make_trainer(replace(s, steps=steps, warmup_steps=0), load_model(s.model), processor, data, tmp, save_every=10**9)
+        trainer = make_trainer(replace(s, steps=rounds*s.num_iterations, warmup_steps=0), load_model(s.model), processor, data, tmp, save_every=10**9)
         watch = _watch(trainer)
         trainer.add_callback(watch)
         trainer.train()
@@ -425,8 +428,11 @@ def plan(
     begin = time.perf_counter()
     ask(model, processor, some, reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="timing", features=Features(model, feature_folder()))
     asking = (time.perf_counter() - begin)/len(some)*3*len(data.test)       # base, trained, and with other videos
-    told.step = {k: float(np.mean([x[k] for x in watch.took[1:]])) for k in ("rollout", "reference", "policy", "step")}
+    told.step = {k: float(np.mean([x[k] for x in watch.took[s.num_iterations:]])) for k in ("rollout", "reference", "policy", "step")}
     told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}
+    del trainer, model, watch
+    gc.collect()        # the run itself needs their memory
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
     return told
 
 def _watch(trainer):

@@ -240,7 +240,7 @@ def answer_logps(
     told = [(row, i, column[p], token) for row, _, places, answer in batch.src for i, (p, token) in enumerate(zip(places, answer))]
     row, place, at, to = torch.tensor(told, device=logits.device).T
     logp = (logits[0, at].float()/temperature).log_softmax(-1)
-    entropy = -(logp.detach().exp()*logp.detach()).sum(-1)
+    entropy = -logp.detach().exp().mul_(logp.detach()).sum(-1)
     N, T = len(batch.src), max(len(a) for *_, a in batch.src)
     spread = lambda x: x.new_zeros(N, T).index_put((row, place), x)
     return spread(logp.gather(1, to[:, None])[:, 0]), spread(entropy)
@@ -264,7 +264,7 @@ class Branches:
     def _added(self, mask):
         "Zeros where a mask is True, minus infinity where not."
         import torch
-        return torch.zeros(mask.shape, dtype=self.shared[0][0].dtype, device=mask.device).masked_fill(~mask, float("-inf"))
+        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
 
     def see(self, mask):
         "Of the shared part, each branch sees what is True (B, W, S)."
@@ -275,11 +275,11 @@ class Branches:
         import torch
         own = self.own[module.layer_idx] = [torch.cat([x, new[:, :, :, None]], 3) for x, new in zip(self.own[module.layer_idx], (key, value))]
         (sk, sv), (ok, ov), (B, H, W, D) = self.shared[module.layer_idx], own, query.shape
-        q = query.view(B, sk.shape[1], -1, W, D)
-        far = (q.flatten(2, 3) @ sk.mT).view(*q.shape[:4], -1).add_(self.far)
-        near = torch.einsum("bkgwd,bkwtd->bkgwt", q, ok)
+        q = query.view(B, sk.shape[1], -1, W, D).float()*scaling        # scores in float32, as the kernels of the other passes have them
+        far = (q.flatten(2, 3) @ sk.mT.float()).view(*q.shape[:4], -1).add_(self.far)
+        near = torch.einsum("bkgwd,bkwtd->bkgwt", q, ok.float())
         near[..., :self.near.shape[-1]] += self.near
-        weight, S = (torch.cat([far, near], -1)*scaling).softmax(-1, torch.float32).to(q.dtype), sk.shape[2]
+        weight, S = torch.cat([far, near], -1).softmax(-1).to(query.dtype), sk.shape[2]
         seen = (weight[..., :S].flatten(2, 3) @ sv).view(q.shape) + torch.einsum("bkgwt,bkwtd->bkgwd", weight[..., S:], ov)
         return seen.view(B, H, W, D).transpose(1, 2)
 
@@ -315,7 +315,7 @@ def sample_answers(
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
     places, real = pad_places(batch.trunks if n == 1 else batch.trees, core.device)
     shared, ends, said = batch.question[places].masked_fill(~real, -1), number(end_ids), [[] for _ in forks]
-    luck = None if seeds is None else torch.cat([torch.from_numpy(np.random.default_rng(seeds[row]).random((n, int(room.max())))) for row, *_ in forks[::n]]).to(core.device)
+    luck = None if seeds is None else torch.from_numpy(np.stack([np.random.default_rng([seeds[row], i % n]).random(int(room.max())) for i, (row, *_) in enumerate(forks)])).to(core.device)
     branches = Branches(out.past_key_values, places, *_stems(batch, at, tree, slot, n == 1))
     for step in range(1, int(room.max()) + 1):
         with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, None if luck is None else luck[open_, step - 1])

@@ -8,8 +8,10 @@ __all__ = ['Bench', 'find_rows', 'open_bench', 'fetch_bench', 'unpack', 'Study',
            'answer_html', 'film_png', 'telling_question', 'browse_answers']
 
 # %% ../nbs/00_prompting.ipynb #00-002
+import hashlib
 import html
 import io
+import json
 import os
 import shutil
 import zipfile
@@ -84,8 +86,9 @@ def _unreadable(path, frames):
     if not path.is_file(): return f"no video {path.parent.name}/{path.name}"
     if frames is None: return None
     cache, spec = frames
-    try: cache(path, spec)
+    try: seen = cache(path, spec)
     except ValueError as e: return str(e).replace(str(path), f"{path.parent.name}/{path.name}")
+    if seen.min() == seen.max(): return f"{path.parent.name}/{path.name}: blank"
 
 # %% ../nbs/00_prompting.ipynb #00-011
 def fetch_bench(
@@ -94,11 +97,10 @@ def fetch_bench(
 )->Path: # its folder
     "Fetch a benchmark from the hub: its rows, and its archives of videos unpacked; done once."
     from huggingface_hub import hf_hub_download, list_repo_files
-    from huggingface_hub.errors import HfHubHTTPError
     folder = Path(root)/hub_id.replace("/", "--")
     if (folder/".complete").is_file(): return folder
     try: names = list_repo_files(hub_id, repo_type="dataset")
-    except (HfHubHTTPError, OSError, ValueError) as e:
+    except Exception as e:      # whatever the hub's client raises when it gets no answer
         raise FileNotFoundError(f"bench {hub_id!r}: neither a folder here nor a dataset that the hub gives ({type(e).__name__}: {e}); download it and pass its folder") from None
     rows, archives = [n for n in names if n.endswith((".parquet", ".jsonl"))], [n for n in names if n.endswith(".zip")]
     if not rows: raise ValueError(f"bench {hub_id!r}: no *.parquet or *.jsonl among its {len(names)} files")
@@ -136,7 +138,7 @@ def _write(source, place):
 # %% ../nbs/00_prompting.ipynb #00-013
 @dataclass(frozen=True)
 class Study:
-    "Everything that decides the answers."
+    "What is asked of whom, and how."
     model:str
     adapter:str # "" for none
     modes:tuple
@@ -144,7 +146,7 @@ class Study:
     video:VideoSpec
     max_new_tokens:dict # by mode
     samples:int # of each question and mode, at temperature 1
-    batch:int # prompts decoded together
+    batch:int # answers decoded together
     seed:int
 
     def __post_init__(self):
@@ -156,10 +158,13 @@ class Study:
             if type(getattr(self, name)) is not int or getattr(self, name) < least: raise ValueError(f"{name} is {getattr(self, name)!r}: wanted a whole number, {least} or more")
 
     def told(self, bench:Bench)->dict:
-        "The manifest: settings, prompts, decoding, and what tells weights and questions apart."
+        "The manifest: settings, prompts, decoding, device, and what tells weights, questions and video files (by their sizes) apart."
         files = sorted(Path(self.adapter).glob("*.safetensors")) if self.adapter else []
         if self.adapter and not files: raise FileNotFoundError(f"adapter {self.adapter}: no *.safetensors there, wanted the folder that training left")
-        return asdict(self) | dict(weights=weights_id(self.model), adapter_weights=[file_hash(f) for f in files], prompts={m: POST[self.wording][m] for m in self.modes},
+        import torch
+        cuda, videos = torch.cuda.is_available(), sorted({q.video for q in bench.questions})
+        sizes = hashlib.sha256(json.dumps([(v, (bench.folder/v).stat().st_size) for v in videos]).encode()).hexdigest()
+        return asdict(self) | dict(device="cuda, bfloat16" if cuda else "cpu, float32", videos=sizes, weights=weights_id(self.model), adapter_weights=[file_hash(f) for f in files], prompts={m: POST[self.wording][m] for m in self.modes},
                                    decoding="greedy, no setting from the checkpoint; samples at temperature 1, nothing cut off", questions=questions_hash(bench.questions))
 
 def run_study(
@@ -231,9 +236,9 @@ class Answers:
         return pd.concat(tables, ignore_index=True)[["name", "question_type", "n", "score", "ci_low", "ci_high"]]
 
     def manner(self)->pd.DataFrame:
-        "How was answered: shares that could not be read and that were cut off, tokens and seconds of an answer."
+        "How was answered: shares that could not be read and that were cut off, and tokens of an answer."
         told = self.rows[self.rows.arm != "samples"].groupby("name").agg(n=("id", "size"), unparsable=("parsed", lambda x: x.isna().mean()), truncated=("truncated", "mean"),
-                                                                       tokens=("n_tokens", "mean"), seconds=("seconds", "mean"))
+                                                                       tokens=("n_tokens", "mean"))
         return told.reindex(self.names)
 
 def constants(
@@ -303,7 +308,7 @@ def majority(
 
 def at_equal_cost(
     answers:Answers,
-)->pd.DataFrame: # a row a mode: samples, tokens of one, mean score, majority, best; vanilla at the mode's cost
+)->pd.DataFrame: # a row a mode: samples, tokens of one, mean score, majority, best; what vanilla makes of as many tokens
     "Sampled answers by mode, per cent, mean over answers."
     rows, told = answers.rows[answers.rows.arm == "samples"], []
     if not len(rows): return pd.DataFrame()
@@ -314,9 +319,10 @@ def at_equal_cost(
         return 100*np.mean([0. if p is None else score_answer(answers.by_id[i], str(p)) for i, p in picks.items()])
     for mode in (m for m in MODES if m in groups):
         k = int(rows["sample"].max()) + 1
-        same = min(k, max(1, round(tokens[mode]/tokens["vanilla"]))) if "vanilla" in groups else 0
+        price = tokens[mode]/tokens["vanilla"] if "vanilla" in groups else np.nan
+        voting = int(min(k, max(1, round(price)))) if "vanilla" in groups else 0
         told.append({"mode": mode, "samples": k, "tokens of one": tokens[mode], "mean": 100*np.mean([g.score.mean() for g in groups[mode].values()]), "majority": voted(mode, k),
-                     "best (pass@k)": 100*np.mean([g.score.max() for g in groups[mode].values()]), "vanilla samples for one": same, "their majority": voted("vanilla", same) if same else np.nan})
+                     "best (pass@k)": 100*np.mean([g.score.max() for g in groups[mode].values()]), "vanilla answers for its tokens": price, "of them voting": voting, "their majority": voted("vanilla", voting) if voting else np.nan})
     return pd.DataFrame(told).set_index("mode")
 
 # %% ../nbs/00_prompting.ipynb #00-021
@@ -327,8 +333,9 @@ def compare(
 )->tuple: # (settings that differ, scores of b minus a by task, questions that changed sides)
     "What differs between two stores: settings, scores with paired 95 % intervals, and the answers that became right or wrong."
     a, b = Answers(a), Answers(b)
-    if set(a.by_id) != set(b.by_id): raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions ({len(set(a.by_id) ^ set(b.by_id))} are in one only)")
-    settings = b.run.changed_settings(a.settings)
+    if other := [i for i in {**a.by_id, **b.by_id} if a.by_id.get(i) != b.by_id.get(i)]:
+        raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in one only or differ, the first {other[0]!r}")
+    settings = a.run.changed_settings(b.settings)
     points = paired_difference(a.questions, b.of(name), a.of(name), b.parser(name), seed=seed, their_parser=a.parser(name))
     left, right = (x.rows[(x.rows.name == name)].set_index("id")[["prediction", "score"]] for x in (a, b))
     both = left.join(right, lsuffix=" a", rsuffix=" b").join(pd.DataFrame([dict(id=q.id, question_type=q.question_type, question=q.question, truth=q.ground_truth) for q in a.questions]).set_index("id"))
@@ -343,7 +350,7 @@ def plot_lengths(
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3.4), dpi=90, layout="constrained")
     for mode, rows in answers.rows[answers.rows.arm == "modes"].groupby("mode", sort=False):
-        fifth = pd.qcut(rows.n_tokens, 5, labels=False, duplicates="drop")      # fewer than five where many are equally long
+        fifth = pd.qcut(rows.n_tokens, 5, labels=False, duplicates="drop").fillna(0)      # fewer than five where many are equally long
         mean = rows.groupby(fifth)[["n_tokens", "score"]].mean()
         error = 196*rows.groupby(fifth).score.sem()
         ax.errorbar(mean.n_tokens, 100*mean.score, error, marker="o", capsize=2, label=f"{mode} (n = {len(rows)})")
