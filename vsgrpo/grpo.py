@@ -249,8 +249,7 @@ def draw_questions(
     while len(order) < s.steps*s.questions_per_step:
         shuffled = [rng.permutation(of).tolist() for of in scenes.values()]
         parts = [of[k:k+s.questions_per_scene] for of in shuffled for k in range(0, len(of), s.questions_per_scene)]
-        mixed = sorted(rng.permutation(len(parts)), key=lambda k: -len(parts[k]))     # whole parts first, so that passes do not cut them
-        round_ = [i for k in mixed for i in parts[k]]
+        round_ = [i for k in rng.permutation(len(parts)) for i in parts[k]]
         order += round_[:len(round_)//s.questions_per_step*s.questions_per_step]     # a step never reaches over a round's end
     return order[:s.steps*s.questions_per_step]
 
