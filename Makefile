@@ -1,6 +1,7 @@
 # vsGRPO. Needs Python ≥ 3.11 with pip; everything else goes into .venv.
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
+#   make study       training prompts, KL penalty, rewards, dynamics: all runs of hall 20's studies on the tiny model
 #   make test        style, sync, notebooks, halls at smoke scale, unit tests
 #   make lab         open the notebooks
 #   make doctor      what is installed here and what does not fit
@@ -22,7 +23,7 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run test lab doctor base sync check notebooks halls unit
+.PHONY: install run study test lab doctor base sync check notebooks halls unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -47,6 +48,15 @@ $(VENV)/.stamp-package: $(VENV)/.stamp-lock pyproject.toml
 run: install
 	@mkdir -p runs
 	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
+
+# Each study is a notebook of its own; on a CPU as many runs at once as there are cores, a thread each.
+STUDY := -p model tiny-cot -p mode think -p steps 60 -p questions_per_step 16 -p lr 0.002 -p test_scenes 40
+study: export TQDM_DISABLE := 1
+study: install
+	@mkdir -p runs
+	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_kl.ipynb -p study kl -p seeds 3 $(STUDY) $(ARGS)
+	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_modes.ipynb -p study modes $(STUDY) $(ARGS)
+	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_rewards.ipynb -p study rewards $(STUDY) $(ARGS)
 
 base: install
 	@mkdir -p runs

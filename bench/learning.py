@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vsgrpo import grpo
+from vsgrpo import trainer
 from vsgrpo.answering import PARSER, arm_scores, ask, end_tokens
 from vsgrpo.doctor import repo_root
 from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
@@ -46,7 +46,7 @@ def fine_tune(s, data, lr):
     torch.manual_seed(s.seed)
     processor = load_processor(s.model)
     model = get_peft_model(load_model(s.model), lora_config(s.lora_rank, s.lora_alpha)).train()
-    reader, ends, sight = VideoReader(processor, s.video, grpo.frame_folder()), end_tokens(processor), Sight(model)
+    reader, ends, sight = VideoReader(processor, s.video, trainer.frame_folder()), end_tokens(processor), Sight(model)
     rng, optimiser = np.random.default_rng(s.seed), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
     order = np.concatenate([rng.permutation(len(data.train)) for _ in range(1 + s.steps*s.questions_per_step//len(data.train))])
     schedule = get_linear_schedule_with_warmup(optimiser, s.warmup_steps, s.steps)
@@ -71,26 +71,26 @@ def one_seed(job):
     torch.set_num_threads(1)
     root, out = repo_root(), Path(folder)/f"seed{seed}"
     data = open_dataset(root/f"runs/data/overview-{scale}-0")
-    s = grpo.settle(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
+    s = trainer.settle(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
     said, took = {}, {}
     start = time.perf_counter()
-    model, processor = grpo.train(s, data, out/"grpo")
+    model, processor = trainer.train(s, data, out/"grpo")
     took["trained"] = time.perf_counter() - start
-    said |= grpo.evaluate(s, model, processor, data, out/"grpo")
+    said |= trainer.evaluate(s, model, processor, data, out/"grpo")
     if per_scene:
         start, other, arm = time.perf_counter(), replace(s, questions_per_scene=per_scene), f"trained_{per_scene}_a_scene"
-        model, processor = grpo.train(other, data, out/arm)
+        model, processor = trainer.train(other, data, out/arm)
         took[arm] = time.perf_counter() - start
-        said[arm] = grpo.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
+        said[arm] = trainer.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
     if controls:
         start, blind = time.perf_counter(), replace(s, blank=True)
-        model, processor = grpo.train(blind, data, out/"blind")
+        model, processor = trainer.train(blind, data, out/"blind")
         took["trained_without_sight"] = time.perf_counter() - start
-        said["trained_without_sight"] = grpo.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
+        said["trained_without_sight"] = trainer.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
         start = time.perf_counter()
         model, processor = fine_tune(s, data, s.lr)
         took["sft"] = time.perf_counter() - start
-        reader = VideoReader(processor, s.video, grpo.frame_folder())
+        reader = VideoReader(processor, s.video, trainer.frame_folder())
         answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, arm="sft")
         said["sft"] = dict(zip(answers.id, answers.prediction))
     return arm_scores(said, data.test, PARSER[s.mode]).assign(seed=seed), took, asdict(s)
@@ -115,7 +115,7 @@ def main():
     args = p.parse_args()
     root = repo_root()
     folder = root/(args.out or f"runs/learning-{time.strftime('%Y%m%d-%H%M%S')}")
-    data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", grpo.SCALES[args.scale]["rooms"]))
+    data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", trainer.SCALES[args.scale]["rooms"]))
     jobs = [(args.scale, seed, folder, args.lr, not args.grpo_only, args.per_scene) for seed in range(args.seeds)]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool: done = list(pool.map(one_seed, jobs))
     scores = pd.concat([d[0] for d in done])

@@ -9,6 +9,9 @@ import pytest
     (("modle", "7B"), "-p modle: no such parameter, did you mean mode"),
     (("num_generations", "1"), "num_generations is 1: wanted at least 2"),
     (("data", "nbs"), "no train.parquet"),
+    (("study", "kl"), "pass -p mode think"),
+    (("rewards", "acuracy"), "'acuracy' is not a term"),
+    (("num_processes", "3"), "num_processes is 3: wanted a divisor of questions_per_step 2"),
 ])
 def test_grpo_refuses(tmp_path, root, given, words):
     env = dict(os.environ, PYTHONPATH=str(root))

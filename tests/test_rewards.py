@@ -1,10 +1,11 @@
 """What a reward pays and what it must not: a table of completions with the reason for each."""
 import math
+import re
 
 import numpy as np
 import pytest
 
-from vsgrpo.rewards import READINGS, REWARDS, accuracy_reward, extract_answer, format_reward, length_reward, relative_error_reward
+from vsgrpo.rewards import LENGTHS, READINGS, accuracy_reward, extract_answer, format_reward, length_reward, relative_error_reward, reward_terms
 from vsgrpo.vsibench import Question, parse_number, score_answer
 
 N, D, W, L = "object_counting", "object_abs_distance", "object_rel_direction_easy", "route_planning"
@@ -182,9 +183,21 @@ def test_conversations():
 def test_length_reward_cannot_be_bought_with_tags():
     good, tags = "<think>a</think><answer>4</answer>", "<think>a</think>"*9 + "<answer>4</answer>"
     wrong, ids = "<think>a</think><answer>9</answer>", [0]*400
-    assert length_reward([good, tags, wrong], [ids]*3, N, "4", "think") == [.2, 0, 0]
-    assert [length_reward([good], [[0]*n], N, "4", "think")[0] for n in (319, 320, 512, 513)] == [0, .2, .2, 0]
-    assert set(REWARDS) == {"accuracy", "format", "length"}
+    for form in ("window", "ramp", "words"):
+        paid = length_reward([good, tags, wrong], [ids]*3, N, "4", "think", form)
+        assert paid[0] > 0 and paid[1:] == [0, 0], form
+    assert length_reward([good, tags, wrong], [ids]*3, N, "4", "think", "naive") == [400/512]*3        # the one that was hacked
+    assert [length_reward([good], [[0]*n], N, "4", "think")[0] for n in (319, 320, 512, 513)] == [0, 1, 1, 0]
+    assert set(LENGTHS) == {"window", "ramp", "words", "naive"}
+
+def test_words_are_not_bought_by_repetition():
+    once, often = (f"<think>{t}</think><answer>4</answer>" for t in ("the bed is by the door", "the bed is by the door "*20))
+    assert length_reward([once], [[0]*20], N, "4", "think", "words") == length_reward([often], [[0]*400], N, "4", "think", "words")
+
+@pytest.mark.parametrize("line, words", [("accuracy:steep", "no form 'steep'"), ("accuracy format format*2", "names a reward twice"), ("length:window(5,2)", "low < high"), ("", "is empty"),
+    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "no file gone.py"), ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
+def test_a_line_of_rewards_that_means_nothing_is_refused(line, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)): reward_terms(line)
 
 def test_numbers_are_read_by_one_parser():
     for text in ("4", "4.", "4 chairs", "2.5 m", "+4", "17.25"):

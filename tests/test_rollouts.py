@@ -1,12 +1,12 @@
-"Run records: append, torn lines, kill and resume, non-finite numbers, tables, curves, signs of trouble."
+"Run records: append, torn lines, kill and resume, non-finite numbers, tables, curves, other rewards."
 import json, os, signal, subprocess, sys, time
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vsgrpo.rollouts import (ROLLOUT_FIELDS, Run, explore, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
-                             read_rollouts, rollout_table, smooth, thought_words, total_reward, trouble, versions)
+from vsgrpo.rollouts import (ROLLOUT_FIELDS, Run, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
+                             read_rollouts, rescore, rollout_table, smooth, total_reward, versions)
 from vsgrpo.video import VideoSpec
 from vsgrpo.vsibench import Question, write_questions
 
@@ -176,26 +176,12 @@ def test_curves(tmp_path):
     assert not plt.get_fignums()
     assert smooth(pd.Series([np.nan, 2., 4.]), 10).iloc[1:].tolist() == [2., 3.]
 
-
-def test_explorer_pages_are_the_table(tmp_path):
-    box = explore(run_of(tmp_path, 3))
-    assert [c.value for c in box.children[:2]] == [1, "all"] and list(box.children[0].options) == [1, 2, 3]
-
-
-# ---- signs of trouble
-
-@pytest.mark.parametrize("text, mode, n", [("<think>a b c</think>", "think", 3), ("<think></think>", "think", 0), ("<think>a", "think", 0), ("a</think>", "think", 0),
-                                           ("<observe> a\nb </observe>", "observe", 2), ("<observe>a</observe>", "think", 0)])
-def test_thought_words(text, mode, n): assert thought_words(text, mode) == n
-
-
-def test_trouble_is_told_and_health_is_not():
-    m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
-    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in rows(s, 1, id=i, ground_truth=str(i), completion=f"<think>one two three</think><answer>{i}</answer>")])
-    assert trouble(m, good) == []
-    assert trouble(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
-    assert trouble(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
-    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the <think> parts have under three words"]
-    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
-    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
-    assert trouble(m, good.drop(columns="mode")) == []
+def test_rollouts_under_other_rewards(tmp_path):
+    """Re-scored under what the run paid, nothing changes; under another reward advantages turn; columns are handed to a user's function."""
+    table = pd.DataFrame([dict(step=1, id=1, question_type="object_counting", question="How many?", ground_truth="4", mode="vanilla", completion=c, n_tokens=len(c), options=None,
+                               accuracy_reward=a, reward=a) for c, a in (("4", 1.), ("8", 0.), ("5", .75), ("20 chairs", 0.))])
+    same = rescore(table, "accuracy")
+    assert np.allclose(same.new_reward, table.reward) and np.allclose(same.new_advantage, group_advantage(table)) and same.reward.equals(table.reward)
+    (tmp_path/"mine.py").write_text("def wordy(completions, question_type, completion_ids, prompts, **kw): return [float(len(i)) for i in completion_ids]")
+    long = rescore(table, f"accuracy {tmp_path/'mine.py'}:wordy")
+    assert long.new_reward.tolist() == [2., 1., 1.75, 9.] and np.sign(long.new_advantage).tolist() == [-1, -1, -1, 1] and long.wordy_reward.tolist() == [1, 1, 1, 9]

@@ -457,6 +457,7 @@ class Dataset:
     train_benchmark:list # Question, the benchmark's format, on training scenes
     dev:list # Question, the benchmark's format
     test:list # Question, the benchmark's format
+    bench:Path|None=None # folder of a benchmark that the test questions come from; None: the dataset's own
 
 def open_dataset(
     folder:str|Path, # as written by `build_rooms` or `build_scans`

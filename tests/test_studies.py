@@ -1,0 +1,84 @@
+"Arms of a study, their tables, and sentences that follow the numbers; the runs are made up, but for one."
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vsgrpo import studies
+from vsgrpo import trainer as T
+from vsgrpo.rollouts import Run
+from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsibench import paper_table
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+
+
+def made_up(folder, falls=False, own=40., vanilla=35., tokens=12, tags=0., kl=.1, steps=40, slow=False):
+    "A run folder without a model."
+    run = Run(folder)
+    for k in range(steps):
+        good = min(1., k/10) if not falls or k < 25 else .05
+        accuracy = .1 + .5*k/steps if slow else .5
+        run.log_metrics(k + 1, {"reward": good + accuracy, "accuracy": accuracy, "accuracy/object_counting": accuracy, "format": good, "kl": kl, "entropy": 1., "completion_tokens": tokens, "zero_variance_groups": .1, "same": .1, "loss": 0.})
+        text = ["<think>a b c</think><answer>4</answer>", "<think>a b c</think><think></think><answer>4</answer>"]
+        run.log_rollouts([dict(step=k + 1, id=i, question_type="object_counting", question="How many?", ground_truth="4", mode="think", completion=text[i < 10*tags], accuracy_reward=0.) for i in range(10)])
+    pd.DataFrame([(arm, t, 10, s, s - 1, s + 1) for arm, s in (("base", 20.), ("trained", own), ("trained_shuffled", own - 5), ("trained_vanilla", vanilla), ("constant", 30.)) for t in ("object_counting", "overall")],
+                 columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
+    return str(folder)
+
+def runs_of(tmp_path, **arms):
+    return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw)) for name, kws in arms.items() for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
+
+def test_arms_differ_in_what_is_studied_alone():
+    s = T.settle("smoke", "tiny", mode="think", steps=2)
+    for study, fields in (("modes", {"mode", "rewards", "seed"}), ("kl", {"beta", "lr", "seed"}), ("rewards", {"rewards", "seed"}), ("dynamics", {"seed"}), ("single", {"seed"})):
+        arms = studies.study_arms(study, s, 2)
+        assert len({a for a, _ in arms})*2 == len(arms) and {a.seed for _, a in arms} == {0, 1}
+        changed = {k for _, a in arms for k in vars(s) if getattr(a, k) != getattr(s, k)}
+        assert changed <= fields, (study, changed)
+    assert [a.beta for n, a in studies.study_arms("kl", s) if "lr" not in n] == [0, 1e-4, 1e-2]
+
+def test_the_kl_sentence_follows_the_numbers(tmp_path):
+    fell, well = dict(falls=True), {}
+    shown = runs_of(tmp_path/"a", **{"β = 0": [fell]*3, "β = 0.0001": [well]*3})
+    assert "is shown at this scale" in studies.findings("kl", shown)[0] and "format reward fell (3)" in " ".join(studies.findings("kl", shown))
+    not_shown = runs_of(tmp_path/"b", **{"β = 0": [well, well, fell], "β = 0.0001": [well]*3, "β = 0, lr × 4": [fell]*3})
+    told = studies.findings("kl", not_shown)
+    assert "1 of 3 seeds with β = 0 " in told[0] and "is not shown at this scale" in told[0] and "3 of 3 seeds with β = 0, lr × 4" in told[1]
+
+def test_the_other_sentences_follow_the_numbers(tmp_path):
+    modes = studies.findings("modes", runs_of(tmp_path/"m", vanilla=[dict(own=50.)], think=[dict(own=41.)], observe=[dict(own=30., vanilla=36.)]))
+    assert "in vanilla mode scores highest" in modes[0] and "+6.0 (think)" in modes[1] and "-6.0 (observe)" in modes[1]
+    rewards = studies.findings("rewards", runs_of(tmp_path/"r", linear=[dict(own=30.)], ratio=[dict(own=33.)], **{"ratio + length:naive": [dict(tokens=40, tags=.8)]}))
+    assert "ratio scores highest" in rewards[0] and "40 tokens a completion instead of 12, extra tags in 80% instead of 0%" in rewards[1]
+    dynamics = studies.findings("dynamics", runs_of(tmp_path/"d", think=[dict(slow=True)]*2))
+    assert "sooner in 2 of 2 seeds" in dynamics[0] and studies.findings("single", runs_of(tmp_path/"s", run=[{}])) == []
+
+def test_tables_hold_what_was_run_and_dashes(tmp_path):
+    runs = runs_of(tmp_path, think=[dict(own=40.), dict(own=44.)], vanilla=[dict(own=50.)])
+    table = studies.arm_table(runs)
+    assert table.loc["think", "held-out trained"] == "42.0 [40.0, 44.0]" and table.loc["vanilla", "held-out trained"] == "50.0" and table.loc["think", "collapsed"] == "0 of 2"
+    two = studies.table_two(runs, paper_table(2))
+    assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"), ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
+    assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"), ("object_counting", "paper")] == "21.4"
+    assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
+
+def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
+    s = replace(T.settle("smoke", "tiny", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
+    arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
+    monkeypatch.setattr(studies, "study_arms", lambda *a: arms)
+    runs = studies.run_study("kl", s, 1, data, tmp_path/"kl")
+    assert (tmp_path/"kl/scores.csv").is_file() and [Run(f).read_settings()["settings"]["beta"] for f in runs.folder] == [0, .01]
+    monkeypatch.setattr(studies, "start", lambda *a: pytest.fail("a run that is there was started again"))
+    assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
+    with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"): studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
+    path = tmp_path/"kl"/runs.folder[0].split("/")[-1]/"answers/trained.jsonl"
+    rows = [json.loads(x) | {"prediction": "</td><script>alert(1)</script>"} for x in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    from vsgrpo.models import VideoReader, load_processor
+    page = studies.before_after(runs.folder[0], VideoReader(load_processor("tiny"), s.video).frames)
+    assert "<script>" not in page and "&lt;script&gt;" in page and "You are a robot" in page and np.all([x in page for x in ("base", "trained")])

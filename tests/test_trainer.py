@@ -1,0 +1,419 @@
+"The trainer sees, records, refuses to go blind, and goes on after a kill."
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vsgrpo import grpo, prefix_tree, rewards
+from vsgrpo import trainer as T
+from vsgrpo.models import load_model, load_processor
+from vsgrpo.rollouts import Run, choose_folder
+from vsgrpo.video import encode
+from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    "Six generated rooms, written, read back and split."
+    return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+
+def settings(**kw):
+    return replace(T.settle("smoke", "tiny", mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
+
+def trainer_of(data, folder, s=None, record=None):
+    s = s or settings()
+    return T.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
+
+def test_a_run_leaves_its_whole_record(data, tmp_path):
+    s = settings(steps=2)
+    model, processor = T.train(s, data, tmp_path/"run")
+    T.evaluate(s, model, processor, data, tmp_path/"run")
+    told = json.loads((tmp_path/"run/run.json").read_text())
+    assert told["settings"]["beta"] == 1e-4 and told["video_spec"]["frames"] == 4 and told["dataset"]["questions"] == len(data.train)
+    metrics, rollouts = Run(tmp_path/"run").read_metrics(), Run(tmp_path/"run").read_rollouts()
+    assert metrics.step.tolist() == [1, 2] and len(rollouts) == 2*s.questions_per_step*s.num_generations
+    assert {"reward", "accuracy", "kl", "entropy", "completion_tokens", "zero_variance_groups", "grad_norm", "seconds/rollout",
+            "seconds/policy", "seconds/reference", "seconds/step", "vision_tokens"} <= set(metrics)
+    for _, group in rollouts.groupby(["step", "id"]):
+        r = torch.tensor(group.reward.to_numpy())
+        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), grpo.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
+    scores = (tmp_path/"run/scores.csv").read_text()
+    assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
+
+def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
+    "Rollout, reference and policy: three passes a step, each over the videos of the step's questions."
+    run = Run(tmp_path/"run")
+    trainer = trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=2), run)
+    trainer.train()
+    rows, metrics = run.read_rollouts(), run.read_metrics()
+    per_video, passes = 2*6*6, []
+    for _, step in rows.groupby("step"):
+        asked = step.drop_duplicates("id")
+        passes.append(3*per_video*asked.scene_name.nunique())
+    assert metrics.vision_tokens.tolist() == passes and metrics.passes.tolist() == [3, 3]
+
+def test_questions_of_a_scene_stand_together(data):
+    s = settings(steps=9, questions_per_step=6, micro_groups=6, questions_per_scene=3)
+    order = T.draw_questions(data.train, s)
+    def changes(order):
+        scene = [data.train[i].scene_name for i in order]
+        return sum(a != b for a, b in zip(scene, scene[1:]))
+    steps = [order[i:i+6] for i in range(0, len(order), 6)]
+    assert len(steps) == 9 and all(len(set(x)) == 6 for x in steps)
+    assert changes(order) < .6*changes(T.draw_questions(data.train, replace(s, questions_per_scene=1)))
+    whole = len(data.train)//6*6
+    assert len(set(order[:whole])) == whole == len(set(order[whole:2*whole])) and order == T.draw_questions(data.train, s) != T.draw_questions(data.train, replace(s, seed=1))
+
+def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
+    "One pass over four groups, or four passes of one group with accumulation: the same update of the same answers."
+    def fixed(model, prompts, n, *a, **kw): return [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
+    monkeypatch.setattr(T, "sample_answers", fixed)
+    monkeypatch.setattr(rewards, "accuracy_reward", lambda completions, **kw: [float(len(c) % 5) for c in completions])
+    def update(micro):
+        run = Run(tmp_path/f"run{micro}")
+        trainer = trainer_of(data, tmp_path/f"c{micro}", settings(steps=1, questions_per_step=4, micro_groups=micro), run)
+        monkeypatch.setattr(trainer.sight, "expect", lambda videos, where: prefix_tree._nothing())     # nothing is rolled out here
+        trainer.train()
+        return run.read_metrics().grad_norm.iloc[0], run.read_rollouts().completion.tolist()
+    (one, said), (four, said_too) = update(4), update(1)
+    assert said == said_too and one > 0 and abs(one - four) < 1e-4*one
+
+def test_the_settings_of_large_models_run(data, tmp_path):
+    "One group a pass, accumulation, checkpointed activations: what 2B and 7B use."
+    run = Run(tmp_path/"run")
+    trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=1, gradient_checkpointing=True), run).train()
+    metrics = run.read_metrics()
+    assert metrics.step.tolist() == [1, 2] and metrics.kl.iloc[0] < 1e-6 and metrics.grad_norm.notna().all()
+
+def test_features_dropped_from_the_update_stop_the_run(data, tmp_path, monkeypatch):
+    honest = prefix_tree.batch_trees
+    def blind(model, trees):
+        batch = honest(model, trees)
+        if trees[0].answers[0][0]:          # a rollout's answers are still empty
+            for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
+        return batch
+    monkeypatch.setattr(prefix_tree, "batch_trees", blind)
+    with pytest.raises(prefix_tree.BlindError, match="reference: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+
+def test_another_rooms_video_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c")
+    honest, videos = trainer.reader, sorted({q.video for q in data.train})
+    trainer.reader = lambda path: honest(str(data.folder/videos[(videos.index(str(path)[len(str(data.folder))+1:]) + 1) % len(videos)]))
+    with pytest.raises(ValueError, match="asks about .* but was given"): trainer.train()
+
+def test_a_question_whose_answers_belong_to_another_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c", settings(questions_per_step=2, micro_groups=2))
+    honest = trainer._generate_and_score_completions
+    def mixed(inputs):
+        out = honest(inputs)
+        out["row"] = out["row"].flip(0)
+        return out
+    trainer._generate_and_score_completions = mixed
+    with pytest.raises(ValueError, match="carries the prompt of another question"): trainer.train()
+
+def test_a_blanked_video_stops_the_run(data, tmp_path):
+    trainer = trainer_of(data, tmp_path/"c")
+    grey = tmp_path/"grey.mp4"
+    encode(np.full((8, 112, 112, 3), 127, np.uint8), grey)
+    frames = trainer.reader.frames
+    trainer.reader.frames = lambda path, spec: frames(grey, spec)
+    with pytest.raises(ValueError, match="a blank video"): trainer.train()
+
+def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, monkeypatch):
+    honest = prefix_tree.batch_trees
+    def grey(model, trees):
+        batch = honest(model, trees)
+        if trees[0].answers[0][0]: batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
+        return batch
+    monkeypatch.setattr(prefix_tree, "batch_trees", grey)
+    with pytest.raises(prefix_tree.BlindError, match="reference: .* patches that are not those"): trainer_of(data, tmp_path/"c").train()
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step, names in ((10, ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")), (20, ("adapter_model.safetensors",))):
+        (tmp_path/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+        for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text("x")
+    assert T.last_checkpoint(tmp_path)[1] == 10
+
+def test_resuming_with_other_settings_is_refused(data, tmp_path):
+    T.train(settings(steps=1), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="lr"): T.train(settings(steps=1, lr=1.0), data, tmp_path/"run", resume=True)
+
+def test_a_run_killed_after_its_last_step_is_finished_not_trained_on(data, tmp_path):
+    s = settings(steps=2)
+    T.train(s, data, tmp_path/"run")
+    before = (tmp_path/"run/adapter/adapter_model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path/"run/adapter")
+    T.train(s, data, tmp_path/"run", resume=True)
+    assert Run(tmp_path/"run").read_metrics().step.tolist() == [1, 2]
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").read_bytes() == before
+
+def test_a_second_run_never_takes_the_first_ones_adapter(data, tmp_path):
+    T.train(settings(steps=1), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="holds a run already"): T.train(settings(steps=1, lr=1.0), data, tmp_path/"run")
+
+def test_what_would_fail_later_is_refused_first(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(T, "load_model", lambda *a, **k: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match="questions_per_step is 500: wanted at most"): T.train(settings(questions_per_step=500, micro_groups=1), data, tmp_path/"a")
+    with pytest.raises(ValueError, match="at least 2 scenes"): T.train(settings(), replace(data, test=data.test[:1]), tmp_path/"b")
+    with pytest.raises(ValueError, match="no constant answer for"): T.train(settings(), replace(data, train_benchmark=data.train_benchmark[:1]), tmp_path/"c")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="num_processes is 3: wanted a divisor"): T.train(settings(), data, tmp_path/"d")
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize("given, words", [(dict(mode="dream"), "mode is 'dream'"), (dict(num_generations=1), "num_generations is 1"), (dict(beta=-.1), "beta is -0.1"),
+                                          (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5: wanted a whole number"), (dict(beta="abc"), "beta is 'abc': wanted a number"),
+                                          (dict(lr=0), "lr, temperature")])
+def test_bad_values_are_refused_before_a_model_is_looked_for(given, words):
+    with pytest.raises(ValueError, match=words): T.settle("smoke", "nobody/nothing", **given)
+
+def test_reward_and_score_read_alike(data):
+    "What the benchmark's scorer counts as right for a lettered question earns the reward, in every mode."
+    from vsgrpo.rewards import accuracy_reward
+    from vsgrpo.vsibench import score_answer
+    rows = T.training_rows(data.train, data.folder, "think")
+    for q, row in zip(data.train, rows):
+        if not q.options: continue
+        for option in q.options:
+            said = f"<think>a b</think><answer>{option[3:]}</answer>"
+            assert accuracy_reward([said], [row["question_type"]], [row["ground_truth"]], "think", options=[row["options"]]) == [score_answer(q, said, "tagged")]
+
+def test_the_trainer_computes_the_printed_objective(data, tmp_path):
+    "With ratios beyond the clip range and a policy away from its reference; turned-round advantages are noticed."
+    s = settings(questions_per_step=2, micro_groups=2, beta=0.04, num_generations=8)
+    trainer = trainer_of(data, tmp_path/"c", s)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    torch.manual_seed(0)
+    for p in trainer.model.parameters():
+        if p.requires_grad: p.data += 0.02*torch.randn_like(p)
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    said = [ids[m.bool()].tolist() for ids, m in zip(batch["completion_ids"], batch["completion_mask"])]
+    trees = prefix_tree.grow_trees([trainer._prompt(r) for r in trainer._rows], said, trainer.sight.video_id)
+    with torch.no_grad():
+        logps = prefix_tree.answer_logps(trainer.model, trees)[0]
+        with trainer.model.disable_adapter(): ref = prefix_tree.answer_logps(trainer.model, trees)[0]
+        batch["old_per_token_logps"] = old = logps + 0.3*torch.randn_like(logps)
+        theirs = trainer.compute_loss(trainer.model, batch).item()
+    advantages = grpo.group_advantages(torch.tensor([list(x) for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
+    ratio = ((logps - old).exp() - 1).abs()[batch["completion_mask"].bool()]
+    assert ratio.max() > .2 and (logps - ref).abs().max() > 1e-3 and advantages.abs().max() > .1
+    ours = lambda A: grpo.grpo_loss(logps, old, ref, A, batch["completion_mask"], 0.04).item()
+    assert abs(theirs - ours(advantages)) < 1e-5 and abs(theirs - ours(-advantages)) > 1e-3
+
+def test_run_folders_are_never_overwritten(tmp_path):
+    (tmp_path/"a").mkdir()
+    (tmp_path/"a/run.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run already"): choose_folder(tmp_path, "a", False, "x")
+    with pytest.raises(FileNotFoundError, match="nothing to resume"): choose_folder(tmp_path, "b", True, "x")
+    with pytest.raises(ValueError, match="wanted True or False"): choose_folder(tmp_path, "a", "true", "x")
+
+def test_think_mode_pays_for_format(data, tmp_path):
+    run = Run(tmp_path/"run")
+    trainer_of(data, tmp_path/"c", settings(mode="think", steps=1, max_new_tokens=24), run).train()
+    rows = run.read_rollouts()
+    assert {"accuracy_reward", "format_reward"} <= set(rows)
+    assert np.allclose(rows.reward, rows.accuracy_reward + rows.format_reward)
+
+def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
+    "Two updates of the same answers: the second is clipped against the policy that wrote them."
+    run, seen = Run(tmp_path/"run"), []
+    trainer = trainer_of(data, tmp_path/"c", settings(steps=4, questions_per_step=2, micro_groups=1, num_iterations=2, lr=3e-2), run)
+    loss = type(trainer)._compute_loss
+    def look(self, model, inputs):
+        mask, row = inputs["completion_mask"].bool(), inputs["row"].tolist()
+        self._rows = row
+        with torch.no_grad():
+            trees = prefix_tree.grow_trees([self._prompt(r) for r in row], [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)], self.sight.video_id)
+            now = prefix_tree.answer_logps(model, trees)[0]
+        seen.append((row, float((now - inputs["old_per_token_logps"][:, :now.shape[1]])[mask[:, :now.shape[1]]].abs().max())))
+        return loss(self, model, inputs)
+    monkeypatch.setattr(type(trainer), "_compute_loss", look)
+    trainer.train()
+    rows, gaps = [r for r, _ in seen], [g for _, g in seen]
+    assert rows[:2] == rows[2:4] and rows[4:6] == rows[6:8] and rows[0] != rows[4] and len(rows) == 8
+    assert max(gaps[:2] + gaps[4:6]) < 1e-5 and min(gaps[2:4] + gaps[6:8]) > 1e-3
+    assert len(run.read_rollouts()) == 2*2*4 and run.read_metrics().step.tolist() == [1, 2, 3, 4]
+
+# ---- the record of a run that was killed
+
+def job(data, folder, s):
+    T.begin(s, data, folder)
+    return [sys.executable, "-c", "import sys; from vsgrpo import trainer as T; s, data = T.read_run(sys.argv[1]); T.go_on(s, data, sys.argv[1])", str(folder)]
+
+def same_record(a, b):
+    "Metrics but the seconds, rollouts and the adapter's bytes."
+    seconds = ["seconds/rollout", "seconds/reference", "seconds/policy", "seconds/step", "videos_encoded"]
+    ma, mb = (Run(x).read_metrics().drop(columns=seconds) for x in (a, b))
+    assert ma.to_json() == mb.to_json() and Run(a).read_rollouts().to_json() == Run(b).read_rollouts().to_json()
+    assert (a/"adapter/adapter_model.safetensors").read_bytes() == (b/"adapter/adapter_model.safetensors").read_bytes()
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations):
+    "kill -9 in mid-training, between two checkpoints; the folder resumes and ends as if nothing had been."
+    s = settings(steps=8, save_every=3, num_iterations=iterations, probe_every=4, questions_per_step=4, micro_groups=2)
+    env, whole, cut = dict(os.environ, PYTHONPATH=str(root)), tmp_path/"whole", tmp_path/"cut"
+    subprocess.run(job(data, whole, s), env=env, check=True, capture_output=True)
+    command, begin = job(data, cut, s), time.time()
+    first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 5:
+        assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
+        time.sleep(.01)
+    assert T.is_running(cut)
+    with pytest.raises(ValueError, match="is being trained by another process"): T.go_on(s, data, cut)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (cut/"adapter").exists() and not T.is_running(cut)
+    T.begin(s, data, cut, resume=True)
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    same_record(whole, cut)
+
+def test_two_processes_do_what_one_does(data, tmp_path):
+    "The same rollouts, rewards, KL and gradient norm at the same global batch, by DDP over gloo."
+    s = settings(steps=3, questions_per_step=4, micro_groups=1, num_generations=6, lr=1e-2, beta=.04, probe_every=2)
+    for n in (1, 2):
+        T.begin(s, data, tmp_path/f"{n}", num_processes=n)
+        process = T.start(tmp_path/f"{n}", n)
+        T.finish(process, tmp_path/f"{n}")
+    one, two = (Run(tmp_path/n).read_metrics() for n in "12")
+    said = [Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")[["step", "id", "completion", "reward", "advantage", "n_tokens"]].reset_index(drop=True) for n in "12"]
+    assert one.step.tolist() == two.step.tolist() == [1, 2, 3] and one.kl.iloc[-1] > 1e-4 and one.grad_norm.min() > .01
+    assert said[0].equals(said[1])
+    for name in ("reward", "accuracy", "kl", "entropy", "grad_norm", "zero_variance_groups", "same", "probe/own", "probe/other", *[c for c in one if c.startswith("accuracy/")]):
+        assert np.allclose(one[name], two[name], atol=1e-5, rtol=1e-5, equal_nan=True), name
+    assert (tmp_path/"2/scores.csv").read_text() == (tmp_path/"1/scores.csv").read_text()
+
+def test_a_process_that_fails_is_told(data, tmp_path):
+    s = settings(steps=1)
+    T.begin(s, data, tmp_path/"run")
+    told = json.loads((tmp_path/"run/run.json").read_text())
+    told["settings"]["data"] = str(tmp_path/"gone")
+    (tmp_path/"run/run.json").write_text(json.dumps(told))
+    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): T.finish(T.start(tmp_path/"run"), tmp_path/"run")
+
+# ---- collapse
+
+def falling(monkeypatch, step):
+    "Say from a step on that the run has collapsed."
+    monkeypatch.setattr(T, "collapsed", lambda past: "it fell" if past.step.iloc[-1] >= step else "")
+
+def test_a_collapse_is_noted_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    falling(monkeypatch, 2)
+    T.train(settings(steps=4), data, tmp_path/"run")
+    assert json.loads((tmp_path/"run/collapse.json").read_text()) == dict(step=2, reason="it fell", action="note")
+    assert len(Run(tmp_path/"run").read_metrics()) == 4
+
+def test_a_collapse_stops_the_run(data, tmp_path, monkeypatch):
+    falling(monkeypatch, 2)
+    T.train(settings(steps=4, on_collapse="stop"), data, tmp_path/"run")
+    assert len(Run(tmp_path/"run").read_metrics()) == 2 and (tmp_path/"run/adapter").is_dir()
+
+@pytest.mark.parametrize("at, good", [(11, 5), (3, 0)])
+def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at, good):
+    "The newest checkpoint from before the window in which it was noticed; the base, where there is none."
+    from safetensors.torch import load_file
+    falling(monkeypatch, at)
+    T.train(settings(steps=12, save_every=5, on_collapse="rollback"), data, tmp_path/"run")
+    told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
+    assert told["good"] == good and len(Run(tmp_path/"run").read_metrics()) == at
+    if good: assert all(torch.equal(kept[k], v) for k, v in load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors").items())
+    else: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
+    honest = T.make_trainer
+    def broken(*a, **k):
+        trainer = honest(*a, **k)
+        next(p for n, p in trainer.model.named_parameters() if "lora_B" in n).data.fill_(float("nan"))
+        return trainer
+    monkeypatch.setattr(T, "make_trainer", broken)
+    with pytest.raises(FloatingPointError, match="step 1: the loss is not finite"): T.train(settings(steps=2), data, tmp_path/"run")
+    assert not (tmp_path/"run/adapter").exists()
+
+def test_the_exponent_of_the_kl_estimator_is_held(data, tmp_path):
+    "A policy that makes its own answers impossible keeps a finite loss, and one that is near its reference is not touched."
+    s = settings(questions_per_step=2, micro_groups=2, beta=0.04, num_generations=8)
+    trainer = trainer_of(data, tmp_path/"c", s)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    plain = batch["ref_per_token_logps"].clone()
+    near = trainer.compute_loss(trainer.model, batch)
+    assert torch.equal(trainer._now["ref_per_token_logps"], plain) and near.isfinite()
+    batch["ref_per_token_logps"] = plain + 200                      # e^200 overflows
+    far = trainer.compute_loss(trainer.model, batch)
+    mask = batch["completion_mask"]
+    assert abs(far.item() - near.item() - .04*(math.exp(T.KL_EXPONENT) - T.KL_EXPONENT - 1)) < 1 and mask.any()
+    far.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in trainer.model.parameters())
+
+def test_the_divergence_is_told_without_a_penalty(data, tmp_path):
+    "beta = 0 trains as if there were no reference, and its KL is that of the same run computed with one."
+    told = {}
+    for beta, track in ((0., True), (0., False), (1e-12, True)):
+        trainer_of(data, tmp_path/f"c{beta}{track}", settings(steps=3, lr=1e-2, beta=beta, track_kl=track), run := Run(tmp_path/f"run{beta}{track}")).train()
+        told[beta, track] = run.read_metrics()
+    assert "kl" not in told[0., False] and told[0., True].grad_norm.equals(told[0., False].grad_norm)
+    assert np.allclose(told[0., True].kl, told[1e-12, True].kl, atol=1e-6) and told[0., True].kl.iloc[-1] > 1e-4
+
+# ---- rewards of a run
+
+def test_a_run_pays_what_its_line_of_rewards_says(data, tmp_path):
+    (tmp_path/"mine.py").write_text("def brevity(completions, **kw): return [None if i == 0 else 1/len(c) if c else 0 for i, c in enumerate(completions)]")
+    run = Run(tmp_path/"run")
+    trainer_of(data, tmp_path/"c", settings(steps=1, rewards=f"accuracy:mra*2 length:naive(0,6)*0.5 {tmp_path/'mine.py'}:brevity"), run).train()
+    rows = run.read_rollouts()
+    assert np.allclose(rows.reward, 2*rows.accuracy_reward + .5*rows.length_reward + rows.brevity_reward.fillna(0)) and rows.brevity_reward.isna().sum() == 1
+    assert np.allclose(rows.length_reward, (rows.n_tokens/6).clip(upper=1))
+
+def test_the_probe_looks_at_other_videos_and_changes_nothing(data, tmp_path):
+    told = []
+    for every in (0, 1):
+        run = Run(tmp_path/f"run{every}")
+        trainer_of(data, tmp_path/f"c{every}", settings(steps=2, lr=1e-2, probe_every=every), run).train()
+        told.append(run.read_metrics())
+    assert "probe/own" not in told[0] and told[1]["probe/own"].notna().all() and told[0].grad_norm.equals(told[1].grad_norm) and told[0].reward.equals(told[1].reward)
+    rows = T.training_rows(data.train, data.folder, "vanilla")
+    assert all(a != b for a, b in zip(rows["video"], rows["other"]))
+
+# ---- the guard, path by path
+
+def blind_path(where, monkeypatch):
+    "Drop the features from one kind of pass only: the marks are the grad mode, and whether the tree holds answers."
+    honest = prefix_tree.batch_trees
+    def blind(model, trees):
+        batch, written = honest(model, trees), bool(trees[0].answers[0][0])
+        if {"rollout": not written, "reference": written and not torch.is_grad_enabled(), "policy": written and torch.is_grad_enabled()}[where]:
+            for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
+        return batch
+    monkeypatch.setattr(prefix_tree, "batch_trees", blind)
+
+@pytest.mark.parametrize("where", ["rollout", "reference", "policy"])
+def test_each_blind_pass_of_training_stops_the_run(data, tmp_path, monkeypatch, where):
+    blind_path(where, monkeypatch)
+    with pytest.raises(prefix_tree.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+
+def test_a_blind_pass_of_evaluation_stops_it(data, tmp_path, monkeypatch):
+    s = settings(steps=1)
+    model, processor = T.train(s, data, tmp_path/"run")
+    blind_path("rollout", monkeypatch)
+    with pytest.raises(prefix_tree.BlindError, match="the vision tower was not called"): T.evaluate(s, model, processor, data, tmp_path/"run")
+    assert not (tmp_path/"run/scores.csv").exists()
+
+def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monkeypatch):
+    s = settings(steps=1, mode="think", max_new_tokens=24, test_scenes=2)
+    model, processor = T.train(s, data, tmp_path/"run")
+    first = T.evaluate(s, model, processor, data, tmp_path/"run")
+    assert set(first) == {"base", "trained", "trained_shuffled", "trained_vanilla", "constant"}
+    table = (tmp_path/"run/scores.csv").read_text()
+    (tmp_path/"run/answers/trained.jsonl").unlink()
+    asked, honest = [], T.ask
+    monkeypatch.setattr(T, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
+    assert T.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table

@@ -1,0 +1,56 @@
+"What goes wrong is told: patterns, signs of trouble, collapse."
+import numpy as np
+import pandas as pd
+import pytest
+
+from vsgrpo.watch import HACKS, Limits, collapsed, find_hacks, hack_shares, thought_words, trouble
+
+# ---- signs of trouble
+
+@pytest.mark.parametrize("text, mode, n", [("<think>a b c</think>", "think", 3), ("<think></think>", "think", 0), ("<think>a", "think", 0), ("a</think>", "think", 0),
+                                           ("<observe> a\nb </observe>", "observe", 2), ("<observe>a</observe>", "think", 0)])
+def test_thought_words(text, mode, n): assert thought_words(text, mode) == n
+
+
+def test_trouble_is_told_and_health_is_not():
+    m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
+    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in [dict(step=s, id=i, question_type="object_counting", ground_truth=str(i), mode="think", completion=f"<think>one two three</think><answer>{i}</answer>")]])
+    assert trouble(m, good) == []
+    assert trouble(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
+    assert trouble(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
+    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'empty thought'"]
+    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
+    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
+    assert trouble(m, good.drop(columns="mode")) == []
+
+@pytest.mark.parametrize("text, mode, wanted", [
+    ("<think>There are 12 office chairs in the room.</think>\n<answer>12</answer>", "think", ["template"]),
+    ("<think>There is a bed in this room</think><answer>1</answer>", "think", ["template"]),
+    ("<think>There are many chairs in the room</think><answer>4</answer>", "think", []),
+    ("<think></think><answer>4</answer>", "think", ["empty thought"]),
+    ("<think>Hm hm</think><answer>4</answer>", "think", ["empty thought"]),
+    ("<answer>4</answer>", "think", []),
+    ("<think>a b c</think><answer>4</answer><answer>4</answer>", "think", ["extra tags"]),
+    ("<observe>a b c</observe><observe>a b c</observe><answer>4</answer>", "observe", ["extra tags"]),
+    ("<think>4</think>", "vanilla", ["extra tags"]),
+    ("<think>a b c</think><answer>4/5</answer>", "think", ["several answers"]),
+    ("left or right", "vanilla", ["several answers"]),
+    ("2.5 m", "vanilla", []), ("", "vanilla", []), ("", "think", []),
+    ("no " * 50, "vanilla", ["repetition"]),
+])
+def test_each_pattern_has_its_cases(text, mode, wanted): assert find_hacks(text, mode) == wanted
+
+def test_shares_are_of_completions():
+    rows = pd.DataFrame([dict(step=1, id=i, question_type="object_counting", ground_truth=str(i), mode="vanilla", completion=c) for i in range(4) for c in ("4", "4", "3 or 4", str(i))])
+    shares = hack_shares(rows)
+    assert set(shares) == {*HACKS, "constant answer"} and shares["several answers"] == 1/4 and shares["constant answer"] == 8/16
+    assert "constant answer" not in hack_shares(rows[rows.id < 2])           # two questions say nothing
+
+def test_collapse_needs_a_height_to_fall_from():
+    n = 30
+    m = pd.DataFrame(dict(step=np.arange(1, n + 1), reward=np.linspace(0, .09, n)[::-1], format=0., kl=.1, entropy=1., loss=0.))
+    assert not any(collapsed(m[:i]) for i in range(n + 1))
+    m["format"] = np.r_[np.ones(20), np.zeros(10)]
+    first = next(i for i in range(n + 1) if collapsed(m[:i]))
+    assert first == 23 and "format reward fell from 1.00" in collapsed(m[:first])
+    assert collapsed(m[:first], Limits(format=0.)) == ""
