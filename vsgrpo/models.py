@@ -11,6 +11,7 @@ __all__ = ['TINY', 'TINY_COT', 'ALIASES', 'LORA_TARGETS', 'SHOWN', 'resolve_mode
 import hashlib
 import importlib.util
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def load_model(
     four_bit:bool=False, # language layers in four bits, by bitsandbytes on a GPU
 ): # Qwen2VLForConditionalGeneration (or a PeftModel around it), in eval mode
     "A Qwen2-VL model by name, in the precision the device is good at."
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)      # transformers says it to peft and TRL at every turn
     fix_torchvision()
     import torch
     from transformers import Qwen2VLForConditionalGeneration

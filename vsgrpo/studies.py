@@ -147,22 +147,24 @@ def arm_table(
 
 def plot_arms(
     runs:pd.DataFrame, # of `run_arms`
-    names:tuple=("format", "accuracy", "kl", "entropy"), # metrics, a panel each
+    names:tuple=("format", "accuracy", "kl", "entropy"), # metrics, a panel each; what no run has is left out
     window:int=5, # steps of the running mean
 ): # matplotlib Figure
     "Metrics of all arms: each seed thin, their mean thick (Figure 4)."
     import matplotlib.pyplot as plt
     units = {"format": "reward", "accuracy": "reward", "reward": "reward", "kl": "nats a token", "entropy": "nats a token", "completion_tokens": "tokens"}
+    metrics = {f: read_metrics(f).set_index("step") for f in runs.folder}
+    names = [name for name in names if any(name in m for m in metrics.values())]
     fig, axes = plt.subplots(1, len(names), figsize=(3.2*len(names), 2.9), dpi=80, layout="constrained", squeeze=False)
     for i, (arm, of) in enumerate(runs.groupby("arm", sort=False)):
-        tables = [read_metrics(f).set_index("step") for f in of.folder]
+        tables = [metrics[f] for f in of.folder]
         for ax, name in zip(axes[0], names):
             lines = [smooth(t[name].astype(float), window) for t in tables if name in t]
             for line in lines: ax.plot(line.index, line, color=f"C{i}", lw=.6, alpha=.5)
             if lines: ax.plot(pd.concat(lines, axis=1).mean(axis=1), color=f"C{i}", lw=1.6, label=arm)
     for ax, name in zip(axes[0], names): ax.set(title=name, xlabel="step", ylabel=units.get(name, ""))
     if "kl" in names: axes[0][names.index("kl")].set_yscale("symlog", linthresh=1e-2)
-    axes[0][0].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=7)
     plt.close(fig)
     return fig
 

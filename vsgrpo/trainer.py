@@ -525,7 +525,6 @@ def train_cli(argv=None):
     p.add_argument("folder", help="run folder with run.json")
     folder = Path(p.parse_args(argv).folder)
     import torch
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if world_size() > 1 and not torch.cuda.is_available(): os.environ["ACCELERATE_USE_CPU"] = "true"
     s, data = read_run(folder)
     check_data(s, data, world_size())
