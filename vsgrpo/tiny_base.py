@@ -257,7 +257,7 @@ class Forms:
     bare:float=0. # share of answer tags alone
     telling:bool=False # thoughts name things of the room; else all are the same sentence
 
-TALKATIVE = Forms((.34, .33, .33), .3, .28, True) # of the base that can be asked to think
+TALKATIVE = Forms((.34, .33, .33), .45, .2, True) # of the base that can be asked to think
 
 def in_form(
     q:Question, # with its options
@@ -622,7 +622,7 @@ def teach_tags(
     pool, asked, lessons = draw_lessons(rooms, unseen, seed, size=round(spec.max_pixels**.5), n_frames=spec.frames, workers=workers)
     curve = teach(model, processor, reader, lessons, pool, steps, look=0, form=0, n_ground=10, n_form=4, lr=.005, rest_lr=5e-4, forms=TALKATIVE, seed=seed)
     right = {film: quiz(model, processor, reader, asked, k) for film, k in (("own film", 0), ("another room's film", 7))}
-    note = dict(taught="The tiny base, taught on %d more generated rooms to keep the tags that a prompt asks for, in three answers of ten, with thoughts that are true and of no help. %s"
-                % (rooms, say_taught(rooms, right).split("not which one is right. ")[1]), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed, preset="overview",
+    note = dict(taught="The tiny base, taught on %d more generated rooms to keep the tags that a prompt asks for, in %.0f of 100 answers, with thoughts that are true and of no help. %s"
+                % (rooms, 100*TALKATIVE.tagged, say_taught(rooms, right).split("not which one is right. ")[1]), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed, preset="overview",
                 generator=generator_digest("overview"), seconds=curve[-1]["seconds"], loss=curve[-1]["answers"], right=right)
     return model, processor, note

@@ -144,7 +144,7 @@ def collapsed(
     now, before = mean.iloc[-1], mean.iloc[w-1:n-w]
     has = lambda name: name in mean and len(before) and np.isfinite(now[name])
     for name, share, least in (("format", limits.format, .5), ("reward", limits.reward, .1)):
-        if has(name) and (best := before[name].max()) >= least and now[name] < share*best: return f"the {name} reward fell from {best:.2f} to {now[name]:.2f}"
+        if has(name) and (best := before[name].max()) >= least and now[name] < share*best: return f"the {'total' if name == 'reward' else name} reward fell from {best:.2f} to {now[name]:.2f}"
     if has("kl") and now["kl"] > limits.kl: return f"KL is {now['kl']:.1f} nats a token, the limit is {limits.kl:g}"
     if has("same") and now["same"] > limits.same: return f"{now['same']:.0%} of all completions are one and the same, the limit is {limits.same:.0%}"
     if has("entropy") and now["entropy"] < limits.entropy_low: return f"entropy is {now['entropy']:.3f} nats a token, the limit is {limits.entropy_low:g}"
