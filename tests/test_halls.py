@@ -10,6 +10,8 @@ import pytest
     (("num_generations", "1"), "num_generations is 1: wanted at least 2"),
     (("data", "nbs"), "no train.parquet"),
     (("study", "kl"), "pass -p mode think"),
+    (("push_to_hub", "nobody"), "push_to_hub is 'nobody', wanted owner/name"),
+    (("report_to", "pigeon"), "report_to is 'pigeon': wanted one of"),
     (("rewards", "acuracy"), "'acuracy' is not a term"),
     (("num_processes", "3"), "num_processes is 3: wanted a divisor of questions_per_step 2"),
 ])

@@ -291,6 +291,35 @@ def test_two_processes_do_what_one_does(data, tmp_path):
         assert np.allclose(one[name], two[name], atol=1e-5, rtol=1e-5, equal_nan=True), name
     assert (tmp_path/"2/scores.csv").read_text() == (tmp_path/"1/scores.csv").read_text()
 
+def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch, capsys):
+    "Curves are drawn from the run folder; an interrupt ends the training, which can be gone on with."
+    import IPython.display
+    drawn = []
+    class Shown:
+        def update(self, figure): drawn.append(figure)
+    def display(*figures, **kw):
+        drawn.extend(figures)
+        return Shown()
+    monkeypatch.setattr(IPython.display, "display", display)
+    s = settings(steps=40, save_every=5)
+    T.begin(s, data, tmp_path/"run")
+    process, honest = T.start(tmp_path/"run", threads=1), time.sleep
+    def tired(seconds):
+        honest(.1)
+        if (tmp_path/"run/metrics.jsonl").is_file() and (tmp_path/"run/metrics.jsonl").read_text().count("\n") > 6: raise KeyboardInterrupt
+    monkeypatch.setattr(T.time, "sleep", tired)
+    with pytest.raises(KeyboardInterrupt): T.follow(tmp_path/"run", process)
+    assert process.poll() is not None and not T.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
+    monkeypatch.setattr(T.time, "sleep", honest)
+    T.begin(s, data, tmp_path/"run", resume=True)
+    drawn.clear()
+    T.follow(tmp_path/"run", T.start(tmp_path/"run", threads=1), every=.1)
+    said = capsys.readouterr().out
+    assert "step 40 of 40, reward" in said and len(drawn) >= 2 and len(drawn[-1].axes) == 8 and (tmp_path/"run/scores.csv").is_file()
+    drawn.clear()
+    T.follow(tmp_path/"run")                                 # looking on afterwards
+    assert len(drawn) == 1 and Run(tmp_path/"run").read_metrics().step.tolist() == list(range(1, 41))
+
 def test_a_process_that_fails_is_told(data, tmp_path):
     s = settings(steps=1)
     T.begin(s, data, tmp_path/"run")

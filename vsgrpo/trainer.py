@@ -13,6 +13,7 @@ __all__ = ['RATES', 'SCALES', 'KL_EXPONENT', 'RENAMED', 'KEPT', 'WATCHED', 'ARMS
 import fcntl
 import gc
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -389,6 +390,8 @@ def last_checkpoint(
 def check_data(s:GRPOSettings, data:Dataset, num_processes:int=1):
     "What would stop a run after hours is refused before it begins."
     _check(type(num_processes) is int and num_processes >= 1 and s.questions_per_step % num_processes == 0, "num_processes", num_processes, f"a divisor of questions_per_step {s.questions_per_step}")
+    known = ("none", "tensorboard", "wandb", "trackio")
+    _check(s.report_to in known and (s.report_to == "none" or importlib.util.find_spec(s.report_to)), "report_to", s.report_to, f"one of {known}, and installed")
     _check(len(data.train) >= s.questions_per_step, "questions_per_step", s.questions_per_step, f"at most the {len(data.train)} training questions of {data.folder}")
     other_videos(data.train)
     other_videos(held_out(s, data))
