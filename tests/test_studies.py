@@ -8,7 +8,7 @@ import pytest
 
 from vsgrpo import studies
 from vsgrpo import trainer as T
-from vsgrpo.rollouts import Run
+from vsgrpo.rollouts import Run, write_json
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
 from vsgrpo.vsibench import paper_table
 
@@ -20,6 +20,7 @@ def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mkt
 def made_up(folder, falls=False, own=40., vanilla=35., tokens=12, tags=0., kl=.1, steps=40, slow=False):
     "A run folder without a model."
     run = Run(folder)
+    if falls: write_json(dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note"), folder/"collapse.json")
     for k in range(steps):
         good = min(1., k/10) if not falls or k < 25 else .05
         accuracy = .1 + .5*k/steps if slow else .5

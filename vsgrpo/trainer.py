@@ -456,7 +456,7 @@ def go_on(
             else: trainer._load_from_checkpoint(str(checkpoint))
         except FloatingPointError as e:
             if s.on_collapse != "rollback": raise
-            write_json(dict(step=trainer.state.global_step + 1, reason=str(e), action="rollback"), folder/"collapse.json")
+            if is_first(): write_json(dict(step=trainer.state.global_step + 1, reason=str(e), action="rollback"), folder/"collapse.json")
         finally: trainer.sight.close()
         if is_first(): _save_adapter(trainer, folder)
 
