@@ -446,3 +446,20 @@ def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monk
     asked, honest = [], T.ask
     monkeypatch.setattr(T, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
     assert T.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
+
+def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
+    "Its rows and films lie elsewhere; the run folder knows where; scenes that are trained on are told."
+    bench = tmp_path/"bench"
+    (bench/"generated").mkdir(parents=True)
+    shutil.copy(data.folder/"test.parquet", bench)
+    for video in {q.video for q in data.test}: shutil.copy(data.folder/video, bench/video)
+    s, tested = settings(steps=1, test_scenes=2), T.with_bench(replace(data, test=[]), bench)
+    assert {q.id for q in tested.test} == {q.id for q in data.test}
+    T.begin(s, tested, tmp_path/"run")
+    T.finish(T.start(tmp_path/"run", threads=1), tmp_path/"run")
+    again, theirs = T.read_run(tmp_path/"run")
+    assert again == s and theirs.bench == bench and set(T.read_predictions(s, theirs, tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
+    assert (tmp_path/"run/scores.csv").is_file()
+    shutil.copy(data.folder/"train_benchmark.parquet", bench/"test.parquet")
+    for video in {q.video for q in data.train}: shutil.copy(data.folder/video, bench/video)
+    with pytest.warns(UserWarning, match="scenes of .* are trained on"): T.with_bench(data, bench)
