@@ -1,70 +1,190 @@
-"A card that tells what was recorded, an adapter that loads by its own lines, an upload that is checked first."
+"A card that tells what was recorded, an adapter that loads by its own lines, a merge that answers alike, an upload that is checked first."
 import json
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from vsgrpo import sharing
-from vsgrpo.models import default_spec, load_model, lora_config, weights_id
+from vsgrpo.answering import arm_scores
+from vsgrpo.models import TINY, default_spec, load_model, load_processor, lora_config, make_prompt, weights_id
 from vsgrpo.rollouts import Run
-from vsgrpo.video import fix_torchvision
+from vsgrpo.video import encode, fix_torchvision
+from vsgrpo.vsibench import Question, write_questions
 
 
-@pytest.fixture
-def run(tmp_path):
-    folder, spec = tmp_path/"run", default_spec("tiny")
+def make_run(folder, model="tiny", **given):
+    "A run folder by hand: an adapter of random numbers, settings, two steps of metrics."
+    spec = default_spec(model)
     fix_torchvision()
+    import torch
     from peft import get_peft_model
-    get_peft_model(load_model("tiny", device="cpu"), lora_config()).save_pretrained(folder/"adapter")
-    Run(folder).write_settings(dict(model="tiny", mode="think", steps=2, num_generations=14, beta=1e-4, rewards="accuracy | format", video=spec.as_dict(), data="/d/rooms", weights=weights_id("tiny")),
-                               video_spec=spec, seed=0, dataset=[])
+    torch.manual_seed(0)
+    adapted = get_peft_model(load_model(model, device="cpu"), lora_config())
+    for name, p in adapted.named_parameters():
+        if "lora_B" in name: p.data.normal_(std=.05)
+    adapted.save_pretrained(folder/"adapter")
+    settings = dict(model=model, mode="think", steps=2, num_generations=14, beta=1e-4, rewards="accuracy | format", video=spec.as_dict(), data=str(folder/"data"), weights=weights_id(model))
+    Run(folder).write_settings(settings | given, video_spec=spec, seed=0, dataset=[])
+    for step in (1, 2): Run(folder).log_metrics(step, {"reward": .5, "probe/own": .61, "probe/other": .42})
     return folder
 
-def scores(folder, trained, shuffled):
-    pd.DataFrame([(a, t, 10, x, x - 2, x + 2) for a, x in (("trained", trained), ("trained_shuffled", shuffled)) for t in ("object_counting", "overall")],
+@pytest.fixture
+def run(tmp_path): return make_run(tmp_path/"run")
+
+def edit(path, **given): path.write_text(json.dumps(json.loads(path.read_text()) | given))
+
+def scores(folder, trained, shuffled, tasks=("object_counting", "overall")):
+    pd.DataFrame([(a, t, 10, x, x - 2, x + 2) for a, x in (("trained", trained), ("trained_shuffled", shuffled)) for t in tasks],
                  columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
 
 @pytest.mark.parametrize("trained, shuffled, words", [(43, 32, "**It looks**"), (43, 41, "**That it looks is not shown**")])
 def test_the_card_tells_whether_it_looks(run, trained, shuffled, words):
     scores(run, trained, shuffled)
     text = sharing.write_card(run, "apache-2.0").read_text()
-    assert words in text and "43.0 [41.0, 45.0]" in text and "sha256" in text
+    assert words in text and "43.0 [41.0, 45.0]" in text and "the answers were not compared one by one" in text
+    assert "0.61 with the own video, 0.42 with another room's" in text and "Steps: 2 of 2. " in text and "No collapse is recorded" in text
     front = yaml.safe_load(text.split("---")[1])
-    assert front["license"] == "apache-2.0" and "base_model" not in front       # a local base is no hub id
-    assert "accuracy \\| format" in text.split("## Settings")[1]
+    assert front["license"] == "apache-2.0" and front["library_name"] == "peft" and "base_model" not in front       # a local base is no hub id
+
+def test_without_an_overall_score_it_tells_of_tasks(run):
+    scores(run, 43, 32, ("object_counting", "room_size_estimation"))
+    assert "**It looks in 2 of 2 tasks**" in sharing.card_text(run)
+
+def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run):
+    asked = [Question(i, "generated", f"room_{i}", "object_counting", "How many?", "4") for i in range(30)]
+    right, other = {q.id: "<answer>4</answer>" for q in asked}, {q.id: f"<answer>{4 if q.id < 20 else 9}</answer>" for q in asked}
+    (run/"data").mkdir()
+    (run/"answers").mkdir()
+    write_questions(asked, run/"data/test.parquet")
+    for arm, said in (("trained", right), ("trained_shuffled", other)):
+        (run/f"answers/{arm}.jsonl").write_text("".join(json.dumps({"id": k, "prediction": v}) + "\n" for k, v in said.items()))
+    arm_scores({"trained": right, "trained_shuffled": other}, asked, "tagged").to_csv(run/"scores.csv", index=False)
+    assert sharing.sight_difference(run).difference.tolist() == pytest.approx([100/3])
+    assert "the paired 95 % interval" in sharing.card_text(run) and "higher with the right video: object_counting" in sharing.card_text(run)
+    scores(run, 43, 32, ["object_counting"])                                     # scores of other questions than these
+    assert sharing.sight_difference(run) is None
 
 def test_what_was_not_recorded_is_said(run):
+    (run/"metrics.jsonl").unlink()
+    (run/"run.json").write_text(json.dumps({"settings": {"model": "tiny"}}))
     text = sharing.write_card(run).read_text()
-    assert "No held-out scores are recorded" in text and "steps not recorded" in text
+    for words in ("No held-out scores are recorded", "Steps: not recorded", "Commit not recorded, seed not recorded", "sha256 `not recorded`", "From which recordings is not recorded"): assert words in text
+    edit(run/"run.json", dataset=None, versions=None)
     (run/"collapse.json").write_text(json.dumps(dict(step=9, reason="KL is 7 nats", action="rollback", good=5)))
     assert "collapsed** in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in sharing.write_card(run).read_text()
+    edit(run/"collapse.json", good=0)
+    assert "rollback, the adapter was set back to the base)" in sharing.card_text(run)
     (run/"adapter/adapter_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="trained to its end"): sharing.write_card(run)
 
-def test_the_lines_of_the_card_load_the_adapter(run):
+def test_the_terms_of_the_recordings_are_told(run):
+    (run/"data/generated").mkdir(parents=True)
+    assert "generated by vsGRPO" in sharing.card_text(run) and "ScanNet" not in sharing.card_text(run)
+    (run/"data/scannet").mkdir()
+    assert "accepted the ScanNet Terms of Use" in sharing.card_text(run)
+
+def test_text_from_files_stays_text(tmp_path):
+    nasty = "a | b\n---\nlicense: mit\n# <b>`x`"
+    run = make_run(tmp_path/"run", mode=nasty, rewards=nasty, data=f"/d/{nasty}")
+    scores(run, 43, 32, ("object_counting", nasty))
+    text = sharing.card_text(run)
+    assert "\nlicense: mit" not in text and "\n# <" not in text and "<b>" not in text and "a \\| b --- license: mit" in text
+    assert len({line.replace("\\|", "").count("|") for line in text.split("## Settings")[1].split("##")[0].strip().splitlines()}) == 1
+    assert yaml.safe_load(text.split("\n---\n")[0].removeprefix("---"))["license"] == "other"
+    for licence in ("mit\ntags: []", "", "-", "a: b"):
+        with pytest.raises(ValueError, match="wanted a name as the hub has it"): sharing.write_card(run, licence)
+
+def test_a_base_from_the_hub_is_named(run, monkeypatch):
+    monkeypatch.setattr(sharing, "resolve_model", lambda name: "Qwen/Qwen2-VL-2B-Instruct")
+    assert yaml.safe_load(sharing.card_text(run).split("---")[1])["base_model"] == "Qwen/Qwen2-VL-2B-Instruct"
+
+def card_lines(card, folder):
+    "The code of a card, run with the folder it speaks of."
     names = {}
-    exec("\n".join(sharing.load_lines(Run(run).read_settings()["settings"], str(run/"adapter"))), names)
-    assert names["model"].peft_config and names["processor"].chat_template and names["shown"]["frames"] == 4
+    code = card.read_text().split("```python\n")[1].split("\n```")[0]
+    assert len(code.splitlines()) == 4
+    exec(code.replace("ADAPTER", str(folder)).replace("MODEL", str(folder)), names)
+    return names["model"], names["processor"], names["reader"]
+
+def film(folder):
+    encode(np.random.default_rng(0).integers(0, 255, (4, 84, 84, 3), dtype=np.uint8), folder/"film.mp4")
+    return folder/"film.mp4"
+
+def logits(model, processor, reader, path):
+    "At every place of a prompt, counted in float64: in float32 one model's own rounding is 2e-5."
+    import torch
+    model.double()
+    p = make_prompt(processor, "How many chair(s) are in this room?", reader(path))
+    kinds = torch.tensor([[2*(i == model.config.video_token_id) for i in p.ids]])       # 2: a video's place
+    with torch.no_grad(): return model(input_ids=torch.tensor([p.ids]), pixel_values_videos=p.video.pixels.double(), video_grid_thw=p.video.grid, mm_token_type_ids=kinds).logits
+
+@pytest.mark.parametrize("given", ["run", "adapter"])
+def test_a_merged_model_answers_as_its_adapter(tmp_path, given, monkeypatch):
+    "Base and reader are loaded by the lines of the two cards; the base samples by its settings, as Qwen's do."
+    base = tmp_path/"base"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)               # a card's lines take a GPU, in half precision, where there is one
+    shutil.copytree(TINY, base)
+    edit(base/"generation_config.json", do_sample=True, temperature=.01, top_p=.001, top_k=1)
+    run, out, path = make_run(tmp_path/"run", str(base)), tmp_path/"merged", film(tmp_path)
+    assert sharing.merge_adapter(run if given == "run" else run/"adapter", out) == out
+    adapted, merged = card_lines(sharing.write_card(run), run/"adapter"), card_lines(out/"README.md", out)
+    assert merged[0].generation_config.do_sample is False and not hasattr(merged[0], "peft_config")
+    merged[0].generate(**merged[1].tokenizer("a", return_tensors="pt"), max_new_tokens=2)
+    ours, theirs, plain = (logits(*m, path) for m in (merged, adapted, (load_model(str(base)), *adapted[1:])))
+    assert (ours - theirs).abs().max() < 1e-5 < .01 < (theirs - plain).abs().max()
+    assert yaml.safe_load((out/"README.md").read_text().split("---")[1])["library_name"] == "transformers"
+    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors", ".txt"} and not (tmp_path/"merged.tmp").exists()
+    with pytest.raises(ValueError, match="is there already"): sharing.merge_adapter(run, out)
+
+def test_a_merge_takes_a_dtype(run, tmp_path):
+    from safetensors import safe_open
+    with safe_open(sharing.merge_adapter(run, tmp_path/"m", "bfloat16")/"model.safetensors", "pt") as f: assert {f.get_slice(k).get_dtype() for k in f.keys()} == {"BF16"}
+    assert load_processor(str(tmp_path/"m")).chat_template
 
 def test_a_merge_is_refused_where_the_base_is_another(run, tmp_path):
+    edit(run/"adapter/adapter_config.json", base_model_name_or_path="Qwen/Qwen2-VL-2B-Instruct")
+    with pytest.raises(ValueError, match="an adapter of 'Qwen/Qwen2-VL-2B-Instruct', but the run trained 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
     told = json.loads((run/"run.json").read_text())
     told["settings"]["weights"] = "0"*64
     (run/"run.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match="trained on other weights"): sharing.merge_adapter(run, tmp_path/"m")
-    assert not (tmp_path/"m").exists()
+    del told["settings"]["weights"]
+    (run/"run.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="does not record the weights of 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
+    assert not list(tmp_path.glob("m*"))
 
 def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch):
     import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
     sent = {}
     class Api:
         def create_repo(self, repo_id, **kw): sent.update(repo=repo_id, **kw)
         def upload_folder(self, **kw): sent.update(kw); return "https://hub/x"
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    (run/"adapter/README.md").unlink()
-    with pytest.raises(FileNotFoundError, match="no README.md"): sharing.push_adapter(run, "me/x")
+    def refused(words, error=ValueError):
+        with pytest.raises(error, match=words): sharing.push_adapter(run, "me/x")
+        assert not sent
+    refused("is peft's empty form")
     sharing.write_card(run)
-    assert sharing.push_adapter(run, "me/x") == "https://hub/x" and sent["repo"] == "me/x" and sent["private"] and set(sent["allow_patterns"]) == {"*.safetensors", "*.json", "*.md"}
-    def down(self, *a, **k): raise OSError("no route")
-    monkeypatch.setattr(Api, "create_repo", down)
-    with pytest.raises(RuntimeError, match="push_to_hub me/x: the hub did not take it .*no route"): sharing.push_adapter(run, "me/x")
-    with pytest.raises(ValueError, match="wanted owner/name"): sharing.push_adapter(run, "../x")
+    (run/"adapter/optimizer.pt").write_bytes(b"x")
+    refused("pickled files.*optimizer.pt")
+    (run/"adapter/optimizer.pt").unlink()
+    settings = json.loads((run/"run.json").read_text())["settings"]
+    edit(run/"run.json", settings=settings | {"steps": 3})
+    refused("trained 2 of 3 steps, wanted a finished run")
+    (run/"collapse.json").write_text('{"step": 2, "reason": "KL", "action": "stop"}')
+    for name in ("../x", "x", "a/b/c", "a b/c", "é/x"):
+        with pytest.raises(ValueError, match="wanted owner/name"): sharing.push_adapter(run, name)
+    assert not sent
+    assert sharing.push_adapter(run, "me/x") == "https://hub/x" and sent["folder_path"] == str(run/"adapter")
+    assert sent["repo"] == sent["repo_id"] == "me/x" and sent["private"] and sent["exist_ok"] and set(sent["allow_patterns"]) == {"*.safetensors", "*.json", "*.md"}
+    for broken in (OSError("no route"), HfHubHTTPError.__bases__[0]("no route")):
+        def down(self, *a, **k): raise broken
+        monkeypatch.setattr(Api, "create_repo", down)
+        with pytest.raises(RuntimeError, match="push_to_hub me/x: the hub did not take it .*no route") as e: sharing.push_adapter(run, "me/x")
+        assert e.value.__cause__ is broken
+    sent.clear()
+    (run/"adapter/README.md").unlink()
+    refused("no README.md", FileNotFoundError)
