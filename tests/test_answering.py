@@ -6,7 +6,7 @@ import pytest
 
 from vsgrpo import answering
 from vsgrpo.answering import ANSWER_FIELDS, arm_scores, ask, other_videos, paired_difference
-from vsgrpo.grpo import settle
+from vsgrpo.trainer import settle
 from vsgrpo.models import VideoReader, load_model, load_processor
 from vsgrpo.rollouts import Run
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset

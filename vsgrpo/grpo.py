@@ -22,7 +22,7 @@ from .answering import ask
 from .budget import Pass, memory_free, memory_needed, what_to_change
 from .models import VideoReader, load_config, load_model, load_processor, make_prompt
 from .prefix_tree import Features, split_prompt
-from .trainer import KL_EXPONENT, GRPOSettings, draw_questions, feature_folder, frame_folder, make_trainer
+from .trainer import KL_EXPONENT, GRPOSettings, draw_questions, feature_folder, frame_folder, held_out, make_trainer
 from .vsi100k import Dataset
 from .vsibench import prompt
 
@@ -48,7 +48,7 @@ def grpo_loss(
     ratio, A = (logps - old_logps).exp(), advantages[:, None]
     per_token = -(ratio*A).minimum(ratio.clamp(1-epsilon, 1+epsilon)*A)
     if beta:
-        delta = (ref_logps - logps).clamp(max=KL_EXPONENT)        # e^Δ stays a number
+        delta = ref_logps.minimum(logps.detach() + KL_EXPONENT) - logps        # e^Δ stays a number, and so does its gradient
         per_token = per_token + beta*(delta.exp() - delta - 1)
     return ((per_token*mask).sum(1)/mask.sum(1)).mean()
 
@@ -109,7 +109,7 @@ def plan(
         some.append(q)
     begin = time.perf_counter()
     ask(model, processor, some, reader, data.bench or data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="timing", features=Features(model, feature_folder()))
-    asking = (time.perf_counter() - begin)/len(some)*3*len(data.test)       # base, trained, and with other videos
+    asking = (time.perf_counter() - begin)/len(some)*(3 + (s.mode != "vanilla"))*len(held_out(s, data))       # base, trained, with other videos, and in vanilla mode
     told.step = {k: float(np.mean([x[k] for x in watch.took[s.num_iterations:]])) for k in ("rollout", "reference", "policy", "step")}
     told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}
     del trainer, model, watch

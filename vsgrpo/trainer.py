@@ -363,16 +363,17 @@ def _callback(trainer, record, s):
             trainer.sight.tokens = trainer.sight.calls = trainer.sight.looks = 0
             kept = {v: logs[k] for k, v in RENAMED.items() if k in logs} | {k: v for k, v in logs.items() if k.startswith(KEPT)}
             kept |= {k: logs[f"sum/{k}"]/logs["sum/tokens"] for k in ("kl", "entropy") if f"sum/{k}" in logs}
+            kept |= {f"rewards/{n}": logs[f"rewards/{n}/mean"] for n in trainer.reward_func_names if f"rewards/{n}/mean" in logs and f"rewards/{n}/mean" not in RENAMED}
             why = [""]
             if is_first():
                 record.log_metrics(state.global_step, kept | phases | rest)
-                self.past.append(dict(kept, step=state.global_step))
+                before = self.past[-1] if self.past else {}      # rollouts may serve several steps
+                self.past.append({k: v for k, v in before.items() if k in ("reward", "format", "same")} | dict(kept, step=state.global_step))
                 if not (record.folder/"collapse.json").is_file(): why = [collapsed(pd.DataFrame(self.past[-WATCHED:]))]
             if world_size() > 1: broadcast_object_list(why)
             if not why[0]: return
             if is_first(): write_json(dict(step=state.global_step, reason=why[0], action=s.on_collapse), record.folder/"collapse.json")
-            control.should_training_stop = s.on_collapse != "note"
-            control.should_save = control.should_save and not control.should_training_stop
+            if s.on_collapse != "note": control.should_training_stop, control.should_save = True, False
 
     return Records()
 
@@ -517,7 +518,7 @@ def cluster_commands(
     nodes:int, # machines
     num_processes:int, # on each
 )->list[str]:
-    "How several machines train the run of a folder: torch's launcher, or accelerate's with a file of its own (DDP, FSDP2, DeepSpeed)."
+    "How several machines train the run of a folder: torch's launcher, or accelerate's with a file of its own (DDP; sharded weights are not supported)."
     return [f"torchrun --nnodes {nodes} --nproc_per_node {num_processes} --rdzv_backend c10d --rdzv_endpoint FIRST_MACHINE:29500 --no_python vsgrpo-train {folder}",
             f"accelerate launch --config_file ACCELERATE.yaml --no_python vsgrpo-train {folder}"]
 
