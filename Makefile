@@ -1,7 +1,7 @@
 # vsGRPO. Needs Python ≥ 3.11 with pip; everything else goes into .venv.
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
-#   make study       training prompts, KL penalty, rewards, dynamics: all runs of hall 20's studies on the tiny model
+#   make study       training prompts, KL penalty with its dynamics, rewards: all runs of hall 20's studies on the tiny model
 #   make test        style, sync, notebooks, halls at smoke scale, unit tests
 #   make lab         open the notebooks
 #   make doctor      what is installed here and what does not fit
@@ -49,14 +49,17 @@ run: install
 	@mkdir -p runs
 	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
 
-# Each study is a notebook of its own; on a CPU as many runs at once as there are cores, a thread each.
+# Each study is a notebook and a run folder of its own; one that was stopped is gone on with. On a CPU as many runs at once as there
+# are cores, a thread each.
 STUDY := -p model tiny-cot -p mode think -p steps 60 -p questions_per_step 16 -p lr 0.002 -p test_scenes 40
 study: export TQDM_DISABLE := 1
 study: install
 	@mkdir -p runs
-	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_kl.ipynb -p study kl -p seeds 3 $(STUDY) $(ARGS)
-	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_modes.ipynb -p study modes $(STUDY) $(ARGS)
-	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_rewards.ipynb -p study rewards $(STUDY) $(ARGS)
+	@for name in kl modes rewards; do \
+		out=runs/study/$$name; seeds=1; [ $$name = kl ] && seeds=3; \
+		[ -e $$out/run.json ] && resume=True || resume=False; \
+		$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/study_$$name.ipynb -p study $$name -p seeds $$seeds -p out $$out -p resume $$resume $(STUDY) $(ARGS); \
+	done
 
 base: install
 	@mkdir -p runs

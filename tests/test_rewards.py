@@ -195,7 +195,7 @@ def test_words_are_not_bought_by_repetition():
     assert length_reward([once], [[0]*20], N, "4", "think", "words") == length_reward([often], [[0]*400], N, "4", "think", "words")
 
 @pytest.mark.parametrize("line, words", [("accuracy:steep", "no form 'steep'"), ("accuracy format format*2", "names a reward twice"), ("length:window(5,2)", "low < high"), ("", "is empty"),
-    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "no file gone.py"), ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
+    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "/gone.py"), ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
 def test_a_line_of_rewards_that_means_nothing_is_refused(line, words):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)): reward_terms(line)
 

@@ -24,9 +24,7 @@ def made_up(folder, falls=False, own=40., vanilla=35., tokens=12, tags=0., kl=.1
     for k in range(steps):
         good = min(1., k/10) if not falls or k < 25 else .05
         accuracy = .1 + .5*k/steps if slow else .5
-        run.log_metrics(k + 1, {"reward": good + accuracy, "accuracy": accuracy, "accuracy/object_counting": accuracy, "format": good, "kl": kl, "entropy": 1., "completion_tokens": tokens, "zero_variance_groups": .1, "same": .1, "loss": 0.})
-        text = ["<think>a b c</think><answer>4</answer>", "<think>a b c</think><think></think><answer>4</answer>"]
-        run.log_rollouts([dict(step=k + 1, id=i, question_type="object_counting", question="How many?", ground_truth="4", mode="think", completion=text[i < 10*tags], accuracy_reward=0.) for i in range(10)])
+        run.log_metrics(k + 1, {"reward": good + accuracy, "accuracy": accuracy, "accuracy/object_counting": accuracy, "format": good, "kl": kl, "entropy": 1., "completion_tokens": tokens, "zero_variance_groups": .1, "same": .1, "loss": 0., "hacks/extra tags": tags, "hacks/repetition": 0.})
     pd.DataFrame([(arm, t, 10, s, s - 1, s + 1) for arm, s in (("base", 20.), ("trained", own), ("trained_shuffled", own - 5), ("trained_vanilla", vanilla), ("constant", 30.)) for t in ("object_counting", "overall")],
                  columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
     return str(folder)
@@ -59,6 +57,16 @@ def test_the_other_sentences_follow_the_numbers(tmp_path):
     dynamics = studies.findings("dynamics", runs_of(tmp_path/"d", think=[dict(slow=True)]*2))
     assert "sooner in 2 of 2 seeds" in dynamics[0] and studies.findings("single", runs_of(tmp_path/"s", run=[{}])) == []
 
+def test_what_was_not_measured_is_said(tmp_path):
+    runs = runs_of(tmp_path, **{"β = 0": [{}], "β = 0.0001": [{}]})
+    scores = pd.read_csv(runs.folder[0] + "/scores.csv")
+    scores[scores.question_type != "overall"].to_csv(runs.folder[0] + "/scores.csv", index=False)
+    assert "no overall score" in studies.findings("kl", runs)[0] and "no overall score" in studies.findings("modes", runs)[0]
+    metrics = Run(runs.folder[1]).metrics_path
+    metrics.write_text("".join(json.dumps({k: v for k, v in json.loads(line).items() if k != "format"}) + "\n" for line in metrics.read_text().splitlines()))
+    assert studies.findings("dynamics", runs[1:])[0] == "Nothing to say: format reward was not paid in every arm."
+    assert "chance" in studies.findings("modes", runs_of(tmp_path/"one", vanilla=[{}], think=[{}]))[0] and "chance" not in studies.findings("modes", runs_of(tmp_path/"two", vanilla=[{}]*2, think=[{}]*2))[0]
+
 def test_tables_hold_what_was_run_and_dashes(tmp_path):
     runs = runs_of(tmp_path, think=[dict(own=40.), dict(own=44.)], vanilla=[dict(own=50.)])
     table = studies.arm_table(runs)
@@ -72,7 +80,18 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     s = replace(T.settle("smoke", "tiny", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
     arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
     monkeypatch.setattr(studies, "study_arms", lambda *a: arms)
-    runs = studies.run_study("kl", s, 1, data, tmp_path/"kl")
+    honest = studies.start
+    def once(folder, *a):
+        if "beta0.01" in str(folder): raise KeyboardInterrupt      # interrupted as the second run begins
+        return honest(folder, *a)
+    monkeypatch.setattr(studies, "start", once)
+    monkeypatch.setattr(studies.os, "sched_getaffinity", lambda pid: {0})
+    with pytest.raises(KeyboardInterrupt): studies.run_study("kl", s, 1, data, tmp_path/"kl")
+    assert not (tmp_path/"kl/scores.csv").is_file() and len(done := list((tmp_path/"kl").glob("*/scores.csv"))) == 1
+    before, started = done[0].stat().st_mtime_ns, []
+    monkeypatch.setattr(studies, "start", lambda folder, *a: started.append(folder) or honest(folder, *a))
+    runs = studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True)
+    assert started == [runs.folder[1]] and done[0].stat().st_mtime_ns == before
     assert (tmp_path/"kl/scores.csv").is_file() and [Run(f).read_settings()["settings"]["beta"] for f in runs.folder] == [0, .01]
     monkeypatch.setattr(studies, "start", lambda *a: pytest.fail("a run that is there was started again"))
     assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)

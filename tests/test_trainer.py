@@ -140,7 +140,10 @@ def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, 
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
     for step, names in ((10, ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")), (20, ("adapter_model.safetensors",))):
         (tmp_path/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
-        for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text("x")
+        for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text('{"step": 1}')
+    assert T.last_checkpoint(tmp_path)[1] == 10
+    shutil.copytree(tmp_path/"checkpoints/checkpoint-10", tmp_path/"checkpoints/checkpoint-30")
+    (tmp_path/"checkpoints/checkpoint-30/trainer_state.json").write_text('{"st')          # killed in its last line
     assert T.last_checkpoint(tmp_path)[1] == 10
 
 def test_resuming_with_other_settings_is_refused(data, tmp_path):
@@ -247,7 +250,7 @@ def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
 
 def job(data, folder, s):
     T.begin(s, data, folder)
-    return [sys.executable, "-c", "import sys; from vsgrpo import trainer as T; s, data = T.read_run(sys.argv[1]); T.go_on(s, data, sys.argv[1])", str(folder)]
+    return [sys.executable, "-c", "import sys; from vsgrpo import trainer as T; s, data = T.read_run(sys.argv[1]); T.train(s, data, sys.argv[1], resume=True)", str(folder)]
 
 def same_record(a, b):
     "Metrics but the seconds, rollouts and the adapter's bytes."
@@ -259,7 +262,7 @@ def same_record(a, b):
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations):
     "kill -9 in mid-training, between two checkpoints; the folder resumes and ends as if nothing had been."
-    s = settings(steps=8, save_every=3, num_iterations=iterations, probe_every=4, questions_per_step=4, micro_groups=2)
+    s = settings(steps=14, save_every=3, num_iterations=iterations, probe_every=4, questions_per_step=4, micro_groups=2)
     env, whole, cut = dict(os.environ, PYTHONPATH=str(root)), tmp_path/"whole", tmp_path/"cut"
     subprocess.run(job(data, whole, s), env=env, check=True, capture_output=True)
     command, begin = job(data, cut, s), time.time()
@@ -268,7 +271,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
         time.sleep(.01)
     assert T.is_running(cut)
-    with pytest.raises(ValueError, match="is being trained by another process"): T.go_on(s, data, cut)
+    with pytest.raises(ValueError, match="is being trained by another process"), T.alone(cut): pass
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (cut/"adapter").exists() and not T.is_running(cut)
@@ -356,15 +359,31 @@ def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at,
     if good: assert all(torch.equal(kept[k], v) for k, v in load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors").items())
     else: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
 
-def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where, at, action", [("loss", 3, "note"), ("loss", 9, "stop"), ("gradient", 7, "rollback")])
+def test_what_is_not_finite_ends_the_run_with_its_last_good_adapter(data, tmp_path, monkeypatch, where, at, action):
+    "Whatever was asked for: there is nothing to go on with, and the tests that follow get finite weights."
+    from safetensors.torch import load_file
     honest = T.make_trainer
     def broken(*a, **k):
         trainer = honest(*a, **k)
-        next(p for n, p in trainer.model.named_parameters() if "lora_B" in n).data.fill_(float("nan"))
+        weight = next(p for n, p in trainer.model.named_parameters() if "lora_B" in n)
+        step = trainer._compute_loss
+        def compute(model, inputs):
+            if trainer.state.global_step + 1 == at and where == "loss": weight.data.fill_(float("nan"))
+            if trainer.state.global_step + 1 == at and where == "gradient": weight.register_hook(lambda g: g*float("nan"))
+            return step(model, inputs)
+        trainer._compute_loss = compute
         return trainer
     monkeypatch.setattr(T, "make_trainer", broken)
-    with pytest.raises(FloatingPointError, match="step 1: the loss is not finite"): T.train(settings(steps=2), data, tmp_path/"run")
-    assert not (tmp_path/"run/adapter").exists()
+    T.train(settings(steps=12, save_every=2 if action != "rollback" else 5, on_collapse=action), data, tmp_path/"run")
+    at_once, at = at, 1
+    with pytest.raises(FloatingPointError, match=f"the {where} is not finite in the first step"): T.train(settings(steps=2), data, tmp_path/"first")
+    assert not (tmp_path/"first/adapter").exists()
+    at = at_once
+    told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
+    assert told == dict(step=at, reason=f"the {where} is not finite in step {at}", action="rollback", good=told["good"]) and len(Run(tmp_path/"run").read_metrics()) == at - 1
+    assert told["good"] <= at and all(v.isfinite().all() for v in kept.values())
+    if told["good"] == 0: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
 
 def test_the_exponent_of_the_kl_estimator_is_held(data, tmp_path):
     "A policy that makes its own answers impossible keeps a finite loss, and one that is near its reference is not touched."

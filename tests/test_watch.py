@@ -3,14 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vsgrpo.watch import HACKS, Limits, collapsed, find_hacks, hack_shares, thought_words, trouble
+from vsgrpo.watch import HACKS, Limits, collapsed, find_hacks, hack_shares, trouble
 
 # ---- signs of trouble
-
-@pytest.mark.parametrize("text, mode, n", [("<think>a b c</think>", "think", 3), ("<think></think>", "think", 0), ("<think>a", "think", 0), ("a</think>", "think", 0),
-                                           ("<observe> a\nb </observe>", "observe", 2), ("<observe>a</observe>", "think", 0)])
-def test_thought_words(text, mode, n): assert thought_words(text, mode) == n
-
 
 def test_trouble_is_told_and_health_is_not():
     m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
@@ -18,7 +13,7 @@ def test_trouble_is_told_and_health_is_not():
     assert trouble(m, good) == []
     assert trouble(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
     assert trouble(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
-    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'empty thought'"]
+    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'under 3 words of thought'"]
     assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
     assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
     assert trouble(m, good.drop(columns="mode")) == []
@@ -27,8 +22,8 @@ def test_trouble_is_told_and_health_is_not():
     ("<think>There are 12 office chairs in the room.</think>\n<answer>12</answer>", "think", ["template"]),
     ("<think>There is a bed in this room</think><answer>1</answer>", "think", ["template"]),
     ("<think>There are many chairs in the room</think><answer>4</answer>", "think", []),
-    ("<think></think><answer>4</answer>", "think", ["empty thought"]),
-    ("<think>Hm hm</think><answer>4</answer>", "think", ["empty thought"]),
+    ("<think></think><answer>4</answer>", "think", ["under 3 words of thought"]),
+    ("<think>Hm hm</think><answer>4</answer>", "think", ["under 3 words of thought"]),
     ("<answer>4</answer>", "think", []),
     ("<think>a b c</think><answer>4</answer><answer>4</answer>", "think", ["extra tags"]),
     ("<observe>a b c</observe><observe>a b c</observe><answer>4</answer>", "observe", ["extra tags"]),

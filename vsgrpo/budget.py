@@ -88,12 +88,14 @@ def memory_needed(
     p:Pass, # of the update; the rollout takes as many questions at a time
     lora_rank:int=16,
     dtype:str="bfloat16", # of the weights
+    four_bit:bool=False, # language layers in four bits, with a scale of four bytes for every 64 weights
 )->pd.Series: # bytes by part, and their total
     "Memory of a GRPO step, from shapes alone."
     import torch
     model, text = empty_model(config, lora_rank, dtype), config.text_config
     size = getattr(torch, dtype).itemsize
     weights, adapter = (sum(x.nbytes for x in model.parameters() if x.requires_grad == trained) for trained in (False, True))
+    if four_bit: weights -= sum(int(x.numel()*(size - .5 - 4/64)) for name, x in model.named_parameters() if "language_model.layers" in name and name.endswith("base_layer.weight"))
     layers = text.num_hidden_layers
     open_ = kept_bytes(model, replace(p, checkpointing=False))
     kept = kept_bytes(model, p) if p.checkpointing else open_
@@ -116,7 +118,7 @@ def what_to_change(
     config, # transformers' Qwen2VLConfig
     p:Pass, # that does not fit
     free:int, # bytes
-    **sizes, # `lora_rank` and `dtype` of memory_needed
+    **sizes, # `lora_rank`, `dtype` and `four_bit` of memory_needed
 )->str: # parameters of hall 20; empty where nothing helps
     "The first change with which a step fits."
     tries = [("-p gradient_checkpointing True", replace(p, checkpointing=True))]

@@ -22,6 +22,7 @@ from .answering import ask
 from .budget import Pass, memory_free, memory_needed, what_to_change
 from .models import VideoReader, load_config, load_model, load_processor, make_prompt
 from .prefix_tree import Features, split_prompt
+from .studies import paper_model
 from .trainer import KL_EXPONENT, GRPOSettings, draw_questions, feature_folder, frame_folder, held_out, make_trainer
 from .vsi100k import Dataset
 from .vsibench import prompt
@@ -89,7 +90,7 @@ def plan(
     scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
     most = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))         # films in one pass
     shape = Pass(len(trunk), len(question), s.max_new_tokens, s.num_generations, -(-groups//most), most, s.gradient_checkpointing)
-    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32")
+    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32", four_bit=s.four_bit)
     told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
     if not told.fits:
         told.change = what_to_change(config, shape, told.free, **sizes)
@@ -134,12 +135,14 @@ def _watch(trainer):
 def closing_table(
     scores:pd.DataFrame, # of `arm_scores`
     paper:pd.DataFrame, # of `paper_table`
-)->pd.DataFrame: # one row a task: the paper's 2B, then our arms as score [low, high]
+    model:str="tiny", # alias, hub id or folder
+)->pd.DataFrame: # one row a task: the paper's 7B or 2B, then our arms as score [low, high]
     "Table 2 beside our arms; what was not run is a dash."
+    of = paper_model(model)
     ours = scores.assign(cell=[f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()])
     table = ours.pivot(index="question_type", columns="arm", values="cell")[list(dict.fromkeys(ours.arm))]
     n = ours.drop_duplicates("question_type").set_index("question_type").n
-    row = {m: paper[(paper.model == "Qwen2-VL-2B") & (paper.method == m) & (paper.eval_mode == "V")].iloc[0] for m in ("base", "vsGRPO-V")}
+    row = {m: paper[(paper.model == of) & (paper.method == m) & (paper.eval_mode == "V")].iloc[0] for m in ("base", "vsGRPO-V")}
     tasks = [t for t in paper.columns if t in set(n.index)]
-    told = pd.DataFrame({f"paper 2B {m}": [f"{row[m][t]:.1f}" for t in tasks] for m in row}, index=tasks)
+    told = pd.DataFrame({f"paper {of[-2:]} {m}": [f"{row[m][t]:.1f}" for t in tasks] for m in row}, index=tasks)
     return pd.concat([told, table.reindex(tasks).fillna("—"), n.reindex(tasks)], axis=1)

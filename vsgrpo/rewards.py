@@ -12,8 +12,8 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from .doctor import repo_root
 from .vsibench import MODES, NA_TYPES, NUMBER_WORDS, QUESTION_TYPES, mra, official_parse, parse_number, tagged_answer
 
 # %% ../nbs/21_rewards.ipynb #21-004
@@ -199,13 +199,15 @@ def _named_reward(text, m):
 
 def _own_reward(file, name):
     "A function of a file of the user's, checked at each call for what it gives."
-    if not Path(file).is_file(): raise FileNotFoundError(f"rewards: no file {file}")
+    path = repo_root()/file
+    if not path.is_file(): raise FileNotFoundError(f"rewards: no file {path}")
     if not name: raise ValueError(f"rewards: {file} without a function, expected {file}:function")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     if not callable(function := getattr(module, name, None)): raise ValueError(f"rewards: {file} has no function {name!r}")
     def checked(completions, **kw):
         paid = list(function(completions=completions, **kw))
+        paid = [p.item() if hasattr(p, "item") and p.ndim == 0 else p for p in paid]      # numpy's and torch's numbers
         if len(paid) != len(completions) or not all(p is None or isinstance(p, (int, float)) and math.isfinite(p) for p in paid):
             raise ValueError(f"rewards: {file}:{name} gave {paid[:5]!r}, {len(paid)} of them, expected a finite number or None for each of {len(completions)} completions")
         return paid

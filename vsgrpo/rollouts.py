@@ -230,9 +230,9 @@ def _draw(ax, metrics, names, window):
     "One panel: raw lines, running means for what is noisy."
     columns = [c for n in names for c in metrics if c == n or (n.endswith("/") and c.startswith(n))]
     for c in columns:
-        y = metrics[c].astype(float)
-        if c == "reward": ax.plot(metrics.step, y, lw=.7, alpha=.4, color="C0")
-        ax.plot(metrics.step, smooth(y, window) if c == "reward" or "/" in c else y, lw=1.2, label=c.split("/")[-1])
+        y = metrics.set_index("step")[c].astype(float).dropna()      # with several updates a rollout some steps have none
+        if c == "reward": ax.plot(y, lw=.7, alpha=.4, color="C0")
+        ax.plot(smooth(y, window) if c == "reward" or "/" in c else y, lw=1.2, label=c.split("/")[-1])
     if len(columns) > 1 or columns and names[0].endswith("/"): ax.legend(fontsize=6)
     if not columns: ax.text(.5, .5, "not recorded", ha="center", va="center", transform=ax.transAxes)
 
@@ -257,15 +257,15 @@ def total_reward(
 )->pd.Series:          # the recorded total, or the sum
     "What a rollout earned in all."
     if "reward" in rows: return rows.reward.astype(float)
-    return rows[[c for c in rows if c.endswith("_reward")]].astype(float).sum(axis=1)
+    return rows[[c for c in rows if c.endswith("_reward")]].astype(float).sum(axis=1, min_count=1)
 
 def group_advantage(
     rows:pd.DataFrame, # rollouts with step, id and rewards
 )->pd.Series:          # (r − mean)/(std + 1e-4) in the group of one question in one step
-    "GRPO's advantage from recorded rewards."
+    "GRPO's advantage from recorded rewards; 0 for what no reward function could pay."
     r = total_reward(rows)
     group = r.groupby([rows.step, rows.id])
-    return (r - group.transform("mean"))/(group.transform("std").fillna(0.) + 1e-4)
+    return ((r - group.transform("mean"))/(group.transform("std").fillna(0.) + 1e-4)).fillna(0.)
 
 def _answers(rows):
     "What the reward function reads in each completion."
@@ -300,8 +300,7 @@ def rescore(
     columns = {c: rows[c].tolist() for c in rows if c not in ("completion", "n_tokens")} | {"prompts": rows.question.tolist() if "question" in rows else None}
     columns |= {"options": [o if isinstance(o, list) else None for o in rows.options]} if "options" in rows else {}
     ids = [range(n) for n in rows.n_tokens] if "n_tokens" in rows else None
-    out["new_reward"] = 0.
     for t in terms:
         out[t.name] = pd.Series(t.function(completions=rows.completion.tolist(), completion_ids=ids, **columns), index=rows.index, dtype=float)
-        out["new_reward"] += t.weight*out[t.name].fillna(0)
+    out["new_reward"] = (out[[t.name for t in terms]]*[t.weight for t in terms]).sum(axis=1, min_count=1)
     return out.assign(new_advantage=group_advantage(out.drop(columns=["reward"], errors="ignore").rename(columns={"new_reward": "reward"})))

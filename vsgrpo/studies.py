@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'BETAS', 'FASTER', 'ROWS', 'study_arms', 'run_arms', 'run_study', 'read_collapse', 'arm_row', 'arm_table',
-           'plot_arms', 'plot_dynamics', 'table_two', 'findings', 'before_after']
+           'plot_arms', 'plot_dynamics', 'paper_model', 'table_two', 'findings', 'before_after']
 
 # %% ../nbs/28_studies.ipynb #28-002
 import html
@@ -14,19 +14,20 @@ import re
 import time
 from base64 import b64encode
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .answering import PARSER
+from .models import model_size
 from .prompting import film_png
 from .rewards import READINGS, extract_answer
-from .rollouts import Run, read_metrics, read_rollouts, smooth
-from .trainer import GRPOSettings, begin, finish, follow, held_out, read_predictions, read_run, start, stop
+from .rollouts import read_metrics, smooth
+from .trainer import GRPOSettings, begin, finish, follow, held_out, read_predictions, read_run, settle_in, start, stop, whole_settings
 from .vsi100k import Dataset
 from .vsibench import MODES, score_answer
-from .watch import hack_table
 
 # %% ../nbs/28_studies.ipynb #28-005
 STUDIES = ("single", "modes", "kl", "rewards", "dynamics")
@@ -110,9 +111,7 @@ def run_study(
         begin(arms[0][1], data, folder, resume, num_processes)
         follow(folder, start(folder, num_processes))
         return pd.DataFrame([(arms[0][0], s.seed, str(folder))], columns=["arm", "seed", "folder"])
-    told = asdict(s) | dict(study=study, seeds=seeds, data=str(data.folder), bench=data.bench and str(data.bench))
-    if not resume: Run(folder).write_settings(told, video_spec=s.video, seed=s.seed, dataset=data.train)
-    elif differ := Run(folder).changed_settings(told): raise ValueError(f"{folder} began with other settings: {'; '.join(differ)}")
+    settle_in(folder, whole_settings(s, data) | dict(study=study, seeds=seeds), s, data, resume)
     runs = run_arms(arms, data, folder, num_processes)
     arm_table(runs).to_csv(folder/"scores.csv.tmp")
     os.replace(folder/"scores.csv.tmp", folder/"scores.csv")
@@ -135,11 +134,11 @@ def arm_row(
 )->dict:
     "One run in numbers."
     m, scores = read_metrics(folder), pd.read_csv(Path(folder)/"scores.csv").set_index(["arm", "question_type"]).score
-    end, hacks = m.tail(last), hack_table(read_rollouts(folder)).tail(last).mean()
+    end = m.tail(last)
     mean = lambda name: float(end[name].mean()) if name in end else np.nan
     row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"), "entropy": mean("entropy"), "tokens": mean("completion_tokens"), "equal groups": mean("zero_variance_groups")}
     row |= {f"held-out {arm}": scores.get((arm, "overall"), np.nan) for arm in ("base", "trained", "trained_shuffled", "trained_vanilla")}
-    return row | {"collapsed in step": read_collapse(folder)[0]} | {f"pattern: {k}": v for k, v in hacks.items()}
+    return row | {"collapsed in step": read_collapse(folder)[0]} | {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
 
 def arm_table(
     runs:pd.DataFrame, # of `run_arms`
@@ -183,6 +182,7 @@ def plot_dynamics(
     "Format, accuracy and total reward, smoothed over raw; accuracy by question type; groups that teach nothing; length (Figure 5)."
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 4, figsize=(13, 3), dpi=80, layout="constrained")
+    metrics = metrics[metrics.reward.notna()]      # with several updates a rollout some steps have none
     for name, colour in (("format", "tab:blue"), ("accuracy", "tab:red"), ("reward", "goldenrod")):
         if name not in metrics: continue
         axes[0].plot(metrics.step, metrics[name], color=colour, lw=.6, alpha=.4)
@@ -200,13 +200,15 @@ def plot_dynamics(
 ROWS = [("base", "V", "vanilla", "base"), ("vsGRPO-T", "V", "think", "trained_vanilla"), ("vsGRPO-O", "V", "observe", "trained_vanilla"),
         ("vsGRPO-T", "T", "think", "trained"), ("vsGRPO-O", "O", "observe", "trained"), ("vsGRPO-V", "V", "vanilla", "trained")] # method, how it is asked, training mode, arm of scores.csv
 
+def paper_model(model:str)->str: return "Qwen2-VL-7B" if model_size(model) == "7B" else "Qwen2-VL-2B" # whose rows of the paper stand beside a model
+
 def table_two(
     runs:pd.DataFrame, # of `run_arms`, arms named by mode
     paper:pd.DataFrame, # of `paper_table(2)`
-    model:str="Qwen2-VL-2B", # whose rows of the paper
+    model:str="tiny", # alias, hub id or folder: whose rows of the paper; the 2B's beside the tiny model
 )->pd.DataFrame: # a row for each of ROWS: paper and ours per task, means over seeds; what was not run is a dash
     "The vsGRPO rows of Table 2, paper beside ours."
-    printed = paper[paper.model == model].set_index(["method", "eval_mode"])
+    printed = paper[paper.model == paper_model(model)].set_index(["method", "eval_mode"])
     scores = {(arm, seed): pd.read_csv(Path(f)/"scores.csv").set_index(["arm", "question_type"]).score for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)}
     tasks = [t for t in printed.columns if any(("trained", t) in x.index for x in scores.values())]
     cells = {}
@@ -227,19 +229,24 @@ def findings(
     rows = pd.DataFrame([arm_row(f) for f in runs.folder]).assign(arm=runs.arm.values)
     mean, n = rows.drop(columns=["arm", "collapsed in step"]).astype(float).groupby(rows.arm, sort=False).mean(), rows.groupby("arm").size()
     fell = rows["collapsed in step"].notna().groupby(rows.arm).sum()
+    if lacking := [c for c in (("format reward",) if study in ("kl", "dynamics") else ()) if mean[c].isna().any()]: return [f"Nothing to say: {', '.join(lacking)} was not paid in every arm."]
+    if study != "dynamics" and mean["held-out trained"].isna().any(): return ["Nothing to say: an arm has no overall score, since not every task was asked."]
     return {"modes": _found_modes, "kl": _found_kl, "rewards": _found_rewards, "dynamics": _found_dynamics, "single": lambda *a: []}[study](runs, mean, n, fell)
+
+def _spread(n): return "" if n.min() > 1 else "; one seed, so which arm is first may be chance"
 
 def _found_modes(runs, mean, n, fell):
     v, own = mean["held-out trained"], {m: mean["held-out trained"][m] - mean["held-out trained_vanilla"][m] for m in MODES[1:] if m in mean.index}
     best = v.idxmax()
-    return [f"Trained and asked in {best} mode scores highest ({', '.join(f'{m} {v[m]:.1f}' for m in v.index)}); the paper's highest is vanilla (35.4, observe 31.2, think 29.6).",
+    base = mean["held-out base"]
+    return [f"Trained and asked in {best} mode scores highest ({', '.join(f'{m} {v[m]:.1f}, its base {base[m]:.1f}' for m in v.index)}{_spread(n)}); the paper's highest is vanilla (35.4, observe 31.2, think 29.6).",
             f"Asked in its own mode instead of vanilla, a model gains {' and '.join(f'{d:+.1f} ({m})' for m, d in own.items())} points; in the paper +3.5 (think) and +3.2 (observe)."]
 
 def _found_kl(runs, mean, n, fell):
     tell = lambda a: f"{fell[a]} of {n[a]} seeds with {a} (KL {mean['KL'][a]:.2g}, format {mean['format reward'][a]:.2f}, held-out {mean['held-out trained'][a]:.1f})"
     plain, faster = [a for a in mean.index if "lr" not in a], [a for a in mean.index if "lr" in a]
     shown = fell[plain[0]] == n[plain[0]] and fell[plain[1]] == 0
-    why = Counter(read_collapse(f)[1].split(" from ")[0] for f in runs.folder)
+    why = Counter(re.split(r" from | is | in step ", read_collapse(f)[1])[0] for f in runs.folder)
     told = [f"Collapsed: {'; '.join(map(tell, plain))}. That training collapses without the penalty and a β of 1e-4 prevents it is {'shown' if shown else 'not shown'} at this scale."]
     if faster: told.append(f"Without the penalty at higher learning rates: {'; '.join(map(tell, faster))}.")
     return told + [f"Ways of collapsing: {', '.join(f'{k} ({v})' for k, v in why.items() if k) or 'none'}.", f"{plain[1]}: {_found_dynamics(runs[runs.arm == plain[1]], mean, n, fell)[0]}"]
@@ -247,7 +254,7 @@ def _found_kl(runs, mean, n, fell):
 def _found_rewards(runs, mean, n, fell):
     readings, lengths = [a for a in mean.index if "+" not in a], [a for a in mean.index if "+" in a]
     own = mean["held-out trained"]
-    told = [f"Of the readings of the accuracy reward {own[readings].idxmax()} scores highest in its own mode ({', '.join(f'{a} {own[a]:.1f}' for a in readings)})."]
+    told = [f"Of the readings of the accuracy reward {own[readings].idxmax()} scores highest in its own mode ({', '.join(f'{a} {own[a]:.1f}' for a in readings)}; the base {mean['held-out base'].iloc[0]:.1f}{_spread(n)})."]
     for a in lengths:
         plain = a.split(" + ")[0]
         told.append(f"{a}: {mean['tokens'][a]:.0f} tokens a completion instead of {mean['tokens'][plain]:.0f}, extra tags in {mean['pattern: extra tags'][a]:.0%} instead of {mean['pattern: extra tags'][plain]:.0%}, "
@@ -278,8 +285,7 @@ def before_after(
     said = {arm: x for arm, x in read_predictions(s, data, folder).items() if arm in ("base", "trained")}
     asked = [q for q in held_out(s, data) if q.question_type == kind]
     if not asked: raise ValueError(f"{folder}: no held-out question of type {kind!r} was asked")
-    parser = "official" if s.mode == "vanilla" else "tagged"
-    score = {arm: {q.id: score_answer(q, x[q.id], parser) for q in asked} for arm, x in said.items()}
+    score = {arm: {q.id: score_answer(q, x[q.id], PARSER[s.mode]) for q in asked} for arm, x in said.items()}
     q = max(asked, key=lambda q: (score["trained"][q.id] - score["base"][q.id], extract_answer(said["trained"][q.id], s.mode) is not None, said["trained"][q.id] != said["base"][q.id]))
     esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, s.video)).decode()
     lines = [f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
