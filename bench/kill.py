@@ -30,11 +30,11 @@ WORK = dict(build=("import sys; from vsgrpo.vsi100k import RoomsSpec, build_room
          "import sys, torch; from pathlib import Path; from vsgrpo.models import default_spec; from vsgrpo.prompting import Study, open_bench, run_study; torch.set_num_threads(1)\n"
          "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, think=48, observe=48), 2, 32, 0)\n"
          "run_study(s, open_bench(Path(sys.argv[1]).parent/'bench'), sys.argv[1])"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo import trainer; from vsgrpo.vsi100k import open_dataset; torch.set_num_threads(1)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo import runs, trainer; from vsgrpo.vsi100k import open_dataset; torch.set_num_threads(1)\n"
          "s = trainer.settle('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2, test_scenes=4)\n"
          "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
-         "trainer.begin(s, data, out, (out/'run.json').is_file())\n"
-         "trainer.train_cli([str(out)])"))
+         "runs.begin(s, data, out, (out/'run.json').is_file())\n"
+         "runs.train_cli([str(out)])"))
 BENCH = "import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
 ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vsgrpo import trainer
+from vsgrpo import runs, trainer
 from vsgrpo.answering import PARSER, arm_scores, ask, end_tokens
 from vsgrpo.doctor import repo_root
 from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
@@ -74,19 +74,19 @@ def one_seed(job):
     s = trainer.settle(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
     said, took = {}, {}
     start = time.perf_counter()
-    model, processor = trainer.train(s, data, out/"grpo")
+    model, processor = runs.train(s, data, out/"grpo")
     took["trained"] = time.perf_counter() - start
-    said |= trainer.evaluate(s, model, processor, data, out/"grpo")
+    said |= runs.evaluate(s, model, processor, data, out/"grpo")
     if per_scene:
         start, other, arm = time.perf_counter(), replace(s, questions_per_scene=per_scene), f"trained_{per_scene}_a_scene"
-        model, processor = trainer.train(other, data, out/arm)
+        model, processor = runs.train(other, data, out/arm)
         took[arm] = time.perf_counter() - start
-        said[arm] = trainer.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
+        said[arm] = runs.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
     if controls:
         start, blind = time.perf_counter(), replace(s, blank=True)
-        model, processor = trainer.train(blind, data, out/"blind")
+        model, processor = runs.train(blind, data, out/"blind")
         took["trained_without_sight"] = time.perf_counter() - start
-        said["trained_without_sight"] = trainer.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
+        said["trained_without_sight"] = runs.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
         start = time.perf_counter()
         model, processor = fine_tune(s, data, s.lr)
         took["sft"] = time.perf_counter() - start

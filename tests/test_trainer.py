@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vsgrpo import grpo, prefix_tree, rewards
+from vsgrpo import runs as R
 from vsgrpo import trainer as T
 from vsgrpo.models import load_model, load_processor
 from vsgrpo.rollouts import Run, choose_folder
@@ -34,8 +35,8 @@ def trainer_of(data, folder, s=None, record=None):
 
 def test_a_run_leaves_its_whole_record(data, tmp_path):
     s = settings(steps=2)
-    model, processor = T.train(s, data, tmp_path/"run")
-    T.evaluate(s, model, processor, data, tmp_path/"run")
+    model, processor = R.train(s, data, tmp_path/"run")
+    R.evaluate(s, model, processor, data, tmp_path/"run")
     told = json.loads((tmp_path/"run/run.json").read_text())
     assert told["settings"]["beta"] == 1e-4 and told["video_spec"]["frames"] == 4 and told["dataset"]["questions"] == len(data.train)
     metrics, rollouts = Run(tmp_path/"run").read_metrics(), Run(tmp_path/"run").read_rollouts()
@@ -141,35 +142,35 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     for step, names in ((10, ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")), (20, ("adapter_model.safetensors",))):
         (tmp_path/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
         for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text('{"step": 1}')
-    assert T.last_checkpoint(tmp_path)[1] == 10
+    assert R.last_checkpoint(tmp_path)[1] == 10
     shutil.copytree(tmp_path/"checkpoints/checkpoint-10", tmp_path/"checkpoints/checkpoint-30")
     (tmp_path/"checkpoints/checkpoint-30/trainer_state.json").write_text('{"st')          # killed in its last line
-    assert T.last_checkpoint(tmp_path)[1] == 10
+    assert R.last_checkpoint(tmp_path)[1] == 10
 
 def test_resuming_with_other_settings_is_refused(data, tmp_path):
-    T.train(settings(steps=1), data, tmp_path/"run")
-    with pytest.raises(ValueError, match="lr"): T.train(settings(steps=1, lr=1.0), data, tmp_path/"run", resume=True)
+    R.train(settings(steps=1), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="lr"): R.train(settings(steps=1, lr=1.0), data, tmp_path/"run", resume=True)
 
 def test_a_run_killed_after_its_last_step_is_finished_not_trained_on(data, tmp_path):
     s = settings(steps=2)
-    T.train(s, data, tmp_path/"run")
+    R.train(s, data, tmp_path/"run")
     before = (tmp_path/"run/adapter/adapter_model.safetensors").read_bytes()
     shutil.rmtree(tmp_path/"run/adapter")
-    T.train(s, data, tmp_path/"run", resume=True)
+    R.train(s, data, tmp_path/"run", resume=True)
     assert Run(tmp_path/"run").read_metrics().step.tolist() == [1, 2]
     assert (tmp_path/"run/adapter/adapter_model.safetensors").read_bytes() == before
 
 def test_a_second_run_never_takes_the_first_ones_adapter(data, tmp_path):
-    T.train(settings(steps=1), data, tmp_path/"run")
-    with pytest.raises(ValueError, match="holds a run already"): T.train(settings(steps=1, lr=1.0), data, tmp_path/"run")
+    R.train(settings(steps=1), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="holds a run already"): R.train(settings(steps=1, lr=1.0), data, tmp_path/"run")
 
 def test_what_would_fail_later_is_refused_first(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(T, "load_model", lambda *a, **k: pytest.fail("a model was loaded"))
-    with pytest.raises(ValueError, match="questions_per_step is 500: wanted at most"): T.train(settings(questions_per_step=500, micro_groups=1), data, tmp_path/"a")
-    with pytest.raises(ValueError, match="at least 2 scenes"): T.train(settings(), replace(data, test=data.test[:1]), tmp_path/"b")
-    with pytest.raises(ValueError, match="no constant answer for"): T.train(settings(), replace(data, train_benchmark=data.train_benchmark[:1]), tmp_path/"c")
+    monkeypatch.setattr(R, "load_model", lambda *a, **k: pytest.fail("a model was loaded"))
+    with pytest.raises(ValueError, match="questions_per_step is 500: wanted at most"): R.train(settings(questions_per_step=500, micro_groups=1), data, tmp_path/"a")
+    with pytest.raises(ValueError, match="at least 2 scenes"): R.train(settings(), replace(data, test=data.test[:1]), tmp_path/"b")
+    with pytest.raises(ValueError, match="no constant answer for"): R.train(settings(), replace(data, train_benchmark=data.train_benchmark[:1]), tmp_path/"c")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ValueError, match="num_processes is 3: wanted a divisor"): T.train(settings(), data, tmp_path/"d")
+    with pytest.raises(ValueError, match="num_processes is 3: wanted a divisor"): R.train(settings(), data, tmp_path/"d")
     assert not list(tmp_path.iterdir())
 
 @pytest.mark.parametrize("given, words", [(dict(mode="dream"), "mode is 'dream'"), (dict(num_generations=1), "num_generations is 1"), (dict(beta=-.1), "beta is -0.1"),
@@ -249,8 +250,8 @@ def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
 # ---- the record of a run that was killed
 
 def job(data, folder, s):
-    T.begin(s, data, folder)
-    return [sys.executable, "-c", "import sys; from vsgrpo import trainer as T; s, data = T.read_run(sys.argv[1]); T.train(s, data, sys.argv[1], resume=True)", str(folder)]
+    R.begin(s, data, folder)
+    return [sys.executable, "-c", "import sys; from vsgrpo import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)", str(folder)]
 
 def same_record(a, b):
     "Metrics but the seconds, rollouts and the adapter's bytes."
@@ -270,12 +271,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 5:
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
         time.sleep(.01)
-    assert T.is_running(cut)
-    with pytest.raises(ValueError, match="is being trained by another process"), T.alone(cut): pass
+    assert R.is_running(cut)
+    with pytest.raises(ValueError, match="is being trained by another process"), R.alone(cut): pass
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert not (cut/"adapter").exists() and not T.is_running(cut)
-    T.begin(s, data, cut, resume=True)
+    assert not (cut/"adapter").exists() and not R.is_running(cut)
+    R.begin(s, data, cut, resume=True)
     subprocess.run(command, env=env, check=True, capture_output=True)
     same_record(whole, cut)
 
@@ -283,9 +284,9 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     "The same rollouts, rewards, KL and gradient norm at the same global batch, by DDP over gloo."
     s = settings(steps=3, questions_per_step=4, micro_groups=1, num_generations=6, lr=1e-2, beta=.04, probe_every=2)
     for n in (1, 2):
-        T.begin(s, data, tmp_path/f"{n}", num_processes=n)
-        process = T.start(tmp_path/f"{n}", n)
-        T.finish(process, tmp_path/f"{n}")
+        R.begin(s, data, tmp_path/f"{n}", num_processes=n)
+        process = R.start(tmp_path/f"{n}", n)
+        R.finish(process, tmp_path/f"{n}")
     one, two = (Run(tmp_path/n).read_metrics() for n in "12")
     said = [Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")[["step", "id", "completion", "reward", "advantage", "n_tokens"]].reset_index(drop=True) for n in "12"]
     assert one.step.tolist() == two.step.tolist() == [1, 2, 3] and one.kl.iloc[-1] > 1e-4 and one.grad_norm.min() > .01
@@ -305,31 +306,31 @@ def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch
         return Shown()
     monkeypatch.setattr(IPython.display, "display", display)
     s = settings(steps=40, save_every=5)
-    T.begin(s, data, tmp_path/"run")
-    process, honest = T.start(tmp_path/"run", threads=1), time.sleep
+    R.begin(s, data, tmp_path/"run")
+    process, honest = R.start(tmp_path/"run", threads=1), time.sleep
     def tired(seconds):
         honest(.1)
         if (tmp_path/"run/metrics.jsonl").is_file() and (tmp_path/"run/metrics.jsonl").read_text().count("\n") > 6: raise KeyboardInterrupt
-    monkeypatch.setattr(T.time, "sleep", tired)
-    with pytest.raises(KeyboardInterrupt): T.follow(tmp_path/"run", process)
-    assert process.poll() is not None and not T.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
-    monkeypatch.setattr(T.time, "sleep", honest)
-    T.begin(s, data, tmp_path/"run", resume=True)
+    monkeypatch.setattr(R.time, "sleep", tired)
+    with pytest.raises(KeyboardInterrupt): R.follow(tmp_path/"run", process)
+    assert process.poll() is not None and not R.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
+    monkeypatch.setattr(R.time, "sleep", honest)
+    R.begin(s, data, tmp_path/"run", resume=True)
     drawn.clear()
-    T.follow(tmp_path/"run", T.start(tmp_path/"run", threads=1), every=.1)
+    R.follow(tmp_path/"run", R.start(tmp_path/"run", threads=1), every=.1)
     said = capsys.readouterr().out
     assert "step 40 of 40, reward" in said and len(drawn) >= 2 and len(drawn[-1].axes) == 8 and (tmp_path/"run/scores.csv").is_file()
     drawn.clear()
-    T.follow(tmp_path/"run")                                 # looking on afterwards
+    R.follow(tmp_path/"run")                                 # looking on afterwards
     assert len(drawn) == 1 and Run(tmp_path/"run").read_metrics().step.tolist() == list(range(1, 41))
 
 def test_a_process_that_fails_is_told(data, tmp_path):
     s = settings(steps=1)
-    T.begin(s, data, tmp_path/"run")
+    R.begin(s, data, tmp_path/"run")
     told = json.loads((tmp_path/"run/run.json").read_text())
     told["settings"]["data"] = str(tmp_path/"gone")
     (tmp_path/"run/run.json").write_text(json.dumps(told))
-    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): T.finish(T.start(tmp_path/"run"), tmp_path/"run")
+    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
 
 # ---- collapse
 
@@ -339,13 +340,13 @@ def falling(monkeypatch, step):
 
 def test_a_collapse_is_noted_and_the_run_goes_on(data, tmp_path, monkeypatch):
     falling(monkeypatch, 2)
-    T.train(settings(steps=4), data, tmp_path/"run")
+    R.train(settings(steps=4), data, tmp_path/"run")
     assert json.loads((tmp_path/"run/collapse.json").read_text()) == dict(step=2, reason="it fell", action="note")
     assert len(Run(tmp_path/"run").read_metrics()) == 4
 
 def test_a_collapse_stops_the_run(data, tmp_path, monkeypatch):
     falling(monkeypatch, 2)
-    T.train(settings(steps=4, on_collapse="stop"), data, tmp_path/"run")
+    R.train(settings(steps=4, on_collapse="stop"), data, tmp_path/"run")
     assert len(Run(tmp_path/"run").read_metrics()) == 2 and (tmp_path/"run/adapter").is_dir()
 
 @pytest.mark.parametrize("at, good", [(11, 5), (3, 0)])
@@ -353,7 +354,7 @@ def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at,
     "The newest checkpoint from before the window in which it was noticed; the base, where there is none."
     from safetensors.torch import load_file
     falling(monkeypatch, at)
-    T.train(settings(steps=12, save_every=5, on_collapse="rollback"), data, tmp_path/"run")
+    R.train(settings(steps=12, save_every=5, on_collapse="rollback"), data, tmp_path/"run")
     told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
     assert told["good"] == good and len(Run(tmp_path/"run").read_metrics()) == at
     if good: assert all(torch.equal(kept[k], v) for k, v in load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors").items())
@@ -374,10 +375,10 @@ def test_what_is_not_finite_ends_the_run_with_its_last_good_adapter(data, tmp_pa
             return step(model, inputs)
         trainer._compute_loss = compute
         return trainer
-    monkeypatch.setattr(T, "make_trainer", broken)
-    T.train(settings(steps=12, save_every=2 if action != "rollback" else 5, on_collapse=action), data, tmp_path/"run")
+    monkeypatch.setattr(R, "make_trainer", broken)
+    R.train(settings(steps=12, save_every=2 if action != "rollback" else 5, on_collapse=action), data, tmp_path/"run")
     at_once, at = at, 1
-    with pytest.raises(FloatingPointError, match=f"the {where} is not finite in the first step"): T.train(settings(steps=2), data, tmp_path/"first")
+    with pytest.raises(FloatingPointError, match=f"the {where} is not finite in the first step"): R.train(settings(steps=2), data, tmp_path/"first")
     assert not (tmp_path/"first/adapter").exists()
     at = at_once
     told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
@@ -450,21 +451,21 @@ def test_each_blind_pass_of_training_stops_the_run(data, tmp_path, monkeypatch, 
 
 def test_a_blind_pass_of_evaluation_stops_it(data, tmp_path, monkeypatch):
     s = settings(steps=1)
-    model, processor = T.train(s, data, tmp_path/"run")
+    model, processor = R.train(s, data, tmp_path/"run")
     blind_path("rollout", monkeypatch)
-    with pytest.raises(prefix_tree.BlindError, match="the vision tower was not called"): T.evaluate(s, model, processor, data, tmp_path/"run")
+    with pytest.raises(prefix_tree.BlindError, match="the vision tower was not called"): R.evaluate(s, model, processor, data, tmp_path/"run")
     assert not (tmp_path/"run/scores.csv").exists()
 
 def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monkeypatch):
     s = settings(steps=1, mode="think", max_new_tokens=24, test_scenes=2)
-    model, processor = T.train(s, data, tmp_path/"run")
-    first = T.evaluate(s, model, processor, data, tmp_path/"run")
+    model, processor = R.train(s, data, tmp_path/"run")
+    first = R.evaluate(s, model, processor, data, tmp_path/"run")
     assert set(first) == {"base", "trained", "trained_shuffled", "trained_vanilla", "constant"}
     table = (tmp_path/"run/scores.csv").read_text()
     (tmp_path/"run/answers/trained.jsonl").unlink()
-    asked, honest = [], T.ask
-    monkeypatch.setattr(T, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
-    assert T.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
+    asked, honest = [], R.ask
+    monkeypatch.setattr(R, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
+    assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
 
 def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     "Its rows and films lie elsewhere; the run folder knows where; scenes that are trained on are told."
@@ -472,13 +473,13 @@ def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     (bench/"generated").mkdir(parents=True)
     shutil.copy(data.folder/"test.parquet", bench)
     for video in {q.video for q in data.test}: shutil.copy(data.folder/video, bench/video)
-    s, tested = settings(steps=1, test_scenes=2), T.with_bench(replace(data, test=[]), bench)
+    s, tested = settings(steps=1, test_scenes=2), R.with_bench(replace(data, test=[]), bench)
     assert {q.id for q in tested.test} == {q.id for q in data.test}
-    T.begin(s, tested, tmp_path/"run")
-    T.finish(T.start(tmp_path/"run", threads=1), tmp_path/"run")
-    again, theirs = T.read_run(tmp_path/"run")
-    assert again == s and theirs.bench == bench and set(T.read_predictions(s, theirs, tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
+    R.begin(s, tested, tmp_path/"run")
+    R.finish(R.start(tmp_path/"run", threads=1), tmp_path/"run")
+    again, theirs = R.read_run(tmp_path/"run")
+    assert again == s and theirs.bench == bench and set(R.read_predictions(s, theirs, tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
     assert (tmp_path/"run/scores.csv").is_file()
     shutil.copy(data.folder/"train_benchmark.parquet", bench/"test.parquet")
     for video in {q.video for q in data.train}: shutil.copy(data.folder/video, bench/video)
-    with pytest.warns(UserWarning, match="scenes of .* are trained on"): T.with_bench(data, bench)
+    with pytest.warns(UserWarning, match="scenes of .* are trained on"): R.with_bench(data, bench)

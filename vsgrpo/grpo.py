@@ -23,7 +23,8 @@ from .budget import Pass, memory_free, memory_needed, what_to_change
 from .models import VideoReader, load_config, load_model, load_processor, make_prompt
 from .prefix_tree import Features, split_prompt
 from .studies import paper_model
-from .trainer import KL_EXPONENT, GRPOSettings, draw_questions, feature_folder, frame_folder, held_out, make_trainer
+from .runs import held_out
+from .trainer import KL_EXPONENT, Settings, draw_questions, feature_folder, frame_folder, make_trainer
 from .vsi100k import Dataset
 from .vsibench import prompt
 
@@ -75,7 +76,7 @@ class Plan:
         return "\n".join(lines)
 
 def plan(
-    s:GRPOSettings,
+    s:Settings,
     data:Dataset, # questions and videos
     num_processes:int=1, # that share a step; one of them is measured
     rounds:int=3, # of rollouts to measure, the first of which is not counted
@@ -89,7 +90,8 @@ def plan(
     trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids, config.video_token_id)
     scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
     most = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))         # films in one pass
-    shape = Pass(len(trunk), len(question), s.max_new_tokens, s.num_generations, -(-groups//most), most, s.gradient_checkpointing)
+    answers = dict(grpo=s.num_generations, sft=1, dpo=2)[s.method]
+    shape = Pass(len(trunk), len(question), s.max_new_tokens, answers, -(-groups//most), most, s.gradient_checkpointing)
     sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32", four_bit=s.four_bit)
     told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
     if not told.fits:
@@ -99,7 +101,7 @@ def plan(
         return told
     with tempfile.TemporaryDirectory() as tmp:
         torch.manual_seed(s.seed)
-        trainer = make_trainer(replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, report_to="none"), load_model(s.model, four_bit=s.four_bit), processor, data, tmp)
+        trainer = make_trainer(replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, curve_every=0, report_to="none"), load_model(s.model, four_bit=s.four_bit), processor, data, tmp)
         watch = _watch(trainer)
         trainer.add_callback(watch)
         trainer.train()

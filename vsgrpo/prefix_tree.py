@@ -230,7 +230,8 @@ def answer_logps(
     temperature:float=1.0, # of the distribution that is scored
     sight:"Sight|None"=None, # guard; its model must be this one
     where:str="policy", # name of the pass, for the guard's message
-): # (N, T) log-probabilities and (N, T) entropies, row by the caller's numbering, 0 behind an answer's end
+    more:bool=False, # also whether each token was the likeliest, and the mean logit
+): # (N, T) log-probabilities and (N, T) entropies (and two tables more), row by the caller's numbering, 0 behind an answer's end
     "Score all answers of all trees in one forward pass."
     import torch
     batch = batch_trees(model, trees)
@@ -243,7 +244,8 @@ def answer_logps(
     entropy = -logp.detach().exp().mul_(logp.detach()).sum(-1)
     N, T = len(batch.src), max(len(a) for *_, a in batch.src)
     spread = lambda x: x.new_zeros(N, T).index_put((row, place), x)
-    return spread(logp.gather(1, to[:, None])[:, 0]), spread(entropy)
+    told = [spread(logp.gather(1, to[:, None])[:, 0]), spread(entropy)]
+    return (*told, spread(logits[0, at].argmax(-1) == to), spread(logits[0, at].detach().float().mean(-1))) if more else tuple(told)
 
 @contextmanager
 def _nothing(): yield
@@ -450,7 +452,7 @@ class Sight:
         core = bare(model)
         self.video_id, self.calls, self.tokens, self.looks = core.config.video_token_id, 0, 0, 0
         self.tower, self.features_of, self.videos = core.model.visual, features, ()
-        self.look = self.tower.forward
+        self.look, self.before = self.tower.forward, self.tower.__dict__.get("forward")       # another guard's, where it looks already
         if features is not None: self.tower.forward = self._recall
         self._clear()
         self.hooks = [core.model.visual.register_forward_pre_hook(self._tower_in, with_kwargs=True),
@@ -507,4 +509,6 @@ class Sight:
     def close(self):
         "Take the hooks off."
         for h in self.hooks: h.remove()
-        if self.features_of is not None: del self.tower.forward
+        if self.features_of is None: return
+        if self.before is None: del self.tower.forward
+        else: self.tower.forward = self.before

@@ -98,7 +98,7 @@ class Run:
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings_path, self.metrics_path, self.rollouts_path, self.answers_path = (self.folder/n for n in ("run.json", "metrics.jsonl", "rollouts.jsonl", "answers.jsonl"))
+        self.settings_path, self.metrics_path, self.rollouts_path, self.curve_path, self.answers_path = (self.folder/n for n in ("run.json", "metrics.jsonl", "rollouts.jsonl", "curve.jsonl", "answers.jsonl"))
         self._mended = set()
 
     def write_settings(self,
@@ -149,12 +149,19 @@ class Run:
             if missing := [f for f in ROLLOUT_FIELDS if f not in r]: raise ValueError(f"{self.rollouts_path}: a rollout lacks {', '.join(missing)}")
         self._append(self.rollouts_path, rows)
 
+    def log_curve(self,
+        step:int,    # of the update, 0 before the first
+        scores:dict, # numbers by name
+    ):
+        "Add one line to curve.jsonl."
+        self._append(self.curve_path, [{"step":step, **scores}])
+
     def truncate_after(self,
         step:int,         # the last step to keep; -1 keeps none
     )->dict[str,int]:     # lines dropped by file
         "Forget what lies after a checkpoint, so that a resumed run writes each step once."
         dropped = {}
-        for path in (self.metrics_path, self.rollouts_path):
+        for path in (self.metrics_path, self.rollouts_path, self.curve_path):
             if not path.exists(): continue
             whole, torn = _whole_lines(path)
             lines = whole.splitlines(keepends=True)
@@ -172,6 +179,7 @@ class Run:
         self._append(self.answers_path, rows)
 
     def read_metrics(self)->pd.DataFrame: return read_records(self.metrics_path)
+    def read_curve(self)->pd.DataFrame: return read_records(self.curve_path)
     def read_answers(self)->pd.DataFrame: return read_records(self.answers_path)
     def read_rollouts(self)->pd.DataFrame: return read_records(self.rollouts_path)
 
