@@ -27,41 +27,13 @@ import numpy as np
 import pandas as pd
 
 from vsgrpo import runs, trainer
-from vsgrpo.answering import PARSER, arm_scores, ask, end_tokens
+from vsgrpo.answering import PARSER, arm_scores
+from vsgrpo.baselines import t_interval
 from vsgrpo.doctor import repo_root
-from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
-from vsgrpo.prefix_tree import Sight, grow_trees
-from vsgrpo.tiny_base import answer_loss
 from vsgrpo.vsi100k import build_rooms, open_dataset
-from vsgrpo.vsibench import best_constant, prompt
+from vsgrpo.vsibench import best_constant
 
 PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"), ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
-
-
-def fine_tune(s, data, lr):
-    "LoRA on the true answers of the rows GRPO draws from: as many steps and questions a step, the same learning rate and schedule."
-    import torch
-    from peft import get_peft_model
-    from transformers import get_linear_schedule_with_warmup
-    torch.manual_seed(s.seed)
-    processor = load_processor(s.model)
-    model = get_peft_model(load_model(s.model), lora_config(s.lora_rank, s.lora_alpha)).train()
-    reader, ends, sight = VideoReader(processor, s.video, trainer.frame_folder()), end_tokens(processor), Sight(model)
-    rng, optimiser = np.random.default_rng(s.seed), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
-    order = np.concatenate([rng.permutation(len(data.train)) for _ in range(1 + s.steps*s.questions_per_step//len(data.train))])
-    schedule = get_linear_schedule_with_warmup(optimiser, s.warmup_steps, s.steps)
-    for step in range(s.steps):
-        part = [data.train[i] for i in order[step*s.questions_per_step:(step+1)*s.questions_per_step]]
-        prompts = [make_prompt(processor, prompt(q, s.mode, "train"), reader(data.folder/q.video)) for q in part]
-        answers = [processor.tokenizer(q.ground_truth)["input_ids"] + [ends[0]] for q in part]
-        loss = answer_loss(model, grow_trees(prompts, answers, sight.video_id), sight)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    sight.close()
-    return model.eval(), processor
 
 
 def one_seed(job):
@@ -88,19 +60,11 @@ def one_seed(job):
         took["trained_without_sight"] = time.perf_counter() - start
         said["trained_without_sight"] = runs.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
         start = time.perf_counter()
-        model, processor = fine_tune(s, data, s.lr)
+        sft = replace(s, method="sft")
+        model, processor = runs.train(sft, data, out/"sft")
         took["sft"] = time.perf_counter() - start
-        reader = VideoReader(processor, s.video, trainer.frame_folder())
-        answers = ask(model, processor, data.test, reader, data.folder, s.mode, "train", s.max_new_tokens, arm="sft")
-        said["sft"] = dict(zip(answers.id, answers.prediction))
+        said["sft"] = runs.evaluate(sft, model, processor, data, out/"sft", arms=("trained",))["trained"]
     return arm_scores(said, data.test, PARSER[s.mode]).assign(seed=seed), took, asdict(s)
-
-
-def t_interval(x):
-    "Mean of a few numbers with its 95 % t-interval."
-    from scipy.stats import t
-    half = t.ppf(.975, len(x)-1)*np.std(x, ddof=1)/np.sqrt(len(x)) if len(x) > 1 else float("nan")
-    return [round(float(v), 2) for v in (np.mean(x), np.mean(x) - half, np.mean(x) + half)]
 
 
 def main():
@@ -125,7 +89,7 @@ def main():
     tasks = [t for t in scores.question_type.unique()]
     mean = scores.groupby(["question_type", "arm"]).score.mean().unstack().reindex(tasks).round(1)
     print(mean.to_string())
-    differences = {f"{a} - {b}": {t: t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy()) for t in tasks}
+    differences = {f"{a} - {b}": {t: [round(v, 2) for v in t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy())] for t in tasks}
                    for a, b in [*PAIRS, ("trained", f"trained_{args.per_scene}_a_scene")] if {a, b} <= set(wide)}
     print(pd.DataFrame({k: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*v) for t, v in d.items()} for k, d in differences.items()}).reindex(tasks).to_string())
     told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}), questions=len(data.test), machine=platform.machine(),

@@ -212,6 +212,6 @@ def test_sentences_follow_the_numbers(tmp_path, monkeypatch):
     d = {("SFT", "base"): (10., 8., 12.), ("vsGRPO-V", "base"): (15., 12., 17.), ("vsGRPO-V", "SFT"): (5., -1., 9.)}
     monkeypatch.setattr(baselines, "difference", lambda runs, a, b, task="overall": d[a, b])
     told = baselines.baseline_findings(runs, paper_table(2))
-    assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in told[0] and "not told apart from it (paper +5.8)" in told[1] and "not shown" in told[2]
+    assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in told[0] and "not told apart from it (paper +5.8)" in told[1] and "than SFT not shown" in told[2]
     d["vsGRPO-V", "SFT"] = (5., 1., 9.)
-    assert "is shown here" in baselines.baseline_findings(runs, paper_table(2))[2]
+    assert "than SFT shown" in baselines.baseline_findings(runs, paper_table(2))[2]
