@@ -4,8 +4,13 @@
 #   make study       training prompts, KL penalty with its dynamics, rewards: all runs of hall 20's studies on the tiny model
 #   make test        style, sync, notebooks, halls at smoke scale, unit tests
 #   make lab         open the notebooks
+#   make tour        one HTML file: a room in 3D, its film, questions drawn in it, answers before and after training
+#   make docs        the site, in _docs/, from the notebooks as they are
+#   make ledger      fill the reproduction ledger from the run folders under runs/
+#   make notebooks   run the halls at their default scale and keep their outputs
 #   make doctor      what is installed here and what does not fit
 #   make base        make the tiny base model anew (nbs/16_tiny_base.ipynb)
+#   make base-general  make from it the one that knows how VideoMME and VideoMMMU ask (nbs/42_general_rooms.ipynb)
 #   make sync        are vsgrpo/*.py what the notebooks export?
 #
 # PYTHON=python3.12 picks the interpreter for .venv; ARGS="-p steps 4" goes to papermill;
@@ -23,7 +28,7 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test lab doctor base sync check notebooks halls unit
+.PHONY: install run study test lab docs tour ledger notebooks doctor base base-general sync check nbtest halls unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -65,27 +70,47 @@ base: install
 	@mkdir -p runs
 	$(PAPERMILL) nbs/16_tiny_base.ipynb runs/tiny_base.ipynb $(ARGS)
 
+base-general: install
+	@mkdir -p runs
+	$(PAPERMILL) nbs/42_general_rooms.ipynb runs/tiny_general.ipynb -p steps 600 $(ARGS)
+
+# No dialog about building an extension that a package brings along, no question about news.
+QUIET := --ServerApp.tornado_settings='{"page_config_data": {"buildCheck": False, "buildAvailable": False, "disabledExtensions": ["@jupyterlab/apputils-extension:announcements"]}}'
 lab: install
-	$(PY) -m jupyterlab nbs $(ARGS)
+	$(PY) -m jupyterlab nbs --LabApp.default_url=/lab/tree/index.ipynb $(QUIET) $(ARGS)
 
 doctor: install
 	@$(PY) -m vsgrpo.doctor
 
 # The tests run on one thread a process: shared cores are slower with more.
-test sync check notebooks halls unit: export OMP_NUM_THREADS := 1
-test sync check notebooks halls unit: export MKL_NUM_THREADS := 1
+test sync check nbtest halls unit: export OMP_NUM_THREADS := 1
+test sync check nbtest halls unit: export MKL_NUM_THREADS := 1
 
 test: install
-	@$(MAKE) --no-print-directory check sync notebooks halls unit
+	@$(MAKE) --no-print-directory check sync nbtest halls unit
 
 check: install
-	$(PY) -m ruff check -q nbs tests bench
+	$(PY) -m ruff check -q nbs tests bench docs
+	$(PY) docs/notebooks.py --check
 
 sync: install
 	$(PY) -m pytest -q tests/test_sync.py
 
-notebooks: install
+nbtest: install
 	$(VENV)/bin/nbdev_test --n_workers 2
+
+# Run the halls at their default scale and keep their outputs: `make notebooks`, or `make notebooks ARGS="20 30"`.
+notebooks: install
+	$(PY) docs/notebooks.py $(ARGS)
+
+docs: install
+	@$(PY) docs/build.py
+
+ledger: install
+	@$(PY) docs/ledger.py $(ARGS)
+
+tour: install
+	@$(PY) docs/tour.py $(ARGS)
 
 halls: install
 	@mkdir -p runs/smoke

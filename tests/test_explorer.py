@@ -206,6 +206,8 @@ def test_lab(run, folder):
     before = lab.children[1].value
     lab.children[0].children[1].value = 2
     assert lab.children[1].value != before
+    lab.children[0].children[1].index = 0               # back to all
+    assert lab.children[0].children[1].label == "all steps" and lab.children[1].value == before
     lab.children[0].children[0].value = "<b>"
     assert "cannot be computed" in lab.children[1].value and "<b>" not in lab.children[1].value
 

@@ -55,11 +55,12 @@ def ask(
     temperature:float=0, # 0: greedy
     seed:int=0, # of the samples, which do not depend on what is asked beside them
     store:Run|None=None, # where answers are written, and those of `arm` looked up
+    put=prompt, # question, mode, wording → the text put to the model; another benchmark has its own
 )->pd.DataFrame: # one row per mode, question and sample, with ANSWER_FIELDS
     "Answers of a model to questions about videos."
     ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
     room = [(max_new_tokens or MAX_NEW_TOKENS)[mode] if max_new_tokens is None or isinstance(max_new_tokens, Mapping) else max_new_tokens for mode, _ in asked]
-    texts, shown = [prompt(q, mode, wording) for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
+    texts, shown = [put(q, mode, wording) for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
     missing = sorted({s for s in shown if not (Path(folder)/s).is_file()})
     if missing: raise FileNotFoundError(f"{len(missing)} videos are missing, the first {Path(folder)/missing[0]}: wanted <dataset>/<scene_name>.mp4 in {folder}")
     had = _known(store, arm, asked)

@@ -254,10 +254,10 @@ def reward_lab(
     import ipywidgets as w
     run = open_run(folder)
     text = w.Text(rewards, description="rewards", continuous_update=False, layout=w.Layout(width="30em"))
-    step = w.Dropdown(options=[("all steps", None), *((str(s), int(s)) for s in sorted(run.rollouts.step.unique()))], description="step")
+    step = w.Dropdown(options=[("all steps", "all"), *((str(s), int(s)) for s in sorted(run.rollouts.step.unique()))], description="step")
     turned, page = w.Checkbox(True, description="only where the sign changes"), w.HTML()
     def show(_=None):
-        rows, lacks = run.rollouts if step.value is None else run.rollouts[run.rollouts.step == step.value], []
+        rows, lacks = run.rollouts if step.value == "all" else run.rollouts[run.rollouts.step == step.value], []
         def pay():
             table = lab_table(rows, text.value, turned.value)
             return _table(lab_summary(rows, [text.value])) + f"<p>{len(table)} completions, the {min(most, len(table))} with the largest change:</p>" + _table(table.head(most))

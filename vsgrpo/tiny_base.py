@@ -7,7 +7,7 @@ __all__ = ['SPECIAL', 'CHAT', 'PATCH', 'MERGE', 'SURFACES', 'FIRST_ROOM', 'KINDS
            'make_processor', 'make_model', 'facts_of_room', 'words_of', 'Lesson', 'make_lesson', 'draw_lessons',
            'grounding', 'Forms', 'in_form', 'answer_pool', 'ask_lesson', 'fresh_base', 'lesson_trees', 'answer_loss',
            'Names', 'Attention', 'watch', 'optimisers', 'teach', 'quiz_questions', 'quiz_answers', 'quiz', 'save_base',
-           'say_taught', 'teach_tags']
+           'say_taught', 'teach_on', 'teach_tags']
 
 # %% ../nbs/16_tiny_base.ipynb #16-002
 import json
@@ -475,6 +475,7 @@ def teach(
     muon:bool=True, # False: AdamW for all
     attention:float=.3, # weight of the attention loss
     forms:Forms=Forms(), # of the format questions
+    ask=ask_lesson, # a visit's questions; called as `ask_lesson` is
     seed:int=0, # of order and questions
     each:int=50, # steps between two entries of the curve
     check=None, # called at each entry with the model in eval mode; the dict it returns joins the entry
@@ -498,7 +499,7 @@ def teach(
         with watch(model) as seen:
             if step < look: answers = _look(model, reader, part)
             else:
-                asked = [ask_lesson(x, rng, n_ground, n_form if step >= form*steps else 0, pool, forms) for x in part]
+                asked = [ask(x, rng, n_ground, n_form if step >= form*steps else 0, pool, forms) for x in part]
                 part, asked = zip(*[(x, pairs) for x, pairs in zip(part, asked) if pairs])   # a room may have nothing to ask
                 trees = lesson_trees(part, asked, processor, reader, model.config.video_token_id, known)
                 answers = answer_loss(model, trees)
@@ -606,6 +607,27 @@ def say_taught(
             f"It sees: {', '.join(sees) or 'nothing'}. It answers without looking: {', '.join(blind) or 'nothing'}.")
 
 # %% ../nbs/16_tiny_base.ipynb #16-050
+def teach_on(
+    base:str, # model to begin with: alias or folder
+    taught, # what `quiz` found, by film → what to say of the base
+    steps:int, # of teaching
+    rooms:int, # generated, that occur nowhere else
+    unseen:int, # rooms asked about afterwards
+    seed:int, # of rooms and order
+    workers:int=1, # processes that draw rooms
+    **how, # of `teach`
+)->tuple: # model, processor, note for `save_base`
+    "A base that was taught more, on rooms of its own, and what it knows of the old."
+    from vsgrpo.models import VideoReader, default_spec, load_model, load_processor, weights_id
+    model, processor, spec = load_model(base, device="cpu"), load_processor(base), default_spec(base)
+    reader = VideoReader(processor, spec)
+    pool, asked, lessons = draw_lessons(rooms, unseen, seed, size=round(spec.max_pixels**.5), n_frames=spec.frames, workers=workers)
+    curve = teach(model, processor, reader, lessons, pool, steps, look=0, form=0, seed=seed, **how)
+    right = {film: quiz(model, processor, reader, asked, k) for film, k in (("own film", 0), ("another room's film", 7))}
+    note = dict(taught=taught(right), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed, preset="overview", generator=generator_digest("overview"), seconds=curve[-1]["seconds"],
+                loss=curve[-1]["answers"], right=right)
+    return model, processor, note
+
 def teach_tags(
     base:str, # model to begin with: alias or folder
     steps:int=300, # of teaching
@@ -615,14 +637,6 @@ def teach_tags(
     workers:int=1, # processes that draw rooms
 )->tuple: # model, processor, note for `save_base`
     "A base that knows the tags of the prompt modes."
-    from vsgrpo.models import VideoReader, default_spec, load_model, load_processor, weights_id
-    model, processor = load_model(base, device="cpu"), load_processor(base)
-    spec = default_spec(base)
-    reader = VideoReader(processor, spec)
-    pool, asked, lessons = draw_lessons(rooms, unseen, seed, size=round(spec.max_pixels**.5), n_frames=spec.frames, workers=workers)
-    curve = teach(model, processor, reader, lessons, pool, steps, look=0, form=0, n_ground=10, n_form=4, lr=.005, rest_lr=5e-4, forms=TALKATIVE, seed=seed)
-    right = {film: quiz(model, processor, reader, asked, k) for film, k in (("own film", 0), ("another room's film", 7))}
-    note = dict(taught="The tiny base, taught on %d more generated rooms to keep the tags that a prompt asks for, in %.0f of 100 answers, with thoughts that are true and of no help. %s"
-                % (rooms, 100*TALKATIVE.tagged, say_taught(rooms, right).split("not which one is right. ")[1]), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed, preset="overview",
-                generator=generator_digest("overview"), seconds=curve[-1]["seconds"], loss=curve[-1]["answers"], right=right)
-    return model, processor, note
+    taught = lambda right: (f"The tiny base, taught on {rooms} more generated rooms to keep the tags that a prompt asks for, in {100*TALKATIVE.tagged:.0f} of 100 answers, with thoughts that are true and of no help. "
+                            + say_taught(rooms, right).split("not which one is right. ")[1])
+    return teach_on(base, taught, steps, rooms, unseen, seed, workers, n_ground=10, n_form=4, lr=.005, rest_lr=5e-4, forms=TALKATIVE)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SAMPLINGS', 'VideoSpec', 'sample_indices', 'fix_torchvision', 'frame_size', 'vision_tokens', 'encode', 'resize',
-           'decode', 'file_hash', 'FrameCache', 'film_strip']
+           'decode', 'frame_times', 'file_hash', 'FrameCache', 'film_strip']
 
 # %% ../nbs/02_video.ipynb #02-002
 import hashlib, json, os, warnings
 from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -155,14 +156,11 @@ def resize(
     return np.ascontiguousarray(y.permute(0, 2, 3, 1).numpy())
 
 # %% ../nbs/02_video.ipynb #02-025
-def decode(
-    path:str|Path,   # a video file
-    spec:VideoSpec,  # frames and pixels
-)->np.ndarray:       # (spec.frames,h,w,3) uint8 RGB, h and w from `frame_size`
-    "The frames a model sees of a video."
+@contextmanager
+def _opened(path):
+    "A video's container, stream, and the time stamps of its frames and of its key frames; what cannot be read is one kind of error."
     import av
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such video file")
+    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such video file")
     try:
         with av.open(str(path)) as c:
             if not c.streams.video: raise ValueError("no video stream in it")
@@ -171,13 +169,34 @@ def decode(
             stream.codec_context.thread_count = 1
             pts, keys = _index(c, stream)
             if not pts: raise ValueError("no frames in it")
-            wanted = [pts[i] for i in sample_indices(len(pts), spec.frames)]
-            size = frame_size(stream.height, stream.width, spec)
-            once = {f.pts: resize(f.to_ndarray(format="rgb24")[None], *size)[0] for f in _pick(c, stream, sorted(set(wanted)), keys)}
+            yield c, stream, pts, keys
     except (av.FFmpegError, ValueError) as e: raise ValueError(f"{path}: not a readable video: {e}") from e
+
+def decode(
+    path:str|Path,   # a video file
+    spec:VideoSpec,  # frames and pixels
+)->np.ndarray:       # (spec.frames,h,w,3) uint8 RGB, h and w from `frame_size`
+    "The frames a model sees of a video, upright."
+    with _opened(path) as (c, stream, pts, keys):
+        wanted = [pts[i] for i in sample_indices(len(pts), spec.frames)]
+        once = {f.pts: _shown(f, spec) for f in _pick(c, stream, sorted(set(wanted)), keys)}
     return np.stack([once[p] for p in wanted])
 
-# %% ../nbs/02_video.ipynb #02-029
+def _shown(frame, spec):
+    "A frame turned as its display matrix says (a phone held upright), in the size of the spec."
+    image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation/90))
+    return resize(image[None], *frame_size(*image.shape[:2], spec))[0]
+
+def frame_times(
+    path:str|Path,   # a video file
+    n:int,           # frames wanted
+)->np.ndarray:       # (n,2) float64, seconds from the first frame: from and to
+    "When the frames that `sample_indices` picks are shown; the last frame of a video as long as its frames are on average."
+    with _opened(path) as (_, stream, pts, _): at = (np.array(pts) - pts[0])*float(stream.time_base)
+    ends = np.append(at[1:], at[-1]*(1 + 1/max(1, len(at) - 1)))
+    return np.stack([at, ends], 1)[sample_indices(len(at), n)]
+
+# %% ../nbs/02_video.ipynb #02-031
 def file_hash(
     path:str|Path, # any file
 )->str:            # sha256 of its content, hex
@@ -225,7 +244,7 @@ class FrameCache:
             self.broken += 1
             warnings.warn(f"{entry}: broken cache entry ({e}), decoding the video again ({self.broken} so far)")
 
-# %% ../nbs/02_video.ipynb #02-033
+# %% ../nbs/02_video.ipynb #02-035
 def film_strip(
     frames:np.ndarray, # (T,H,W,3) uint8
     n:int=8,           # pictures in the strip, evenly spaced

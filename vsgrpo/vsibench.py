@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'MODES', 'WORDINGS', 'PARSERS', 'LETTERS',
            'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'Question', 'official_parse', 'parse_number', 'tagged_answer',
-           'mra', 'parse_answer', 'score_answer', 'prompt', 'read_rows', 'read_questions', 'record_of', 'RowWriter',
-           'write_questions', 'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
+           'mra', 'parse_answer', 'score_answer', 'prompt', 'table_rows', 'read_rows', 'read_questions', 'record_of',
+           'RowWriter', 'write_questions', 'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
 
 # %% ../nbs/01_vsibench.ipynb #01-002
 import argparse, json, math, os, re, sys
@@ -252,8 +252,10 @@ def _read_parquet(path):
     except (ValueError, OSError, pa.lib.ArrowException) as e: raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
     return [(f"{path}, row {k}", r) for k, r in enumerate(rows)]
 
-def _records(path):
-    "The records of a file by its ending."
+def table_rows(
+    path:str|Path, # .parquet or .jsonl
+)->list[tuple[str, dict]]: # place in the file, record
+    "The rows of a file by its ending, whatever their columns."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such file")
     _need(path.suffix in (".parquet", ".jsonl"), f"{path}: ending is {path.suffix!r}, expected .parquet or .jsonl")
@@ -299,7 +301,7 @@ def read_rows(
 )->tuple[list[Question], list]: # in the file's order; (id, reason) of rows that are no questions
     "Questions of a file, and what stands there beside them."
     questions, broken = [], []
-    for where, r in _records(path):
+    for where, r in table_rows(path):
         try: questions.append(_question(r, where))
         except ValueError as e: broken.append((r.get("id", where), str(e)))
     _refuse_doubles([q.id for q in questions], path)
@@ -489,7 +491,7 @@ def paper_table(
 # %% ../nbs/01_vsibench.ipynb #01-055
 def _read_answers(path):
     "Answers by id as text, and the records they stand in."
-    records = _records(path)
+    records = table_rows(path)
     for where, r in records: _columns(r, where, ("id", "prediction"))
     _refuse_doubles([r["id"] for _, r in records], path)
     answers = {str(r["id"]): "" if r["prediction"] is None else _text(r["prediction"], f"{where}: prediction") for where, r in records}

@@ -1,0 +1,226 @@
+"VideoMME, VideoMMMU and TempCompass: scores as lmms-eval gives them, films as people have them, stores that go on."
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+from general_answers import tempcompass, videomme, videommmu
+
+from vsgrpo.benchmarks import BENCHMARKS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark
+from vsgrpo.general_eval import Sheet, exam_table, retention, run_exam, settle_exam
+from vsgrpo.prompting import unpack
+from vsgrpo.video import FrameCache, VideoSpec, decode, sample_indices
+
+NOWHERE = Files("nowhere")
+
+# What the functions of lmms-eval 0.6.1 (its wheel on PyPI; lmms_eval/tasks/{videomme,videommmu,tempcompass}/utils.py) say to the 2,400 answers
+# of each generator: sha256 of the scores, one character each ("-": left out of the mean), and of what they read. TempCompass: where no rule reads an
+# answer it asks another model; recorded as 0.
+RECORDED = {"videomme": ("655bb0856f0cb2f9f3fcc91348db7c33", "31cd64e0489ce189f6396bcfeaffb62d"), "videommmu": ("28446d8067096508e62e8de0201257fc", "9fce8af6c97938d3f7782fcdfcaafb01"),
+            "tempcompass": ("38ae415e36f3963a9708f2764f0eea7a", None)}
+OVERALL = {"videomme": 23.833333333333332, "Perception": 0.26225, "Comprehension": 0.22134, "Adaptation": 0.23413} # its aggregates of the same answers
+
+def digest(text): return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+@pytest.mark.parametrize("name, made", [("videomme", videomme), ("videommmu", videommmu), ("tempcompass", tempcompass)])
+def test_scores_are_lmms_evals(name, made):
+    bench, (rows, said) = BENCHMARKS[name], zip(*made())
+    items = [bench.item(r, NOWHERE) for r in rows]
+    scores = mark(bench, items, list(said))
+    assert len(items) >= 2000 and .15 < np.nanmean(scores) < .85
+    assert digest("".join("-" if np.isnan(s) else str(int(s)) for s in scores)) == RECORDED[name][0]
+    if RECORDED[name][1]:
+        read = [bench.read(i, s)[0] for i, s in zip(items, said)]
+        assert digest(json.dumps([sorted(map(str, r)) if isinstance(r, list) else r for r in read])) == RECORDED[name][1]
+
+def test_aggregates_are_lmms_evals():
+    for name, made in (("videomme", videomme), ("videommmu", videommmu)):
+        bench, (rows, said) = BENCHMARKS[name], zip(*made())
+        items = [bench.item(r, NOWHERE) for r in rows]
+        table = part_scores(bench, items, mark(bench, items, list(said)), n_boot=0)
+        if name == "videomme": assert table.score[0] == pytest.approx(OVERALL[name], abs=1e-9)
+        else:
+            tracks = table[table.part == "track"].set_index("value").score
+            for track in tracks.index: assert round(tracks[track]/100, 5) == OVERALL[track]
+            assert table.score[0] == pytest.approx(tracks.mean()) and table.left_out[0] == 130
+
+def test_prompts():
+    row = dict(videomme()[0][0], question="Q?", options=["A. a", "B. b", "C. c", "D. d"])
+    item = VIDEOMME.item(row, NOWHERE)
+    head = "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond with only the letter (A, B, C, or D) of the correct option.\nQ?\nA. a\nB. b\nC. c\nD. d\n"
+    assert put(VIDEOMME, item) == head + "\nAnswer with the option's letter from the given choices directly."
+    assert put(VIDEOMME, item, subtitles=True) == "This video's subtitles are listed below: \nNo subtitles available\n" + head + "The best answer is:"
+    row = dict(id="dev_Math_1", question="Q?", options=["a", "b"], answer="A", question_type="multiple-choice")
+    ask = lambda track, **more: put(VIDEOMMMU, VIDEOMMMU.item(row | dict(track=track) | more, NOWHERE))
+    assert ask("Perception") == "Q?\nA. a\nB. b\nPlease ignore the Quiz question in last frame of the video."
+    assert ask("Adaptation") == ("You should watch and learn the video content. Then apply what you learned to answer the following multi-choice question. The image for this question is at the end of the video.\nQ?\nA. a\nB. b")
+    assert ask("Adaptation", question_type="None", answer="C").endswith("open-ended question. The image for this question is at the end of the video.\nQ?")
+    assert ask("Question only") == "Q?\nA. a\nB. b"
+    assert put(VIDEOMME, item, "video-r1").startswith("Q?Options:\nA. a\nB. b\nC. c\nD. d\n\nPlease think") and put(VIDEOMME, item, "video-r1").endswith("within the <answer> </answer> tags.")
+
+def test_intervals_are_over_videos():
+    "Ten questions about one film are one piece of evidence."
+    items = [Item(f"{v}-{k}", f"{v}.mp4", "Q", "A", ("a", "b"), dict.fromkeys(("duration", "domain", "sub_category", "task_type"), "x")) for v in range(6) for k in range(10)]
+    scores = np.repeat([1., 1., 1., 0., 0., 0.], 10)
+    drawn = part_draws(VIDEOMME, items, scores)["overall", ""]
+    assert drawn[0] == 50 and set(np.round(drawn[1:]*6/100, 6)) <= set(range(7))
+    same = part_difference(VIDEOMME, items, scores, scores)
+    assert not same[["difference", "ci_low", "ci_high"]].to_numpy().any()
+    better = part_difference(VIDEOMME, items, np.ones(60), scores).iloc[-1]
+    assert better.difference == 50 and 0 < better.ci_low < 50 < better.ci_high <= 100
+
+# Films as people have them
+
+def film(path, codec="libx264", size=(96, 64), pix="yuv420p", stamps=None, fps=25, n=30, seed=0):
+    "A film of slow noise; with `stamps` frames come at those moments (seconds)."
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w", format="matroska" if path.suffix == ".mkv" else "mp4") as out:
+        stream = out.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, pix
+        if stamps is not None: stream.codec_context.time_base = Fraction(1, 1000)
+        for k in range(n):
+            frame = av.VideoFrame.from_ndarray(np.kron(rng.integers(0, 255, (size[1]//8, size[0]//8, 3)), np.ones((8, 8, 1))).astype(np.uint8), format="rgb24")
+            if stamps is not None: frame.pts, frame.time_base = round(1000*stamps[k]), stream.codec_context.time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+def turn(data):
+    "A quarter turn clockwise in the track header of an mp4."
+    at = data.index(b"tkhd") + 44
+    return data[:at] + struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30) + data[at+36:]
+
+@pytest.fixture(scope="module")
+def download(tmp_path_factory):
+    "A folder laid out as the download of VideoMME, with films of many kinds, one cut short, one missing, and a row that is none."
+    root = tmp_path_factory.mktemp("general")
+    folder = root/"Video-MME"
+    (folder/"data").mkdir(parents=True)
+    (folder/"videomme").mkdir()
+    (folder/"subtitle").mkdir()
+    film(folder/"data"/"plain.mp4")
+    film(folder/"data"/"old.mp4", "mpeg4")
+    film(folder/"data"/"tall.mp4", size=(48, 112))
+    film(folder/"data"/"fine.mkv", "libx264", pix="yuv444p")
+    film(folder/"data"/"vp.mp4", "libvpx-vp9")
+    film(folder/"data"/"LOUD.MP4", size=(64, 64))
+    film(folder/"data"/"uneven.mp4", stamps=np.cumsum([.02, .02, .3]*10))
+    (folder/"data"/"turned.mp4").write_bytes(turn(film(root/"lying.mp4", seed=3).read_bytes()))
+    whole = film(folder/"data"/"broken.mp4", n=60).read_bytes()
+    (folder/"data"/"broken.mp4").write_bytes(whole[:len(whole)//3])
+    (folder/"data"/"._plain.mp4").write_bytes(b"resource fork")
+    (folder/"subtitle"/"plain.srt").write_bytes("\ufeff1\r\n00:00:00,000 --> 00:00:00,500\r\n<font color=\"white\" size=\".72c\">¿Qué?</font>\r\n\r\n2\r\n00:00:00,900 --> 00:00:02,000\r\nLast words\r\n".encode())
+    names = ["plain", "old", "tall", "fine", "vp", "LOUD", "uneven", "turned", "broken", "gone"]
+    rows = [dict(video_id=f"{i:03d}", duration="short", domain="Life Record", sub_category="Food", videoID=n, question_id=f"{i:03d}-{k}", task_type="Counting Problem", question="Number of chair:",
+                 options=["A. 0", "B. 1", "C. 2", "D. 3 or more"], answer="ABCD"[(i + k) % 4]) for i, n in enumerate(names) for k in (1, 2)]
+    pd.DataFrame([*rows, rows[0] | dict(question_id="x", answer="Z")]).to_parquet(folder/"videomme"/"test-00000-of-00001.parquet")
+    return root
+
+def test_films_as_people_have_them(download):
+    spec = VideoSpec(4, 84*84, 84*84, 14)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), most_broken=.3, subtitles=True)
+    assert {q.video.split("/")[1] for q in asked.questions} == {"plain.mp4", "old.mp4", "tall.mp4", "fine.mkv", "vp.mp4", "LOUD.MP4", "uneven.mp4", "turned.mp4"}
+    reasons = asked.aside.reason.tolist()
+    assert len(reasons) == 5 and sum("broken.mp4: not a readable video" in r for r in reasons) == 2 and sum("gone.mp4" in r for r in reasons) == 2 and sum("'Z'" in r for r in reasons) == 1
+    assert {q.subtitles for q in asked.questions if "plain" in q.video} == {"¿Qué?\nLast words"} and not any(q.subtitles for q in asked.questions if "plain" not in q.video)
+    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p most_broken\)"): open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), most_broken=0)
+
+def test_a_turned_film_is_shown_upright(download):
+    spec = VideoSpec(4, 96*64, 96*64, 8)
+    lying = decode(download/"lying.mp4", spec)
+    upright = decode(download/"Video-MME"/"data"/"turned.mp4", spec)
+    assert lying.shape[1:3] == (64, 96) and upright.shape[1:3] == (96, 64)
+    assert (upright == np.rot90(lying, -1, (1, 2))).all()
+
+def test_uneven_frames_are_picked_by_number(download):
+    "As qwen_vl_utils does: by number, not by time."
+    with av.open(str(download/"Video-MME"/"data"/"uneven.mp4")) as c: frames = [f.to_ndarray(format="rgb24") for f in c.decode(video=0)]
+    seen = decode(download/"Video-MME"/"data"/"uneven.mp4", VideoSpec(4, 96*64, 96*64, 8))
+    assert (seen == np.stack([frames[i] for i in sample_indices(30, 4)])).all()
+
+def test_hall_40_on_a_download(download, tmp_path, root):
+    env = dict(os.environ, PYTHONPATH=str(root))
+    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/40_general_eval.ipynb", str(tmp_path/"out.ipynb"), "-p", "scale", "smoke", "-p", "methods", "", "-p", "benchmarks", "videomme",
+            "-p", "bench", str(download), "-p", "out", str(tmp_path/"run"), "-p", "most_broken", "0.3"]
+    done = subprocess.run(call, cwd=root, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-1500:]
+    table = pd.read_csv(tmp_path/"run"/"scores.csv")
+    assert table.benchmark.tolist() == ["VideoMME", "VideoMME + subtitles"] and (table.n == 16).all()
+    assert len(pd.read_csv(next(tmp_path.glob("run/videomme-base*/aside.csv")))) == 5
+
+@pytest.mark.parametrize("given, words", [
+    (("benchmarks", "mvbench"), "benchmarks is 'mvbench': wanted some of videomme videommmu tempcompass"),
+    (("benchmarks", "tempcompass"), "wanted bench, the folder of the download"),
+    (("bench", "nowhere"), "no VideoMMMU or videommmu in it"),
+    (("protocol", "mine"), "protocol 'mine': wanted one of ['lmms-eval', 'video-r1']"),
+    (("adapters", "SFT=nowhere"), "holds no adapter_model.safetensors"),
+    (("runs", "nbs"), "no finished run there"),
+])
+def test_hall_40_refuses(given, words, tmp_path, root):
+    env = dict(os.environ, PYTHONPATH=str(root))
+    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/40_general_eval.ipynb", str(tmp_path/"out.ipynb"), "-p", "scale", "smoke", "-p", "out", str(tmp_path/"run"), "-p", *given]
+    done = subprocess.run(call, cwd=root, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and words in done.stderr, done.stderr[-1500:]
+    assert not (tmp_path/"run").exists()
+
+# Folders, archives, stores
+
+def test_layouts(tmp_path):
+    for track in ("Perception", "Comprehension"): (tmp_path/track).mkdir()
+    row = dict(id="dev_Math_1", question="Q?", options=["a", "b"], answer="A", question_type="multiple-choice")
+    for track in ("Perception", "Comprehension"): pd.DataFrame([row]).to_parquet(tmp_path/track/"test-00000-of-00001.parquet")
+    with pytest.raises(FileNotFoundError, match="wanted the rows of the track Adaptation"): read_benchmark(VIDEOMMMU, tmp_path)
+    (tmp_path/"Adaptation.jsonl").write_text(json.dumps(row | dict(options=[], answer="5", question_type="open")) + "\n")
+    items, aside = read_benchmark(VIDEOMMMU, tmp_path)
+    assert [i.id for i in items] == ["Perception/dev_Math_1", "Comprehension/dev_Math_1", "Adaptation/dev_Math_1"] and not aside
+    (tmp_path/"question_only").mkdir()
+    (tmp_path/"question_only"/"dev_Math_1_image.mp4").touch()
+    items, _ = read_benchmark(VIDEOMMMU, tmp_path)
+    assert items[-1].id == "Question only/dev_Math_1" and items[-1].video == "question_only/dev_Math_1_image.mp4"
+    pd.DataFrame([row, row]).to_parquet(tmp_path/"Perception"/"test-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="1 ids of VideoMMMU occur twice"): read_benchmark(VIDEOMMMU, tmp_path)
+    with pytest.raises(FileNotFoundError, match="wanted rows in multi-choice"): read_benchmark(TEMPCOMPASS, tmp_path)
+
+def test_archives_bring_subtitles_and_stay_inside(tmp_path):
+    import zipfile
+    with zipfile.ZipFile(tmp_path/"a.zip", "w") as z:
+        for name in ("data/a.MP4", "subtitle/a.srt", "__MACOSX/data/._a.mp4", "readme.txt"): z.writestr(name, "x")
+    unpack(tmp_path/"a.zip", tmp_path/"out")
+    assert sorted(str(p.relative_to(tmp_path/"out")) for p in (tmp_path/"out").rglob("*.*")) == ["data/a.MP4", "subtitle/a.srt"]
+    with zipfile.ZipFile(tmp_path/"b.zip", "w") as z: z.writestr("../out.srt", "x")
+    with pytest.raises(ValueError, match="would lie outside"): unpack(tmp_path/"b.zip", tmp_path/"out")
+    assert not (tmp_path/"out.srt").exists()
+
+def test_a_store_goes_on(download, tmp_path):
+    "Answers that a killed run left, a torn line among them, are kept; the rest is asked."
+    s = settle_exam("tiny-general", "", "videomme", subtitles=True)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), most_broken=.3, subtitles=True)
+    run_exam(s, asked, tmp_path/"whole")
+    run_exam(s, asked, tmp_path/"torn")
+    lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path/"torn"/"answers.jsonl").write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    run_exam(s, asked, tmp_path/"torn")
+    whole, torn = (Sheet(tmp_path/n) for n in ("whole", "torn"))
+    for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16
+    exams = pd.DataFrame([(arm, 0, "VideoMME", str(tmp_path/n)) for arm, n in (("base", "whole"), ("SFT", "torn"))], columns=["arm", "seed", "benchmark", "folder"])
+    assert retention(exams, "SFT") == (0, 0, 0) and exam_table(exams).n.tolist() == [16, 16]
+    with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"): run_exam(settle_exam("tiny-general", "", "videomme"), asked, tmp_path/"whole")
+
+def test_settings_of_real_models(monkeypatch):
+    "Frames, pixels and tokens are the protocol's."
+    from types import SimpleNamespace
+
+    from vsgrpo import general_eval
+    monkeypatch.setattr(general_eval, "model_size", lambda name: "2B")
+    monkeypatch.setattr(general_eval, "load_config", lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14, spatial_merge_size=2)))
+    paper = settle_exam("2B", "", "videommmu")
+    assert (paper.protocol, paper.video.frames, paper.video.max_pixels, paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
+    plain = settle_exam("2B", "", "videomme", "lmms-eval")
+    assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens, plain.video.factor) == (32, 602112, 16, 28)
