@@ -209,7 +209,7 @@ def test_a_store_goes_on(download, tmp_path):
     run_exam(s, asked, tmp_path/"torn")
     whole, torn = (Sheet(tmp_path/n) for n in ("whole", "torn"))
     for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16
-    exams = pd.DataFrame([(arm, 0, "VideoMME", str(tmp_path/n)) for arm, n in (("base", "whole"), ("SFT", "torn"))], columns=["arm", "seed", "benchmark", "folder"])
+    exams = pd.DataFrame([("base", 0, "VideoMME", whole), ("SFT", 0, "VideoMME", torn)], columns=["arm", "seed", "benchmark", "sheet"])
     assert retention(exams, "SFT") == (0, 0, 0) and exam_table(exams).n.tolist() == [16, 16]
     with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"): run_exam(settle_exam("tiny-general", "", "videomme"), asked, tmp_path/"whole")
 

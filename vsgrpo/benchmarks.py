@@ -397,7 +397,7 @@ def part_draws(
     "Scores overall and by part, on all videos and on bootstrap draws of them."
     videos = np.unique([i.video.removesuffix("_image.mp4").split("/")[-1].removesuffix(".mp4") for i in items], return_inverse=True)[1]
     first = bench.parts[0]
-    cut = [(part, v) for part in bench.parts for v in sorted({i.labels[part] for i in items if part in i.labels}, key=lambda v: (bench.mean_of + (v,)).index(v))]
+    cut = [(part, v) for part in bench.parts for v in sorted({i.labels[part] for i in items if part in i.labels}, key=lambda v: ((bench.mean_of + (v,)).index(v), v))]
     member = np.array([[i.labels.get(part) == v for part, v in cut] + [True] for i in items])*~np.isnan(scores)[:, None]
     sums = np.zeros((2, videos.max() + 1, member.shape[1]))
     np.add.at(sums, (slice(None), videos), np.stack([np.nan_to_num(scores)[:, None]*member, member]))

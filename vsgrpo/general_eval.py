@@ -54,12 +54,6 @@ class Exam:
     batch:int # answers decoded together
     seed:int=0
 
-    def __post_init__(self):
-        if self.benchmark not in BENCHMARKS: raise ValueError(f"benchmark {self.benchmark!r}: wanted one of {list(BENCHMARKS)}")
-        if self.protocol not in PROTOCOLS: raise ValueError(f"protocol {self.protocol!r}: wanted one of {list(PROTOCOLS)}")
-        for name in ("max_new_tokens", "batch"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1: raise ValueError(f"{name} is {getattr(self, name)!r}: wanted a whole number, 1 or more")
-
     def text(self, item, mode=None, wording=None)->str:
         "The text put to the model."
         return put(BENCHMARKS[self.benchmark], item, self.protocol, self.subtitles)
@@ -78,7 +72,10 @@ def settle_exam(
     "Fill what was not given."
     tiny = model_size(model) == "tiny"
     protocol = protocol or ("lmms-eval" if tiny else "video-r1")
-    if protocol not in PROTOCOLS or benchmark not in BENCHMARKS: return Exam(model, adapter, benchmark, protocol, subtitles, None, 1, 1)      # says what is wrong
+    for name, value, known in (("benchmark", benchmark, BENCHMARKS), ("protocol", protocol, PROTOCOLS)):
+        if value not in known: raise ValueError(f"{name} {value!r}: wanted one of {list(known)}")
+    for name, value in dict(frames=frames, max_pixels=max_pixels, max_new_tokens=max_new_tokens, batch=batch).items():
+        if value is not None and (type(value) is not int or value < 1): raise ValueError(f"{name} is {value!r}: wanted a whole number, 1 or more")
     asked, eyes = PROTOCOLS[protocol], load_config(model).vision_config
     spec = default_spec(model, frames, max_pixels) if tiny else VideoSpec(frames or asked.frames, 128*28*28, max_pixels or asked.max_pixels, eyes.patch_size*eyes.spatial_merge_size)
     room = max_new_tokens or asked.max_new_tokens or BENCHMARKS[benchmark].max_new_tokens
@@ -169,12 +166,11 @@ def find_benchmark(
 
 # %% ../nbs/40_general_eval.ipynb #40-016
 def exam_table(
-    exams:pd.DataFrame, # arm, seed, benchmark (with "+ subtitles"), folder of the store
+    exams:pd.DataFrame, # arm, seed, benchmark (with "+ subtitles"), sheet
 )->pd.DataFrame: # arm, seed, benchmark, n, left_out, score, ci_low, ci_high, blind, truncated, tokens
     "Overall scores of all stores."
     rows = []
-    for arm, seed, name, folder in exams[["arm", "seed", "benchmark", "folder"]].itertuples(index=False):
-        sheet = Sheet(folder)
+    for arm, seed, name, sheet in exams[["arm", "seed", "benchmark", "sheet"]].itertuples(index=False):
         own, marks = sheet.rows[sheet.rows.arm == "own"], sheet.marks()
         rows.append((arm, seed, name, len(marks), int(np.isnan(marks).sum()), *sheet.overall(), sheet.overall("blind")[0], own.truncated.mean(), own.n_tokens.mean()))
     return pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "n", "left_out", "score", "ci_low", "ci_high", "blind", "truncated", "tokens"])
@@ -190,11 +186,10 @@ def retention(
     "By how much an arm scores higher than another: over seeds where there are three, else over videos."
     of = exams[exams.benchmark == benchmark]
     told = []
-    for seed, folder in of.loc[of.arm == ours, ["seed", "folder"]].itertuples(index=False):
-        same = of[(of.arm == theirs) & ((of.seed == seed) | (theirs == "base"))].folder
+    for seed, a in of.loc[of.arm == ours, ["seed", "sheet"]].itertuples(index=False):
+        same = of[(of.arm == theirs) & ((of.seed == seed) | (theirs == "base"))].sheet
         if not len(same): raise ValueError(f"{theirs} has no run of seed {seed} to hold {ours} against")
-        a, b = Sheet(folder), Sheet(same.iloc[0])
-        d = part_difference(a.bench, a.items, a.marks(parser=parser), b.marks(parser=parser)).set_index(["part", "value"])
+        d = part_difference(a.bench, a.items, a.marks(parser=parser), same.iloc[0].marks(parser=parser)).set_index(["part", "value"])
         told.append(tuple(d.loc[part]) if part in d.index else (np.nan,)*3)
     return t_interval([t[0] for t in told]) if len(told) >= 3 else told[0]
 
@@ -211,7 +206,7 @@ def parser_table(
     exams:pd.DataFrame,
 )->pd.DataFrame: # (benchmark, arm) × parser
     "The same answers under three rules; a dash where a track is missing."
-    rows = {(name, arm): {p: Sheet(f).overall(parser=p)[0] for p in PARSERS} for arm, name, f in exams.drop_duplicates(["arm", "benchmark"])[["arm", "benchmark", "folder"]].itertuples(index=False)}
+    rows = {(name, arm): {p: sheet.overall(parser=p)[0] for p in PARSERS} for arm, name, sheet in exams.drop_duplicates(["arm", "benchmark"])[["arm", "benchmark", "sheet"]].itertuples(index=False)}
     return pd.DataFrame(rows).T.rename_axis(["benchmark", "arm"])
 
 # %% ../nbs/40_general_eval.ipynb #40-018

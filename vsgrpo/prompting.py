@@ -374,7 +374,7 @@ def compare(
     settings = a.run.changed_settings(b.settings)
     points = paired_difference(a.questions, b.of(name), a.of(name), b.parser(name), seed=seed, their_parser=a.parser(name))
     left, right = (x.rows[(x.rows.name == name)].set_index("id")[["prediction", "score"]] for x in (a, b))
-    both = left.join(right, lsuffix=" a", rsuffix=" b").join(pd.DataFrame([dict(id=q.id, question_type=q.question_type, question=q.question, truth=q.ground_truth) for q in a.questions]).set_index("id"))
+    both = left.add_suffix(" a").join(right.add_suffix(" b")).join(pd.DataFrame([dict(id=q.id, question_type=q.question_type, question=q.question, truth=q.ground_truth) for q in a.questions]).set_index("id"))
     turned = both[(both["score a"] >= .5) != (both["score b"] >= .5)]
     return settings, points, turned.assign(became=np.where(turned["score b"] >= .5, "right", "wrong"))
 
