@@ -66,15 +66,18 @@ def modes(folder):
 def general(folder):
     scores = pd.read_csv(folder/"scores.csv")
     for arm, of in scores[scores.benchmark.isin(["VideoMMMU", "VideoMME"])].groupby("arm", sort=False):
-        if arm != "DPO sampled": yield entry(3, folder, arm.split()[0], of.groupby("benchmark").score.mean(), f"{int(of.n.sum())} questions")
+        if arm == "DPO sampled": continue
+        seeds, n = of.seed.nunique(), int(of.groupby("benchmark").n.max().sum())
+        yield entry(3, folder, arm.split()[0], of.groupby("benchmark").score.mean(), f"{n} questions" + (f", {seeds} runs" if seeds > 1 else ""))
 
 
 def collect(runs):
-    "The newest finished run of each kind and model."
+    "Of each kind and model the finished run that tells most, else the newest."
     for pattern, read in (("prompting*", prompting), ("baselines*", baselines), ("grpo-*-think-*", modes), ("grpo-*-observe-*", modes), ("study/modes/*-[to]*-s0", modes), ("general*", general)):
         newest = {}
-        for folder in sorted((p.parent for p in Path(runs).glob(f"{pattern}/run.json")), key=lambda p: (len(list(p.glob("*/scores.csv"))), p.stat().st_mtime)): # more seeds first, then the newest
-            if (folder/"scores.csv").is_file(): newest[size(json.loads((folder/"run.json").read_text("utf-8"))["settings"].get("model", "")), folder.name if read is modes and "study" in pattern else ""] = folder
+        finished = [p.parent for p in Path(runs).glob(f"{pattern}/run.json") if (p.parent/"scores.csv").is_file()]
+        for folder in sorted(finished, key=lambda p: (len(pd.read_csv(p/"scores.csv")), len(list(p.glob("*/scores.csv"))), p.stat().st_mtime)): # more rows, more runs, newer
+            newest[size(json.loads((folder/"run.json").read_text("utf-8"))["settings"].get("model", "")), folder.name if read is modes and "study" in pattern else ""] = folder
         for folder in newest.values(): yield from read(folder)
 
 
