@@ -1,11 +1,15 @@
 """Do broken files give a result or a clear error, never a crash, a hang or a flood of memory?
 
-    .venv/bin/python bench/fuzz.py              # 200,000 mutated files
-    .venv/bin/python bench/fuzz.py --n 2000     # that the bench itself works
+    .venv/bin/python bench/fuzz.py                # 200,000 mutated files: half of a scan and its rows, half of runs and caches
+    .venv/bin/python bench/fuzz.py --what runs    # 100,000 of runs and caches
+    .venv/bin/python bench/fuzz.py --n 2000       # that the bench itself works
 
-A small scene is written in ScanNet's layout, with a recording, a label table and rows of questions. Again and again one file is taken,
-some of its bytes are changed, cut, repeated, or replaced by numbers that hurt, and the readers are called. What they may do: return, or
-raise a ValueError (or FileNotFoundError) that names the file. The last line is one JSON object.
+A small scene is written in ScanNet's layout, with a recording, a label table and rows of questions; and a run with its settings, metrics,
+rollouts, answers, scores, checkpoints and adapter, its dataset, and the caches of frames and features. Again and again one file is taken,
+some of its bytes are changed, zeroed, cut, repeated, or replaced by numbers that hurt, and its readers are called. What they may do:
+return, or raise a ValueError (or FileNotFoundError) that names the file, and the line where that is what cannot be read. Of runs and caches
+whatever is returned must be what was written, or have been made anew with a warning. A run of somebody else, without a manifest, is read
+too: there a changed number cannot be known, but nothing may end in any other error. The last line is one JSON object.
 """
 import argparse
 import json
@@ -18,11 +22,20 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
+from contextlib import contextmanager
+from unittest.mock import patch
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
+from vsgrpo import explorer, files, models, runs, trainer, video
+from vsgrpo.files import commit_folder, write_text
+from vsgrpo.prefix_tree import Features
+from vsgrpo.rollouts import Run, read_metrics, read_rollouts, read_scores
 from vsgrpo.scannet import Instance, Scene, read_label_map, read_poses, read_scene, write_label_map, write_scene
 from vsgrpo.sens import film_frames, open_sens, read_color, read_depth, write_sens
 from vsgrpo.vsibench import Question, read_questions, write_questions
@@ -64,7 +77,8 @@ def mutate(data, rng):
     for _ in range(rng.integers(1, 4)):
         at, kind = int(rng.integers(0, len(data) + 1)), rng.integers(7)
         numbers = [m.span() for m in re.finditer(rb"-?\d+(\.\d+)?", bytes(data[:4000]))]
-        if kind == 0: data[at:at+1] = bytes([rng.integers(256)])
+        if kind == 0 and rng.integers(2): data[at:at+1] = bytes([rng.integers(256)])
+        elif kind == 0: data[at:at+64] = bytes(len(data[at:at+64]))
         elif kind == 1: del data[at:]
         elif kind == 2: del data[at:at + int(rng.integers(1, 40))]
         elif kind == 3: data[at:at] = data[at:at + int(rng.integers(1, 200))]
@@ -76,35 +90,154 @@ def mutate(data, rng):
     return bytes(data)
 
 
+# ---- runs and caches
+
+def write_run(folder, data):
+    "A run as a training leaves it, with two checkpoints; only that nothing was trained."
+    run, rng = Run(folder), np.random.default_rng(0)
+    s = trainer.settle("smoke", "tiny", steps=2)
+    run.write_settings({**files.plain(s), "data": str(data), "bench": None}, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
+    for step in (1, 2):
+        rows = [dict(step=step, id=f"q{k}", scene_name="room", question_type="object_counting", question="How many?", ground_truth="4", options=None, mode="vanilla",
+                     completion=f"about {k}\u2028 or so", n_tokens=3, accuracy_reward=.25*k, reward=.25*k, advantage=k - 1.5) for k in range(4)]
+        run.log_rollouts(rows)
+        run.log_metrics(step, dict(reward=.375, accuracy=.375, kl=.01*step, entropy=.7))
+    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085", n_tokens=2, truncated=False, seconds=.1) for k in range(4)])
+    run.log_answers(answers.to_dict("records"))
+    runs.save_answers(answers, folder/"answers", "trained")
+    write_text(pd.DataFrame([("trained", "overall", 4, 40., 30., 50.)], columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(index=False), folder/"scores.csv")
+    for place in (folder/"checkpoints/checkpoint-1", folder/"checkpoints/checkpoint-2", folder/"adapter"):
+        place.mkdir(parents=True)
+        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"): (place/name).write_bytes(rng.bytes(4000))
+        commit_folder(place)
+    return run
+
+
+def plant_runs(folder):
+    "A run, a run without a manifest, a dataset and the caches; file → (function that reads it, whether a changed value would be noticed)."
+    rng, targets = np.random.default_rng(0), {}
+    frames, spec = rng.integers(0, 256, (4, 28, 42, 3), dtype=np.uint8), video.VideoSpec(4, 28*42, 28*42, 14)
+    film = video.encode(frames.repeat(2, 1).repeat(2, 2), folder/"film.mp4")
+    cache = video.FrameCache(folder/"frames")
+    cache(film, spec)
+    again = frames + 1      # what decoding would give; another value, so that it can be told from what was kept
+    def cached(path):
+        with patch.object(video, "decode", lambda *a: again), told_of(path) as warned: seen = video.FrameCache(folder/"frames")(film, spec)
+        whole.setdefault(path, seen)
+        if warned and np.array_equal(seen, again): return "made anew"
+        return same(path, seen, np.array_equal)
+    whole = {}
+    def same(path, value, equal=lambda a, b: a == b):
+        if not equal(whole.setdefault(path, value), value): raise AssertionError("served wrong")
+    targets[cache.entry(film, spec)] = cached
+    known = Features(models.load_model("tiny"), folder/"features")
+    item = models.VideoInputs(str(film), None, torch.tensor([[2, 2, 3]]), 6, "d"*16)
+    known.put(item, torch.arange(600.).view(6, 100))
+    def remembered(path):
+        known.kept.clear()
+        with told_of(path) as warned: x = known.get(item)
+        if x is None and warned: return "made anew"
+        return same(path, x, lambda a, b: b is not None and torch.equal(a, b))
+    targets[known._entry(item)] = remembered
+    mine, theirs, data = folder/"run", folder/"theirs", folder/"data"
+    data.mkdir()
+    write_run(mine, data)
+    shutil.copytree(mine, theirs)
+    for manifest in theirs.rglob("manifest.json"): manifest.unlink()
+    def checkpoint(path):
+        with told_of(path.parent) as warned: found = runs.last_checkpoint(mine)
+        if found[1] == 1 and warned: return "the older one taken"
+        return same(path, found)
+    for place in (mine/"checkpoints/checkpoint-2", mine/"adapter"):
+        for path in place.iterdir(): targets[path] = checkpoint if "checkpoint" in place.name else lambda path: same(path, adapter(path.parent))
+    text = lambda table: table.to_json()
+    for home, check in ((mine, same), (theirs, lambda *a: None)):
+        targets[home/"metrics.jsonl"] = lambda path, check=check: check(path, text(read_metrics(path.parent)))
+        targets[home/"rollouts.jsonl"] = lambda path, check=check: check(path, text(read_rollouts(path.parent)))
+        targets[home/"answers.jsonl"] = lambda path, check=check: check(path, text(Run(path.parent).read_answers()))
+        targets[home/"answers/trained.jsonl"] = lambda path, check=check: check(path, predictions(path.parents[1]))
+        targets[home/"scores.csv"] = lambda path, check=check: check(path, text(read_scores(path.parent)))
+        targets[home/"run.json"] = lambda path, check=check: check(path, settings(path.parent))
+    def manifest(path): return same(path, (text(read_metrics(mine)), text(read_rollouts(mine)), settings(mine), text(read_scores(mine))))
+    targets[mine/"manifest.json"] = manifest
+    for name in ("run.json", "rollouts.jsonl", "metrics.jsonl", "scores.csv"):
+        targets[ExplorerView(theirs/name)] = lambda path: explore(path)
+    return targets
+
+
+class ExplorerView(type(Path())):
+    "The same file, read by the explorer."
+    def __hash__(self): return hash((str(self), "explorer"))
+    def __eq__(self, other): return isinstance(other, ExplorerView) and str(self) == str(other)
+
+
+def explore(path):
+    "The explorer shows what can be read, and names what cannot."
+    run = explorer.open_run(path.parent)
+    for (step, question), _ in list(run.rollouts.groupby(["step", "id"]))[:2]:
+        explorer.group_html(run.questions[question], explorer.group_rows(run, step, question))
+    if run.scores is not None: explorer.score_html(run.scores)
+
+
+def adapter(folder):
+    if fault := files.damage(folder): raise ValueError(fault)
+    return True
+
+
+def settings(folder):
+    with patch.object(runs, "open_dataset", lambda data: str(data)): return repr(runs.read_run(folder))
+
+
+def predictions(folder):
+    with patch.object(runs, "constant_answers", lambda *a: {}), patch.object(runs, "held_out", lambda *a: []), patch.object(runs, "_constants", lambda *a: {}):
+        return runs.read_predictions(None, None, folder)
+
+
+@contextmanager
+def told_of(path):
+    "Warnings that name a file, or one in a folder; another is an error."
+    told = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield told
+    told += [str(w.message) for w in caught if str(path) in str(w.message)]
+    if other := [str(w.message) for w in caught if str(path) not in str(w.message)]: raise AssertionError(f"warned without the name: {other[0][:200]}")
+
+
 def too_long(*_): raise TimeoutError(f"more than {SECONDS} s")
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--n", type=int, default=200_000, help="mutated files")
+    p.add_argument("--n", type=int, help="mutated files; default: 200,000, or 100,000 of one kind")
+    p.add_argument("--what", choices=["all", "scans", "runs"], default="all")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
     signal.signal(signal.SIGALRM, too_long)
+    n = args.n or (200_000 if args.what == "all" else 100_000)
     rng, ends, wrong, start = np.random.default_rng(args.seed), Counter(), [], time.time()
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     try:
-        targets = plant(folder)
-        whole = {p: p.read_bytes() for p in targets}
-        for path, read in targets.items(): read(path)     # unharmed, all of them read
+        kinds = [make(folder) for name, make in (("scans", plant), ("runs", plant_runs)) if args.what in ("all", name)]
+        whole = {p: p.read_bytes() for targets in kinds for p in targets}
+        for targets in kinds:
+            for path, read in targets.items(): read(path)     # unharmed, all of them read
         held = int(Path("/proc/self/statm").read_text().split()[0])*os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
-        for k in range(args.n):
-            path = list(targets)[k % len(targets)]
+        for k in range(n):
+            targets = kinds[k % len(kinds)]
+            path = list(targets)[k//len(kinds) % len(targets)]
             data = mutate(whole[path], rng)
             path.write_bytes(data)
             signal.alarm(SECONDS)
-            try:
-                targets[path](path)
-                ends["read"] += 1
+            try: ends[targets[path](path) or "read"] += 1
             except (ValueError, FileNotFoundError) as e:
                 named = path.name in str(e) or path.stem in str(e)
                 ends["refused" if named else "refused without a name"] += 1
                 if not named: wrong.append((path.name, repr(e)[:200]))
+            except AssertionError as e:
+                ends[str(e)[:30]] += 1
+                wrong.append((f"{path.parent.name}/{path.name}", str(e)[:200]))
             except Exception as e:
                 ends[type(e).__name__] += 1
                 wrong.append((path.name, repr(e)[:200]))
@@ -112,7 +245,7 @@ def main():
             path.write_bytes(whole[path])
     finally: shutil.rmtree(folder)
     for name, what in dict.fromkeys(wrong[:200]): print(name, what)
-    print(json.dumps(dict(bench="fuzz", n=args.n, seed=args.seed, files=len(targets), ends=dict(ends), wrong=len(wrong), seconds=round(time.time() - start))))
+    print(json.dumps(dict(bench="fuzz", what=args.what, n=n, seed=args.seed, files=len(whole), ends=dict(ends), wrong=len(wrong), seconds=round(time.time() - start))))
     return bool(wrong)
 
 

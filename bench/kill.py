@@ -6,8 +6,12 @@
 
 The work is done in a process group of its own, which is killed (signal 9, all workers too) at a random moment and started again. Every
 file must be, byte for byte, that of work nobody disturbed; of answers and metrics, all but the seconds they took (and how many videos the
-tower had to look at anew, since features are kept on disk). Of a training its checkpoints and the log of its processes are not compared. The
-last line is one JSON object.
+tower had to look at anew, since features are kept on disk). Of a training its checkpoints and the log of its processes are not compared,
+nor are manifests, which hold the hashes of the files.
+
+Answers and trainings are also killed and then harmed, at `--harms` further moments for each kind of harm: all films exchanged, the newest
+checkpoint damaged, entries of the caches of frames and features flipped, what was recorded changed. Such work must end alike, or be refused
+by an error that names the file. The last line is one JSON object.
 """
 import argparse
 import hashlib
@@ -29,10 +33,13 @@ WORK = dict(build=("import sys; from vsgrpo.vsi100k import RoomsSpec, build_room
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
          "import sys, torch; from pathlib import Path; from vsgrpo.models import default_spec; from vsgrpo.prompting import Study, open_bench, run_study; torch.set_num_threads(1)\n"
          "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, think=48, observe=48), 2, 32, 0)\n"
-         "run_study(s, open_bench(Path(sys.argv[1]).parent/'bench'), sys.argv[1])"), grpo=(
+         "home = Path(sys.argv[1]).parent\n"
+         "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
          "import sys, torch; from pathlib import Path; from vsgrpo import runs, trainer; from vsgrpo.vsi100k import open_dataset; torch.set_num_threads(1)\n"
          "s = trainer.settle('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2, test_scenes=4)\n"
          "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
+         "for name in ('frames', 'features'):\n"
+         "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: out.parent/name)\n"
          "runs.begin(s, data, out, (out/'run.json').is_file())\n"
          "runs.train_cli([str(out)])"))
 BENCH = "import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
@@ -40,18 +47,70 @@ ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
 
 
 def work(code, out, seconds=None):
-    "Do some work, killed after some seconds; whether it came to its end."
-    run = subprocess.Popen([sys.executable, "-c", code, out], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try: code = run.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, signal.SIGKILL)
-        code = run.wait()
-    if code not in (0, -signal.SIGKILL): raise RuntimeError(f"the work ended with {code}")
-    return code == 0
+    "Do some work, killed after some seconds: its exit status, and what it said last."
+    with tempfile.TemporaryFile() as said:
+        run = subprocess.Popen([sys.executable, "-c", code, out], start_new_session=True, stdout=subprocess.DEVNULL, stderr=said)
+        try: ended = run.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            ended = run.wait()
+        said.seek(0)
+        return ended, said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+
+
+def whole_work(code, out):
+    "Work that must come to its end."
+    ended, said = work(code, out)
+    if ended: raise RuntimeError(f"the work ended with {ended}: {said}")
+
+
+# ---- harm: what is done to the folders of a killed work; the names of which an error must hold one
+
+def exchange_films(home, out, rng):
+    films = sorted((home/"bench"/"generated").glob("*.mp4"))
+    content = [f.read_bytes() for f in films]
+    for f, c in zip(films, content[1:] + content[:1]): f.write_bytes(c)
+    return [f.name for f in films]
+
+
+def damage_checkpoint(home, out, rng):
+    found = sorted(out.glob("checkpoints/checkpoint-*"), key=lambda c: int(c.name.split("-")[1]))
+    if not found: return []
+    files = [f for f in found[-1].iterdir() if f.is_file() and f.stat().st_size > 100]
+    flip(files[rng.integers(len(files))], rng)
+    return [found[-1].name]
+
+
+def flip_caches(home, out, rng):
+    entries = sorted((*(home/"frames").glob("*.safetensors"), *(home/"features").rglob("*.safetensors")))
+    for k in rng.permutation(len(entries))[:max(1, len(entries)//2)]: flip(entries[k], rng)
+    return [e.name for e in entries]
+
+
+def change_records(home, out, rng):
+    "A digit of a line that was written whole."
+    files = [f for f in (out/"metrics.jsonl", out/"rollouts.jsonl", out/"answers.jsonl", out/"run.json") if f.is_file()]
+    if not files: return []
+    data = bytearray((path := files[rng.integers(len(files))]).read_bytes())
+    digits = [m.start() for m in re.finditer(rb"\d", bytes(data[:data.rfind(b"\n") + 1]))]
+    if not digits: return []
+    at = digits[rng.integers(len(digits))]
+    data[at] = ord("7") if data[at] != ord("7") else ord("3")
+    path.write_bytes(data)
+    return [path.name]
+
+
+def flip(path, rng):
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), 3): data[at] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+HARMS = dict(build=(), answers=(exchange_films, flip_caches, change_records), grpo=(exchange_films, damage_checkpoint, flip_caches, change_records))
 
 
 def digests(out): return {str(p.relative_to(out)): hashlib.sha256(content(p)).hexdigest() for p in sorted(Path(out).rglob("*"))
-                          if p.is_file() and "checkpoints" not in p.parts and p.name not in ("train.log", ".lock")}
+                          if p.is_file() and "checkpoints" not in p.parts and p.name not in ("train.log", ".lock", "manifest.json")}
 
 
 def content(path):
@@ -64,25 +123,42 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--what", choices=list(WORK), default="build")
     p.add_argument("--n", type=int, default=10, help="random moments")
+    p.add_argument("--harms", type=int, default=3, help="random moments for each kind of harm")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
-    rng, folder, code = np.random.default_rng(args.seed), Path(tempfile.mkdtemp()), WORK[args.what]
+    rng, home, code = np.random.default_rng(args.seed), Path(tempfile.mkdtemp()), WORK[args.what]
     try:
-        if args.what in ROOMS: work(BENCH.format(ROOMS[args.what]), folder)
+        if args.what in ROOMS: whole_work(BENCH.format(ROOMS[args.what]), home)
         begin = time.time()
-        work(code, folder/"whole")
-        takes, whole = time.time() - begin, digests(folder/"whole")
-        killed, alike = [], 0
+        whole_work(code, home/"whole")
+        takes, whole = time.time() - begin, digests(home/"whole")
+        killed, alike, harmed = [], 0, []
         for k in range(args.n):
-            out, after = folder/f"cut{k}", float(rng.uniform(.15, 1)*takes)
-            killed.append(not work(code, out, after))
-            work(code, out)
+            out, after = home/f"cut{k}", float(rng.uniform(.15, 1)*takes)
+            killed.append(work(code, out, after)[0] != 0)
+            whole_work(code, out)
             alike += digests(out) == whole
             print(f"killed after {after:.1f} of {takes:.1f} s: {killed[-1]}, so far alike: {alike} of {k + 1}", flush=True)
             shutil.rmtree(out)
-    finally: shutil.rmtree(folder)
-    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, files=len(whole), seconds=round(time.time() - begin))))
-    return alike < args.n
+        for harm in HARMS[args.what]:
+            for k in range(args.harms):
+                out, after = home/f"{harm.__name__}{k}", float(rng.uniform(.3, 1)*takes)
+                for name in ("frames", "features", "bench"): shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
+                work(code, out, after)
+                names = harm(home, out, rng)
+                ended, said = work(code, out)
+                way = "alike" if not ended and digests(out) == whole else "refused" if ended and any(n in said for n in names) else "wrong"
+                harmed.append((harm.__name__, way))
+                print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {way}" + (f", {said[:200]}" if ended else ""), flush=True)
+                for name in ("frames", "features", "bench"):
+                    shutil.rmtree(home/name)
+                    os.replace(home/f"{name}.kept", home/name)
+                shutil.rmtree(out)
+    finally: shutil.rmtree(home)
+    ways = {f"{h}, {w}": harmed.count((h, w)) for h, w in dict.fromkeys(harmed)}
+    wrong = sum(w == "wrong" for _, w in harmed)
+    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways, wrong=wrong, files=len(whole), seconds=round(time.time() - begin))))
+    return alike < args.n or wrong > 0
 
 
 if __name__ == "__main__": sys.exit(main())

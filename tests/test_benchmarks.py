@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from general_answers import tempcompass, videomme, videommmu
 
+from vsgrpo.files import write_text
 from vsgrpo.benchmarks import BENCHMARKS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark
 from vsgrpo.general_eval import Sheet, exam_table, retention, run_exam, settle_exam
 from vsgrpo.prompting import unpack
@@ -205,7 +206,8 @@ def test_a_store_goes_on(download, tmp_path):
     run_exam(s, asked, tmp_path/"whole")
     run_exam(s, asked, tmp_path/"torn")
     lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path/"torn"/"answers.jsonl").write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    write_text(b"".join(lines[:9]).decode(), tmp_path/"torn"/"answers.jsonl")
+    with open(tmp_path/"torn"/"answers.jsonl", "ab") as f: f.write(lines[9][:20])
     run_exam(s, asked, tmp_path/"torn")
     whole, torn = (Sheet(tmp_path/n) for n in ("whole", "torn"))
     for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16

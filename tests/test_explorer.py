@@ -177,8 +177,8 @@ def test_broken_files_are_said(folder, tmp_path):
     bad.mkdir()
     for name, text in {"run.json": "[1, 2", "metrics.jsonl": "{}\n", "scores.csv": "", "rollouts.jsonl": '{"step": 1}\n'}.items(): (bad/name).write_text(text)
     run = open_run(bad)
-    assert len(run.lacks) == 4 and "the rollouts lack id" in " ".join(run.lacks)
-    with redirect_stdout(io.StringIO()): assert "cannot be drawn" in write_page(bad).read_text("utf-8")
+    assert len(run.lacks) == 5 and all(f"{name}: " in " ".join(run.lacks) for name in ("run.json", "scores.csv")) and "rollouts.jsonl, line 1: no id" in " ".join(run.lacks) and "metrics.jsonl, line 1: no step" in " ".join(run.lacks)
+    with redirect_stdout(io.StringIO()): assert "no metrics.jsonl that can be read" in write_page(bad).read_text("utf-8")
     lines = (folder/"rollouts.jsonl").read_text("utf-8").splitlines()[:5]
     (bad/"run.json").write_text((folder/"run.json").read_text("utf-8"))
     (bad/"rollouts.jsonl").write_text("".join(json.dumps(json.loads(x) | {"mode": m, "ground_truth": "77"}) + "\n" for x, m in zip(lines, ["vanilla"]*4 + ["shout"])))

@@ -55,7 +55,7 @@ def test_tokens_equal_those_of_the_processor(processor):
 
 def test_a_blank_video_is_refused_unless_asked_for(processor):
     grey = np.full((4, 56, 56, 3), 80, np.uint8)
-    with pytest.raises(ValueError, match="a.mp4: every pixel .* is 80: a blank video"): models.VideoReader(processor, SPEC).prepare(grey, "a.mp4")
+    with pytest.raises(ValueError, match="a.mp4: blank: its pixels vary by 0 of 255 levels"): models.VideoReader(processor, SPEC).prepare(grey, "a.mp4")
     blank = models.VideoReader(processor, SPEC, blank=True)
     assert blank.prepare(frames(0), "a").digest == blank.prepare(frames(1), "b").digest
 
@@ -68,7 +68,7 @@ def test_the_reader_forgets_the_oldest_first(processor, tmp_path):
     for i, p in enumerate(paths): encode(frames(i), p)
     reader = models.VideoReader(processor, SPEC, limit_mb=1)
     sizes = [reader(p).pixels.nbytes for p in paths]
-    assert reader.size == sum(sizes[-len(reader.kept):]) <= 2**20 and list(reader.kept)[-1] == str(paths[-1])
+    assert reader.size == sum(sizes[-len(reader.kept):]) <= 2**20 and list(reader.kept)[-1][0] == str(paths[-1])
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path):
     shutil.copytree(models.TINY, tmp_path/"tiny", ignore=shutil.ignore_patterns("chat_template*"))

@@ -80,7 +80,8 @@ def forced(monkeypatch, model, prompts, said, end, n=1):
         logp = logits.log_softmax(-1)
         for k, x in zip(goes, logp, strict=True): seen.setdefault(k, []).append(x[lines[k][step[0]]])
         step[0] += 1
-        return torch.tensor([lines[k][step[0] - 1] for k in goes])
+        token = torch.tensor([lines[k][step[0] - 1] for k in goes])
+        return token, logp.gather(1, token[:, None])[:, 0]
     monkeypatch.setattr(pt, "_pick", pick)
     out = pt.sample_answers(model, prompts, n, 20, end_ids=(end,))
     assert out == said
@@ -283,16 +284,40 @@ def test_a_stale_entry_is_told_of_and_made_anew(frozen, tmp_path, what):
     honest = pt.answer_logps(model, trees, sight=sight)[0]
     sight.close()
     first, second = (pt.Features(model, tmp_path)._entry(v) for v in videos)
-    with safe_open(first, "pt") as f: told, x = f.metadata(), f.get_tensor("features")
-    if what == "other features": save_file({"features": x + 1}, first, told)
+    with safe_open(first, "pt") as f: told, x = f.metadata(), f.get_tensor("x")
+    if what == "other features": save_file({"x": x + 1}, first, told)
     if what == "torn": first.write_bytes(first.read_bytes()[:-8])
     if what == "another video's": shutil.copy(second, first)
-    if what == "no sum": save_file({"features": x}, first)
+    if what == "no sum": save_file({"x": x}, first)
     sight = pt.Sight(model, known := pt.Features(model, tmp_path))
-    with pytest.warns(UserWarning, match="broken entry"): again = pt.answer_logps(model, trees, sight=sight)[0]
+    with pytest.warns(UserWarning, match="broken cache entry"): again = pt.answer_logps(model, trees, sight=sight)[0]
     torch.testing.assert_close(again, honest, atol=1e-5, rtol=0)
     assert (sight.looks, known.broken) == (1, 1)
     sight.close()
+
+@pytest.mark.parametrize("temperature", [1., .7])
+def test_the_log_probabilities_kept_while_sampling_are_those_of_an_update(tiny, temperature):
+    model, processor, videos = tiny
+    prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
+    banned, seeds = tuple(range(20, 60)), list(range(len(prompts)))
+    said, logps = pt.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds, logps=True)
+    assert said == pt.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds)
+    flat = [(p, a, x) for p, of, lx in zip(prompts, said, logps) for a, x in zip(of, lx, strict=True)]
+    scored = pt.answer_logps(model, pt.grow_trees([p for p, *_ in flat], [a for _, a, _ in flat], model.config.video_token_id), temperature)[0]
+    for (_, a, x), line in zip(flat, scored): torch.testing.assert_close(torch.tensor(x), line[:len(a)], atol=1e-5, rtol=0)
+
+def test_films_of_equal_bytes_and_other_shapes_are_two_films(frozen, tmp_path):
+    "Frames (4, 84, 112, 3) and the same bytes as (4, 112, 84, 3); and the same frames under other pixel statistics."
+    model, processor, _ = frozen
+    reader = VideoReader(processor, VideoSpec(4, 84*112, 84*112, 14))
+    frames = np.random.default_rng(0).integers(0, 255, (4, 84, 112, 3), dtype=np.uint8)
+    one, other = reader.prepare(frames, "a.mp4"), reader.prepare(frames.reshape(4, 112, 84, 3), "b.mp4")
+    known = pt.Features(model, tmp_path)
+    known.put(one, torch.zeros(one.tokens, 8))
+    assert one.digest != other.digest and known.get(other) is None and known.get(one) is not None
+    brighter = load_processor("tiny")
+    brighter.video_processor.image_mean = [.1, .1, .1]
+    assert VideoReader(brighter, reader.spec).prepare(frames, "a.mp4").digest != one.digest
 
 def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path):
     model, processor, videos = tiny

@@ -36,7 +36,7 @@ def test_settings_say_what_the_numbers_depend_on(tmp_path):
     assert got == run.read_settings()
     assert got["seed"] == 3 and got["video_spec"] == VideoSpec(frames=8).as_dict() and got["settings"]["folder"] == str(tmp_path)
     assert got["dataset"] == {"questions": 4, "sha256": questions_hash(Q)} and got["versions"]["python"].startswith("3.")
-    assert "commit" in got and [p.name for p in run.folder.iterdir()] == ["run.json"]
+    assert "commit" in got and sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "run.json"]
     assert run.changed_settings(told) == []
     assert run.changed_settings({**told, "lr": 5e-6, "new": 1}) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
 
@@ -68,10 +68,11 @@ def test_versions_name_what_is_here(): assert {"python", "numpy"} <= set(version
 def test_lines_are_appended_and_read_back(tmp_path):
     run_of(tmp_path, 3)
     again = Run(tmp_path)
-    again.log_metrics(4, {"reward": np.float32(.5), "n": np.int64(3), "list": np.arange(2), "text": "größer\n\u2028x"})
-    m = read_metrics(tmp_path)
-    assert m.step.tolist() == [1, 2, 3, 4] and m.reward.iloc[-1] == .5 and m.text.iloc[-1] == "größer\n\u2028x" and m.list.iloc[-1] == [0, 1]
-    assert len(read_rollouts(tmp_path)) == 12 and m.attrs["torn"] == 0
+    again.log_metrics(4, {"reward": np.float32(.5), "n": np.int64(3)})
+    again.log_rollouts(rows(4, 1, completion="größer\n\u2028x\u0085\u2029", list=np.arange(2)))
+    m, r = read_metrics(tmp_path), read_rollouts(tmp_path)
+    assert m.step.tolist() == [1, 2, 3, 4] and m.reward.iloc[-1] == .5 and m.n.iloc[-1] == 3 and m.attrs["torn"] == 0
+    assert len(r) == 13 and r.completion.iloc[-1] == "größer\n\u2028x\u0085\u2029" and r.list.iloc[-1] == [0, 1]
 
 
 def test_not_finite_is_null(tmp_path):
@@ -106,18 +107,50 @@ def test_torn_line_is_skipped_counted_and_cut_before_the_next(tmp_path, cut):
 
 def test_torn_inside_a_character(tmp_path):
     run = Run(tmp_path)
-    run.log_metrics(1, {"t": "a"}); run.log_metrics(2, {"t": "ü"})
-    data = run.metrics_path.read_bytes()
-    run.metrics_path.write_bytes(data[:data.index("ü".encode())+1])
-    assert read_metrics(tmp_path).step.tolist() == [1]
+    run.log_rollouts(rows(1, 1, completion="a")); run.log_rollouts(rows(2, 1, completion="ü"))
+    data = run.rollouts_path.read_bytes()
+    run.rollouts_path.write_bytes(data[:data.index("ü".encode())+1])
+    assert read_rollouts(tmp_path).step.tolist() == [1]
 
 
 def test_broken_line_in_the_middle_is_an_error(tmp_path):
     (tmp_path/"metrics.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
-    with pytest.raises(ValueError, match="metrics.jsonl:2: not a JSON line"): read_metrics(tmp_path)
+    with pytest.raises(ValueError, match="metrics.jsonl, line 2: not JSON"): read_metrics(tmp_path)
     with pytest.raises(FileNotFoundError, match="rollouts.jsonl"): read_rollouts(tmp_path)
     (tmp_path/"e.jsonl").write_text("")
     assert len(read_records(tmp_path/"e.jsonl")) == 0
+
+
+@pytest.mark.parametrize("line, words", [
+    ('[1, 2]', "line 2: list, expected an object"), ('{"step": "2"}', "line 2: step is '2', expected a whole number"), ('{"kl": 1}', "line 2: no step"),
+    ('{"step": 2, "kl": NaN}', "line 2: kl is nan, expected a number or null"), ('{"step": 1e999}', "line 2: step is inf"), ('{"step": 2, "kl": true}', "line 2: kl is True"),
+    ('\xff', "line 2: not JSON"), ('{"step": ' + "[" * 100_000, "line 2: not JSON"), ('{"step": ' + "9" * 40 + "}", "line 2: step is 9"), ('{"a": "\\ud800", "step": 2}', "line 2: not JSON")])
+def test_a_foreign_line_is_named(tmp_path, line, words):
+    (tmp_path/"metrics.jsonl").write_bytes(b'{"step": 1}\n' + line.encode("latin-1") + b"\n")
+    with pytest.raises(ValueError, match=f"metrics.jsonl, {words}"): read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts.jsonl", "run.json"])
+def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
+    "A digit, a whole line gone, two lines exchanged; a log may have grown by a torn line."
+    run = Run(tmp_path)
+    run.write_settings({"lr": 1e-5}, films={"a.mp4": "1"})
+    for s in (1, 2, 3): run.log_rollouts(rows(s, 1)); run.log_metrics(s, {"reward": s/10})
+    read = {"metrics.jsonl": run.read_metrics, "rollouts.jsonl": run.read_rollouts, "run.json": run.read_settings}[name]
+    whole = (tmp_path/name).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for harmed in (whole.replace(b"1", b"7", 1), whole[:-2], b"".join(lines[1:]), b"".join([lines[1], lines[0], *lines[2:]])):
+        (tmp_path/name).write_bytes(harmed)
+        with pytest.raises(ValueError, match=f"{name}: damaged"): read()
+    (tmp_path/name).write_bytes(whole + b'{"step": 4, "rew')
+    assert len(read()) == 3 if name != "run.json" else read()["settings"] == {"lr": 1e-5}
+
+
+def test_two_records_of_one_folder_take_turns(tmp_path):
+    one, other = Run(tmp_path), Run(tmp_path)
+    one.write_settings({})
+    for step in range(1, 7): (one if step % 2 else other).log_metrics(step, {"reward": 0})
+    assert read_metrics(tmp_path).step.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_truncate_after(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from vsgrpo.files import write_json
 from vsgrpo import sharing
 from vsgrpo.answering import arm_scores
 from vsgrpo.models import TINY, default_spec, load_model, load_processor, lora_config, make_prompt, weights_id
@@ -33,7 +34,7 @@ def make_run(folder, model="tiny", **given):
 @pytest.fixture
 def run(tmp_path): return make_run(tmp_path/"run")
 
-def edit(path, **given): path.write_text(json.dumps(json.loads(path.read_text()) | given))
+def edit(path, **given): write_json(json.loads(path.read_text()) | given, path)
 
 def scores(folder, trained, shuffled, tasks=("object_counting", "overall")):
     pd.DataFrame([(a, t, 10, x, x - 2, x + 2) for a, x in (("trained", trained), ("trained_shuffled", shuffled)) for t in tasks],
@@ -68,7 +69,7 @@ def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run
 
 def test_what_was_not_recorded_is_said(run):
     (run/"metrics.jsonl").unlink()
-    (run/"run.json").write_text(json.dumps({"settings": {"model": "tiny"}}))
+    write_json({"settings": {"model": "tiny"}}, run/"run.json")
     text = sharing.write_card(run).read_text()
     for words in ("No held-out scores are recorded", "Steps: not recorded", "Commit not recorded, seed not recorded", "sha256 `not recorded`", "From which recordings is not recorded"): assert words in text
     edit(run/"run.json", dataset=None, versions=None)
@@ -148,10 +149,10 @@ def test_a_merge_is_refused_where_the_base_is_another(run, tmp_path):
     with pytest.raises(ValueError, match="an adapter of 'Qwen/Qwen2-VL-2B-Instruct', but the run trained 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
     told = json.loads((run/"run.json").read_text())
     told["settings"]["weights"] = "0"*64
-    (run/"run.json").write_text(json.dumps(told))
+    write_json(told, run/"run.json")
     with pytest.raises(ValueError, match="trained on other weights"): sharing.merge_adapter(run, tmp_path/"m")
     del told["settings"]["weights"]
-    (run/"run.json").write_text(json.dumps(told))
+    write_json(told, run/"run.json")
     with pytest.raises(ValueError, match="does not record the weights of 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
     assert not list(tmp_path.glob("m*"))
 

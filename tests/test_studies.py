@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vsgrpo.files import write_json, write_text
 from vsgrpo import studies
 from vsgrpo import trainer as T
-from vsgrpo.rollouts import Run, write_json
+from vsgrpo.rollouts import Run
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
 from vsgrpo.vsibench import paper_table
 
@@ -98,7 +99,7 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"): studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
     path = tmp_path/"kl"/runs.folder[0].split("/")[-1]/"answers/trained.jsonl"
     rows = [json.loads(x) | {"prediction": "</td><script>alert(1)</script>"} for x in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_text("".join(json.dumps(r) + "\n" for r in rows), path)
     from vsgrpo.models import VideoReader, load_processor
     page = studies.before_after(runs.folder[0], VideoReader(load_processor("tiny"), s.video).frames)
     assert "<script>" not in page and "&lt;script&gt;" in page and "You are a robot" in page and np.all([x in page for x in ("base", "trained")])

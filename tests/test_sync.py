@@ -49,7 +49,7 @@ def test_one_notebook_one_module():
             assert not re.search(r"^#\|\s*exporti?[ \t]+\S", src, re.M), f"{nb.name}: exports into another module:\n{src[:80]}"
 
 
-FLOORS = ["doctor vsibench video geometry scannet", "models rooms questions viewer rewards sens", "prefix_tree vsi100k rollouts tiny_base watch pairs", "answering budget explorer sharing", "prompting", "trainer", "runs", "studies", "grpo baselines", "benchmarks", "general_rooms", "general_eval"]
+FLOORS = ["files", "doctor vsibench video geometry scannet", "models rooms questions viewer rewards sens", "prefix_tree vsi100k rollouts tiny_base watch pairs", "checks answering budget explorer sharing", "prompting", "trainer", "runs", "studies", "grpo baselines", "benchmarks", "general_rooms", "general_eval"]
 
 
 def test_imports_go_down():

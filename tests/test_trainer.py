@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vsgrpo import grpo, prefix_tree, rewards
+from vsgrpo import prefix_tree, rewards
 from vsgrpo import runs as R
 from vsgrpo import trainer as T
+from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.models import load_model, load_processor
 from vsgrpo.rollouts import Run, choose_folder
 from vsgrpo.video import encode
@@ -46,7 +48,7 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
             "seconds/policy", "seconds/reference", "seconds/step", "vision_tokens"} <= set(metrics)
     for _, group in rollouts.groupby(["step", "id"]):
         r = torch.tensor(group.reward.to_numpy())
-        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), grpo.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), rewards.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
     scores = (tmp_path/"run/scores.csv").read_text()
     assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
     assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
@@ -77,8 +79,11 @@ def test_questions_of_a_scene_stand_together(data):
 
 def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
     "One pass over four groups, or four passes of one group with accumulation: the same update of the same answers."
-    def fixed(model, prompts, n, *a, **kw): return [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
+    def fixed(model, prompts, n, *a, **kw):
+        said = [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
+        return said, [[[0.]*len(a) for a in of] for of in said]
     monkeypatch.setattr(T, "sample_answers", fixed)
+    monkeypatch.setattr(T, "check_gap", lambda *a: 0.)                  # these answers are of no policy
     monkeypatch.setattr(rewards, "accuracy_reward", lambda completions, **kw: [float(len(c) % 5) for c in completions])
     def update(micro):
         run = Run(tmp_path/f"run{micro}")
@@ -128,7 +133,7 @@ def test_a_blanked_video_stops_the_run(data, tmp_path):
     encode(np.full((8, 112, 112, 3), 127, np.uint8), grey)
     frames = trainer.reader.frames
     trainer.reader.frames = lambda path, spec: frames(grey, spec)
-    with pytest.raises(ValueError, match="a blank video"): trainer.train()
+    with pytest.raises(ValueError, match="blank: its pixels vary by 0 of 255 levels"): trainer.train()
 
 def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, monkeypatch):
     honest = prefix_tree.batch_trees
@@ -139,14 +144,81 @@ def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, 
     monkeypatch.setattr(prefix_tree, "batch_trees", grey)
     with pytest.raises(prefix_tree.BlindError, match="reference: .* patches that are not those"): trainer_of(data, tmp_path/"c").train()
 
+def checkpoints(folder, *steps):
+    "Checkpoint folders as a run leaves them."
+    for step in steps:
+        (c := folder/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
+        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"): (c/name).write_bytes(bytes(3000))
+        commit_folder(c)
+
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
-    for step, names in ((10, ("trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt")), (20, ("adapter_model.safetensors",))):
-        (tmp_path/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
-        for n in names: (tmp_path/f"checkpoints/checkpoint-{step}"/n).write_text('{"step": 1}')
-    assert R.last_checkpoint(tmp_path)[1] == 10
-    shutil.copytree(tmp_path/"checkpoints/checkpoint-10", tmp_path/"checkpoints/checkpoint-30")
-    (tmp_path/"checkpoints/checkpoint-30/trainer_state.json").write_text('{"st')          # killed in its last line
-    assert R.last_checkpoint(tmp_path)[1] == 10
+    checkpoints(tmp_path, 10, 20, 30)
+    assert R.last_checkpoint(tmp_path) == (tmp_path/"checkpoints/checkpoint-30", 30)
+    (tmp_path/"checkpoints/checkpoint-old").mkdir()
+    (tmp_path/"checkpoints/checkpoint-40").write_text("a file")
+    (tmp_path/"checkpoints/checkpoint-30/manifest.json").unlink()        # killed before its end
+    with pytest.warns(UserWarning, match="checkpoint-30: no manifest.json, so it was not written to its end"): assert R.last_checkpoint(tmp_path)[1] == 20
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"])
+@pytest.mark.parametrize("harm", [lambda b: b[:-700], lambda b: b[:500] + bytes(len(b) - 501) + b"x", lambda b: b"", None], ids=["cut", "changed", "empty", "gone"])
+def test_a_damaged_checkpoint_is_named_and_the_older_one_taken(tmp_path, name, harm):
+    checkpoints(tmp_path, 10, 20)
+    path = tmp_path/"checkpoints/checkpoint-20"/name
+    if harm: path.write_bytes(harm(path.read_bytes()))
+    else: path.unlink()
+    with pytest.warns(UserWarning, match=f"a checkpoint is passed over: .*checkpoint-20.*{'manifest' if name == 'manifest.json' else name}"):
+        assert R.last_checkpoint(tmp_path)[1] == 10
+
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(data, tmp_path, monkeypatch):
+    "And ends as if nothing had been; damage in the adapter of a finished run is named too."
+    s = settings(steps=6, save_every=2, questions_per_step=2)
+    R.train(s, data, tmp_path/"whole")
+    honest = T.Run.log_metrics
+    def killed(self, step, metrics):
+        if step == 5: raise KeyboardInterrupt
+        honest(self, step, metrics)
+    monkeypatch.setattr(T.Run, "log_metrics", killed)
+    with pytest.raises(KeyboardInterrupt): R.train(s, data, tmp_path/"cut")
+    monkeypatch.setattr(T.Run, "log_metrics", honest)
+    weights = tmp_path/"cut/checkpoints/checkpoint-4/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
+    with pytest.warns(UserWarning, match="checkpoint-4/adapter_model.safetensors: its bytes are not those"): R.train(s, data, tmp_path/"cut", resume=True)
+    same_record(tmp_path/"whole", tmp_path/"cut")
+    assert (tmp_path/"cut/checkpoints/damaged-checkpoint-4").is_dir()
+    weights = tmp_path/"cut/adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
+    with pytest.raises(ValueError, match="its adapter is damaged: .*adapter_model.safetensors"): R.train(s, data, tmp_path/"cut", resume=True)
+    with pytest.raises(ValueError, match="is damaged: .*adapter_model.safetensors"): load_model("tiny", tmp_path/"cut/adapter")
+
+def test_a_run_does_not_resume_on_other_films(data, tmp_path):
+    "All films exchanged, or one re-encoded: refused by the name of the first; other packages or code are named and taken."
+    folder = shutil.copytree(data.folder, tmp_path/"data")
+    here, s = open_dataset(folder), settings(steps=1)
+    R.begin(s, here, tmp_path/"run")
+    first, second = sorted((folder/"generated").glob("*.mp4"))[:2]
+    one, two = first.read_bytes(), second.read_bytes()
+    first.write_bytes(two), second.write_bytes(one)
+    with pytest.raises(ValueError, match=f"began with other films: 2 of . differ, the first generated/{first.name}"): R.begin(s, here, tmp_path/"run", resume=True)
+    first.write_bytes(one), second.write_bytes(two)
+    R.begin(s, here, tmp_path/"run", resume=True)
+    told = read_json(tmp_path/"run/run.json")
+    assert len(told["films"]) == 5 and "resumed" not in told
+    write_json(told | {"versions": told["versions"] | {"torch": "1.0"}, "code": "0"*16}, tmp_path/"run/run.json")
+    with pytest.warns(UserWarning, match="resumes with another torch 1.0 → .*, code 0000"): R.begin(s, here, tmp_path/"run", resume=True)
+    assert len(read_json(tmp_path/"run/run.json")["resumed"]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        R.begin(s, here, tmp_path/"run", resume=True)            # said once
+
+def test_a_film_that_shows_nothing_is_refused_before_training(data, tmp_path):
+    folder = shutil.copytree(data.folder, tmp_path/"data")
+    grey = np.full((8, 112, 112, 3), 127, np.uint8)
+    grey[3, 5, 5, 0] = 128
+    video = open_dataset(folder).train[0].video
+    encode(grey, folder/video, fps=8)
+    with pytest.raises(ValueError, match=f"1 of 5 films cannot be used, the first: {video}: blank"): R.begin(settings(steps=1), open_dataset(folder), tmp_path/"run")
+    assert not (tmp_path/"run/run.json").exists()
+    R.begin(settings(steps=1, blank=True), open_dataset(folder), tmp_path/"blind")
 
 def test_resuming_with_other_settings_is_refused(data, tmp_path):
     R.train(settings(steps=1), data, tmp_path/"run")
@@ -208,10 +280,10 @@ def test_the_trainer_computes_the_printed_objective(data, tmp_path):
         with trainer.model.disable_adapter(): ref = prefix_tree.answer_logps(trainer.model, trees)[0]
         batch["old_per_token_logps"] = old = logps + 0.3*torch.randn_like(logps)
         theirs = trainer.compute_loss(trainer.model, batch).item()
-    advantages = grpo.group_advantages(torch.tensor([list(x) for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
+    advantages = rewards.group_advantages(torch.tensor([list(x) for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
     ratio = ((logps - old).exp() - 1).abs()[batch["completion_mask"].bool()]
     assert ratio.max() > .2 and (logps - ref).abs().max() > 1e-3 and advantages.abs().max() > .1
-    ours = lambda A: grpo.grpo_loss(logps, old, ref, A, batch["completion_mask"], 0.04).item()
+    ours = lambda A: rewards.grpo_loss(logps, old, ref, A, batch["completion_mask"], 0.04).item()
     assert abs(theirs - ours(advantages)) < 1e-5 and abs(theirs - ours(-advantages)) > 1e-3
 
 def test_run_folders_are_never_overwritten(tmp_path):
@@ -331,9 +403,9 @@ def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch
 def test_a_process_that_fails_is_told(data, tmp_path):
     s = settings(steps=1)
     R.begin(s, data, tmp_path/"run")
-    told = json.loads((tmp_path/"run/run.json").read_text())
+    told = read_json(tmp_path/"run/run.json")
     told["settings"]["data"] = str(tmp_path/"gone")
-    (tmp_path/"run/run.json").write_text(json.dumps(told))
+    write_json(told, tmp_path/"run/run.json")
     with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
 
 # ---- collapse

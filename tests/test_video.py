@@ -4,7 +4,8 @@ import subprocess, sys, warnings
 import numpy as np
 import pytest
 
-from vsgrpo.video import FrameCache, VideoSpec, decode, encode, file_hash, film_strip, frame_size, resize, sample_indices, vision_tokens
+from vsgrpo.files import file_hash, save_tensor
+from vsgrpo.video import FrameCache, VideoSpec, decode, encode, film_fault, film_strip, frame_size, resize, sample_indices, vision_tokens
 
 H, W = 64, 96
 FULL = VideoSpec(frames=16, min_pixels=H*W, max_pixels=H*W, factor=32)   # 64×96 stays 64×96
@@ -197,23 +198,66 @@ def test_cache(tmp_path):
     (tmp_path/"b.mp4").write_bytes(p.read_bytes())
     assert cache.entry(tmp_path/"b.mp4", spec) == cache.entry(p, spec)              # named by content
     cache(p, VideoSpec(frames=2, min_pixels=28*28, max_pixels=6*28*28))
-    assert len(list((tmp_path/"c").glob("*.npy"))) == 2 and not list((tmp_path/"c").glob("*.tmp"))
+    assert len(list((tmp_path/"c").glob("*.safetensors"))) == 2 and not list((tmp_path/"c").glob("*.tmp"))
     encode(film(30, seed=1), p)                                                     # another film under the same name
     assert not np.array_equal(cache(p, spec), first)
     with pytest.raises(FileNotFoundError, match="gone.mp4"): cache(tmp_path/"gone.mp4", spec)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:50], lambda b: b"", lambda b: b[:-1], lambda b: b"x"*len(b)], ids=["torn head", "empty", "torn end", "noise"])
-def test_broken_entries_are_made_anew(tmp_path, damage):
+def flipped(b, k): return b[:k] + bytes([b[k] ^ 64]) + b[k+1:]
+
+DAMAGE = {
+    "torn head": lambda b: b[:50], "empty": lambda b: b"", "torn end": lambda b: b[:-1], "noise": lambda b: b"x"*len(b), "longer": lambda b: b + b"x",
+    "one bit of a picture": lambda b: flipped(b, len(b) - 5000), "one bit of the label": lambda b: flipped(b, 40), "a zeroed block": lambda b: b[:-4096] + bytes(4096),
+    "a head of 2^40 bytes": lambda b: (2**40).to_bytes(8, "little") + b[8:], "pickled": lambda b: b"\x80\x04K\x01.",
+}
+
+def cached(tmp_path):
+    "A film's frames in a cache: the cache, the film, its spec, the frames and the entry."
     p, spec = encode(film(30), tmp_path/"a.mp4"), VideoSpec(frames=4, min_pixels=28*28, max_pixels=6*28*28)
     cache = FrameCache(tmp_path/"c")
-    want, entry = cache(p, spec), cache.entry(p, spec)
+    return cache, p, spec, cache(p, spec), cache.entry(p, spec)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_broken_entries_are_made_anew(tmp_path, damage):
+    cache, p, spec, want, entry = cached(tmp_path)
     entry.write_bytes(damage(entry.read_bytes()))
-    with pytest.warns(UserWarning, match="broken cache entry"): assert np.array_equal(cache(p, spec), want)
-    assert cache.broken == 1
+    with pytest.warns(UserWarning, match="broken cache entry") as told: assert np.array_equal(cache(p, spec), want)
+    assert cache.broken == len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(cache(p, spec), want)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[::-1], lambda x: x[:, :, ::-1], lambda x: x[[0, 0, 2, 3]], lambda x: x[:, ::2, ::2], lambda x: x.reshape(4, -1, x.shape[1], 3)],
+                         ids=["reversed", "mirrored", "a frame twice", "half the size", "sides exchanged"])
+def test_other_frames_in_an_entry_are_noticed(tmp_path, change):
+    "With the film and the spec of the right entry, under its checksum."
+    import safetensors.numpy
+    from safetensors import safe_open
+    cache, p, spec, want, entry = cached(tmp_path)
+    with safe_open(entry, "np") as f: label = f.metadata()
+    safetensors.numpy.save_file({"x": np.ascontiguousarray(change(want))}, entry, label)
+    with pytest.warns(UserWarning, match="broken cache entry"): assert np.array_equal(cache(p, spec), want)
+
+
+def test_an_entry_of_another_film_or_spec_is_noticed(tmp_path):
+    cache, p, spec, want, entry = cached(tmp_path)
+    for about in (dict(film="another", spec=spec.digest), dict(film=cache.hashes(p), spec="another")):
+        save_tensor(entry, want[::-1].copy(), **about)
+        with pytest.warns(UserWarning, match="broken cache entry"): assert np.array_equal(cache(p, spec), want)
+
+
+@pytest.mark.parametrize("kind, shows", [("grey", False), ("one pixel", False), ("red", False), ("fade", False), ("noise of one level", False), ("a small thing", True)])
+def test_what_shows_nothing(kind, shows):
+    frames = np.full((4, 56, 56, 3), 127, np.uint8)
+    if kind == "one pixel": frames[1, 2, 3, 0] = 129
+    if kind == "red": frames[:] = (255, 0, 0)
+    if kind == "fade": frames[:] = np.array([0, 60, 120, 180])[:, None, None, None]
+    if kind == "noise of one level": frames += np.random.default_rng(0).integers(0, 2, frames.shape, dtype=np.uint8)
+    if kind == "a small thing": frames[2, 10:16, 20:26] = 200
+    assert (film_fault(frames) == "") == shows
 
 
 def test_no_cache_folder_decodes_each_time(tmp_path):

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .files import read_json
 from .geometry import room_outline
 from .questions import SYNONYMS, measure, read_vocabulary
 from .rewards import extract_answer
-from .rollouts import group_advantage, plot_curves, read_metrics, read_rollouts, rescore, total_reward
+from .rollouts import group_advantage, plot_curves, read_metrics, read_rollouts, read_scores, rescore, total_reward
 from .scannet import read_scene
 from .video import FrameCache, VideoSpec, film_strip
 from .viewer import answer_text, guess_marks, guess_text, mark_traces, question_marks, view_scene
@@ -54,7 +55,6 @@ _WANTED = ("step", "id", "question_type", "question", "ground_truth", "completio
 def _read_rows(folder, settings, lacks):
     "Rollouts with all columns that are used here."
     rows = read_rollouts(folder)
-    if gone := [c for c in _WANTED if c not in rows]: raise ValueError(f"the rollouts lack {', '.join(gone)}")
     for name, usual in {"mode": settings.get("mode", "vanilla"), "scene_name": "scene not recorded", "options": None}.items():
         if name not in rows: rows[name] = usual
     for name in ("id", "scene_name", "question_type", "question", "ground_truth", "completion"): rows[name] = rows[name].astype(str)
@@ -87,11 +87,11 @@ def open_run(
     "Read a run folder and the questions it is about."
     folder, lacks = Path(folder), []
     if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such folder, wanted that of a run")
-    told = _attempt(lacks, "run.json", lambda: dict(json.loads((folder/"run.json").read_text("utf-8")))) or {}
+    told = _attempt(lacks, "run.json", read_json, folder/"run.json") or {}
     settings = told.get("settings") if isinstance(told.get("settings"), dict) else {}
     rows = _attempt(lacks, "rollouts.jsonl", _read_rows, folder, settings, lacks)
     if rows is None: rows = pd.DataFrame(columns=[*_WANTED, "mode", "scene_name", "options", "reward", "advantage"])
-    metrics, scores = _attempt(lacks, "metrics.jsonl", read_metrics, folder), _attempt(lacks, "scores.csv", pd.read_csv, folder/"scores.csv")
+    metrics, scores = _attempt(lacks, "metrics.jsonl", read_metrics, folder), _attempt(lacks, "scores.csv", read_scores, folder)
     data = Path(data or settings.get("data") or folder/"data")
     known = _attempt(lacks, "dataset (questions are shown as the model got them, nothing is drawn)", read_questions, data/"train.parquet") or []
     questions = _match(rows, {str(q.id): q for q in known}, lacks)
@@ -101,7 +101,7 @@ def open_run(
 # %% ../nbs/24_explorer.ipynb #24-006
 def _vocabulary(run):
     "Names of things as the dataset was asked about."
-    labels = json.loads((run.data/"dataset.json").read_text("utf-8"))["settings"]["asking"]["labels"]
+    labels = read_json(run.data/"dataset.json")["settings"]["asking"]["labels"]
     return read_vocabulary(labels, None if labels == "raw" else find_label_table(run.scans)) if labels else (None, SYNONYMS)
 
 def _spec(run):
@@ -334,14 +334,14 @@ def score_html(
     scores:pd.DataFrame|None, # arm, question_type, n, score, ci_low, ci_high
 )->str:
     "Scores with their intervals, tasks down, arms across."
-    if scores is None: return "<p>This run has no scores.csv: it was not evaluated, or is not finished.</p>"
+    if scores is None: return "<p>This run has no scores.csv that can be read: it was not evaluated, or is not finished.</p>"
     if not len(scores) or not {"arm", "question_type", "score"} <= set(scores): return _table(scores)
     def cell(r): return f"{r['score']:.1f}" + (f" ({r['ci_low']:.1f} to {r['ci_high']:.1f})" if {"ci_low", "ci_high"} <= set(r.index) else "")
     wide = scores.assign(cell=scores.apply(cell, axis=1)).pivot_table(index="question_type", columns="arm", values="cell", aggfunc="first", sort=False)
     return _table(wide.fillna("—").rename_axis(index="task", columns=None)) + "<p><small>Per cent, in brackets the 95 % interval.</small></p>"
 
 def _curves_html(run, lacks):
-    if run.metrics is None: return "<p>This run has no metrics.jsonl: there are no curves.</p>"
+    if run.metrics is None: return "<p>This run has no metrics.jsonl that can be read: there are no curves.</p>"
     found = _attempt(lacks, "curves", plot_curves, run.metrics)
     return f'<img class="paper" alt="curves of the run" src="{_uri(_picture(found), "png")}">' if found else "<p>The curves cannot be drawn.</p>"
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .benchmarks import BENCHMARKS, DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, put
-from .rollouts import write_json
+from .files import read_json, write_json
 from .rooms import PRESETS, generator_digest
 from .tiny_base import FIRST_ROOM, Lesson, ask_lesson, grounding, make_lesson, teach_on, words_of
 from .video import encode
@@ -84,7 +84,7 @@ def write_general_rooms(
 )->Path: # the folder
     "The general set; one that is there already is kept if it was drawn alike."
     folder, told = Path(folder), dict(videos=videos, seed=seed, generator=generator_digest("overview"))
-    if (note := folder/"general.json").is_file() and json.loads(note.read_text("utf-8")) == told: return folder
+    if (note := folder/"general.json").is_file() and read_json(note) == told: return folder
     draft = Path(f"{folder}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     rng, rows, tracks = np.random.default_rng(seed), [], {t: [] for t in LECTURES}

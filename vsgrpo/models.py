@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TINY', 'TINY_COT', 'TINY_GENERAL', 'ALIASES', 'LORA_TARGETS', 'SHOWN', 'resolve_model', 'load_config', 'weights_id',
-           'load_processor', 'load_model', 'lora_config', 'load_adapter', 'model_size', 'default_spec', 'VideoInputs',
-           'VideoReader', 'Prompt', 'make_prompt']
+           'processing_id', 'load_processor', 'load_model', 'lora_config', 'load_adapter', 'model_size', 'default_spec',
+           'VideoInputs', 'VideoReader', 'Prompt', 'make_prompt']
 
 # %% ../nbs/03_models.ipynb #03-002
 import hashlib
 import importlib.util
+import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .video import FrameCache, VideoSpec, file_hash, fix_torchvision
+from .files import MANIFEST, damage, file_hash
+from .video import FrameCache, VideoSpec, film_fault, fix_torchvision
 
 # %% ../nbs/03_models.ipynb #03-004
 TINY = Path(__file__).parent/"tiny" if "__file__" in globals() else Path("../vsgrpo/tiny").resolve()
@@ -69,6 +71,15 @@ def weights_id(
     files = sorted(target.glob("*.safetensors"))
     if not files: raise ValueError(f"model {name!r}: {target} holds no *.safetensors; pickled weights are not read")
     return hashlib.sha256("".join(file_hash(f) for f in files).encode()).hexdigest()
+
+def processing_id(
+    name:str, # alias, hub id or folder
+)->str: # SHA-256 of the texts of a folder, the commit of a hub model
+    "What tells two models of equal weights apart: configuration, tokenizer, chat template, pixel statistics."
+    target = Path(resolve_model(name))
+    if not target.is_dir(): return f"{target}@{load_config(name)._commit_hash}"
+    files = sorted(p for p in target.iterdir() if p.suffix in (".json", ".jinja", ".txt", ".model") and p.name != MANIFEST)
+    return hashlib.sha256("".join(f"{f.name} {file_hash(f)} " for f in files).encode()).hexdigest()
 
 def load_processor(
     name:str, # alias, hub id or folder
@@ -130,6 +141,7 @@ def load_adapter(
     from peft import PeftModel
     if not (Path(folder)/"adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"adapter {folder}: no adapter_model.safetensors there; wanted a folder written by training")
+    if (Path(folder)/MANIFEST).is_file() and (fault := damage(folder)): raise ValueError(f"adapter {folder} is damaged: {fault}")
     return PeftModel.from_pretrained(model, str(folder))
 
 # %% ../nbs/03_models.ipynb #03-012
@@ -159,9 +171,12 @@ class VideoInputs:
     pixels:object # torch (n_patches, patch_dim) float32
     grid:object # torch (1, 3) int64: temporal, height and width patches
     tokens:int # vision tokens the language model sees
-    digest:str # sha256 of the frames, 16 hex digits
+    digest:str # SHA-256 of the frames, their shape and what turns them into patches; 16 hex digits
 
 # %% ../nbs/03_models.ipynb #03-016
+_MAKES_PATCHES = ("do_normalize", "do_rescale", "image_mean", "image_std", "rescale_factor",
+                  "patch_size", "temporal_patch_size", "merge_size") # settings of a video processor
+
 class VideoReader:
     "Path → `VideoInputs`, remembering the latest ones up to a memory limit."
     def __init__(self,
@@ -175,15 +190,19 @@ class VideoReader:
         if spec.factor != vp.patch_size*vp.merge_size:
             raise ValueError(f"VideoSpec.factor is {spec.factor}; this model's patch × merge is {vp.patch_size*vp.merge_size}")
         self.vp, self.spec, self.blank, self.limit = vp, spec, blank, limit_mb*2**20
+        told = vp.to_dict()
+        self.makes = json.dumps({k: told.get(k) for k in _MAKES_PATCHES}, sort_keys=True, default=str)
         self.frames, self.kept, self.size = FrameCache(cache), {}, 0
 
     def __call__(self, path:str|Path)->VideoInputs:
-        "Frames of a file as patches; a video without any contrast is refused unless blanked on purpose."
+        "Frames of a file as patches; a video that shows nothing is refused unless blanked on purpose."
         path = str(path)
-        if path in self.kept: return self.kept[path]
+        if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such video file")
+        key = path, (st := os.stat(path)).st_size, st.st_mtime_ns, st.st_ctime_ns
+        if key in self.kept: return self.kept[key]
         item = self.prepare(self.frames(path, self.spec), path)
         self.size += item.pixels.nbytes
-        self.kept[path] = item
+        self.kept[key] = item
         while self.size > self.limit and len(self.kept) > 1:
             self.size -= self.kept.pop(next(iter(self.kept))).pixels.nbytes
         return item
@@ -192,12 +211,16 @@ class VideoReader:
         "uint8 frames (T, H, W, 3) → `VideoInputs`."
         import torch
         if self.blank: frames = np.full_like(frames, 127)
-        elif frames.min() == frames.max(): raise ValueError(f"{path}: every pixel of every frame is {frames.min()}: a blank video")
+        elif fault := film_fault(frames): raise ValueError(f"{path}: {fault}")
         out = self.vp(videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)], do_resize=False, do_sample_frames=False,
                       cap_pixels_per_frame=True, return_tensors="pt")
         grid = out["video_grid_thw"]
         return VideoInputs(path, out["pixel_values_videos"], grid, int(grid.prod())//self.vp.merge_size**2,
-                           hashlib.sha256(frames.tobytes()).hexdigest()[:16])
+                           self.digest(frames))
+
+    def digest(self, frames:np.ndarray)->str:
+        "Name frames (T, H, W, 3) by their content, their shape and what turns them into patches."
+        return hashlib.sha256(f"{frames.shape} {self.makes}".encode() + frames.tobytes()).hexdigest()[:16]
 
 # %% ../nbs/03_models.ipynb #03-018
 @dataclass(frozen=True)

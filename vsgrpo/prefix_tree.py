@@ -10,13 +10,13 @@ __all__ = ['Tree', 'split_prompt', 'grow_trees', 'Packed', 'pack_tree', 'tree_ma
 # %% ../nbs/04_prefix_tree.ipynb #04-002
 import hashlib
 import os
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .files import load_tensor, save_tensor
 from .models import Prompt, VideoInputs
 
 # %% ../nbs/04_prefix_tree.ipynb #04-004
@@ -302,7 +302,8 @@ def sample_answers(
     ban_ids:tuple=(), # token ids never sampled: vision placeholders
     seeds:list[int]|None=None, # by prompt: samples do not depend on what is asked beside it; None: torch's own random state
     sight:"Sight|None"=None, # guard
-)->list[list[list[int]]]: # per prompt: n answers as token ids, end token included unless cut short
+    logps:bool=False, # also the log-probability of each token, at the temperature, before anything is banned
+)->list[list[list[int]]]: # per prompt: n answers as token ids, end token included unless cut short; then the same of log-probabilities
     "Prefill each video and each question once, then decode all branches together."
     import torch
     core = bare(model)
@@ -317,11 +318,16 @@ def sample_answers(
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
     places, real = pad_places(batch.trunks if n == 1 else batch.trees, core.device)
     shared, ends, said = batch.question[places].masked_fill(~real, -1), number(end_ids), [[] for _ in forks]
+    sure = [[] for _ in forks] # log-probabilities of what was said
     luck = None if seeds is None else torch.from_numpy(np.stack([np.random.default_rng([seeds[row], i % n]).random(int(room.max())) for i, (row, *_) in enumerate(forks)])).to(core.device)
     branches = Branches(out.past_key_values, places, *_stems(batch, at, tree, slot, n == 1))
     for step in range(1, int(room.max()) + 1):
-        with torch.no_grad(): token = _pick(core.lm_head(hidden), temperature, ban_ids, None if luck is None else luck[open_, step - 1])
-        for i, t in zip(open_.tolist(), token.tolist()): said[i].append(t)
+        with torch.no_grad():
+            luck_now = None if luck is None else luck[open_, step - 1]
+            token, logp = _pick(core.lm_head(hidden), temperature, ban_ids, luck_now)
+        for i, t, p in zip(open_.tolist(), token.tolist(), logp.tolist()):
+            said[i].append(t)
+            sure[i].append(p)
         goes = ~torch.isin(token, ends) & (step < room)
         if not goes.any(): break
         if not goes.all():
@@ -335,9 +341,11 @@ def sample_answers(
         with torch.no_grad():
             hidden = core.model(input_ids=_rows(token, tree, slot), attention_mask={"full_attention": branches}, use_cache=False,
                                 position_ids=_rows(position, tree, slot).expand(3, -1, -1)).last_hidden_state[tree, slot]
-    answers = [[] for _ in prompts]
-    for (row, *_), a in zip(forks, said): answers[row].append(a)
-    return answers
+    answers, certainty = [[] for _ in prompts], [[] for _ in prompts]
+    for (row, *_), a, p in zip(forks, said, sure):
+        answers[row].append(a)
+        certainty[row].append(p)
+    return (answers, certainty) if logps else answers
 
 def _places(tree):
     "Place of each branch (N,) within its tree, for the sorted trees (N,) of the branches."
@@ -358,15 +366,17 @@ def _stems(batch, at, tree, slot, single):
 
 # %% ../nbs/04_prefix_tree.ipynb #04-028
 def _pick(logits, temperature, ban_ids, luck=None):
-    "Next tokens (B,) from logits (B, V), by numbers (B,) in [0, 1) or torch's random state."
+    "Next tokens (B,) and their log-probabilities (B,) from logits (B, V), by numbers (B,) in [0, 1) or torch's random state."
     import torch
-    logits = logits.float()
+    logits = logits.float()/(temperature or 1)
+    whole = logits.logsumexp(-1)        # of all tokens, as an update sees them
     if len(ban_ids): logits[:, list(ban_ids)] = float("-inf")
-    if temperature == 0: return logits.argmax(-1)
-    p = (logits/temperature).softmax(-1)
-    if luck is None: return torch.multinomial(p, 1)[:, 0]
-    below = p.double().cumsum(-1)
-    return (below <= (luck*below[:, -1])[:, None]).sum(-1)
+    if temperature == 0: token = logits.argmax(-1)
+    elif luck is None: token = torch.multinomial(logits.softmax(-1), 1)[:, 0]
+    else:
+        below = logits.softmax(-1).double().cumsum(-1)
+        token = (below <= (luck*below[:, -1])[:, None]).sum(-1)
+    return token, logits.gather(1, token[:, None])[:, 0] - whole
 
 # %% ../nbs/04_prefix_tree.ipynb #04-032
 class Features:
@@ -377,7 +387,8 @@ class Features:
         memory_mb:int=2000, # before the oldest in memory go
         disk_mb:int=20_000, # before the oldest on disk go
     ):
-        tower, digest = bare(model).model.visual, hashlib.sha256()
+        tower = bare(model).model.visual
+        digest = hashlib.sha256(tower.config.to_json_string().encode())      # what its weights do not tell: heads, activation
         for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + _bytes(x))
         self.tower, self.memory, self.disk, self.kept, self.size, self.broken = digest.hexdigest()[:16], memory_mb*2**20, disk_mb*2**20, {}, 0, 0
         self.folder = None if folder is None else Path(folder)/self.tower
@@ -386,20 +397,19 @@ class Features:
 
     def _entry(self, video): return self.folder/f"{video.digest}-{'x'.join(map(str, video.grid[0].tolist()))}.safetensors"
 
+    def _about(self, video):
+        "What an entry must have been made from."
+        return dict(tower=self.tower, frames=video.digest, grid=video.grid[0].tolist(), tokens=video.tokens)
+
     def get(self,
         video:VideoInputs,
     ): # torch (tokens, width), or None
         "What the tower said, if it is known."
         if video.digest in self.kept: return self.kept[video.digest]
         if self.folder is None or not (path := self._entry(video)).is_file(): return None
-        from safetensors import SafetensorError, safe_open
-        try:
-            with safe_open(path, "pt") as f: told, x = f.metadata(), f.get_tensor("features")
-            wanted = dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest())
-            if told != wanted or len(x) != video.tokens: raise ValueError(f"it says {told} of {tuple(x.shape)}, wanted {wanted} of {video.tokens} tokens")
-        except (SafetensorError, ValueError, OSError) as e:
+        x = load_tensor(path, "pt", **self._about(video))
+        if x is None:
             self.broken += 1
-            warnings.warn(f"{path}: broken entry ({e}), looking at the video again ({self.broken} so far)")
             return None
         os.utime(path)      # the oldest go first
         return self._remember(video, x)
@@ -409,13 +419,10 @@ class Features:
         features, # torch (tokens, width)
     ):
         "Keep what the tower said."
-        from safetensors.torch import save_file
         x = self._remember(video, features.detach().cpu().contiguous())
         if self.folder is None: return
         path = self._entry(video)
-        tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        save_file({"features": x}, tmp, dict(tower=self.tower, frames=video.digest, sum=hashlib.sha256(_bytes(x)).hexdigest()))
-        os.replace(tmp, path)
+        save_tensor(path, x, **self._about(video))
         self.used += path.stat().st_size
         if self.used > self.disk: self._evict()
 

@@ -20,13 +20,14 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from .files import file_hash, read_json
 from .questions import HELD_OUT, PRESETS as WORDINGS, SYNONYMS, VOCABULARIES, make_questions, measure, read_vocabulary
 from .rooms import CATEGORIES, PRESETS, generator_digest, make_room, write_room
 from .scannet import list_scenes, read_scene, write_label_map
@@ -198,8 +199,10 @@ def write_dataset(
     for writer in rows.values(): writer.close()
     lost = [*notes, *((name, why, 1) for name, why in broken.items()), *((name, why, n) for (name, why), n in sorted(skipped.items()))]
     _write_csv(out/"skipped.csv", ("scene", "reason", "number"), lost)
-    digests = {f"{name}.parquet": hashlib.sha256((out/f"{name}.parquet").read_bytes()).hexdigest() for name in SETS}
-    told = dict(settings=settings, versions={p: version(p) for p in ("numpy", "scipy", "av", "pillow", "pyarrow")}, scenes=dict(Counter(job.split for job in whole)), broken=len(broken), counts={k: dict(v) for k, v in counts.items()}, sha256=digests)
+    digests = {f"{name}.parquet": file_hash(out/f"{name}.parquet") for name in SETS}
+    built = {job.name for job in whole}
+    films = {str(p.relative_to(out)): file_hash(p) for p in sorted(out.glob("*/*.mp4")) if p.stem in built}
+    told = dict(settings=settings, versions={p: version(p) for p in ("numpy", "scipy", "av", "pillow", "pyarrow")}, scenes=dict(Counter(job.split for job in whole)), broken=len(broken), counts={k: dict(v) for k, v in counts.items()}, sha256=digests, films=films)
     _write(out/"README.md", _card(card, told, targets, lost, answers))
     _write(out/"dataset.json", json.dumps(told, indent=1))
     _clear(out)
@@ -458,6 +461,7 @@ class Dataset:
     dev:list # Question, the benchmark's format
     test:list # Question, the benchmark's format
     bench:Path|None=None # folder of a benchmark that the test questions come from; None: the dataset's own
+    films:dict = field(default_factory=dict) # film → SHA-256 of the film that it was built with
 
 def open_dataset(
     folder:str|Path, # as written by `build_rooms` or `build_scans`
@@ -467,7 +471,10 @@ def open_dataset(
     folder = Path(folder)
     lacking = [f"{n}.parquet" for n in SETS if not (folder/f"{n}.parquet").is_file()]
     if lacking: raise FileNotFoundError(f"data {folder}: no {', '.join(lacking)} there; wanted a folder written by nbs/10_build_vsi100k.ipynb")
-    data = Dataset(folder, *(read_questions(folder/f"{n}.parquet") for n in SETS))
+    note = read_json(folder/"dataset.json") if (folder/"dataset.json").is_file() else {}
+    other = [n for n, digest in note.get("sha256", {}).items() if (folder/n).is_file() and file_hash(folder/n) != digest]
+    if other: raise ValueError(f"data {folder}: {other[0]} is not the file that was built (its SHA-256 in dataset.json differs)")
+    data = Dataset(folder, *(read_questions(folder/f"{n}.parquet") for n in SETS), films=note.get("films", {}))
     if not data.train: raise ValueError(f"data {folder}: train.parquet holds no questions, so there is no scene to train on")
     gone = sorted({q.video for part in (data.train, data.dev, data.test) for q in part if films and not (folder/q.video).is_file()})
     if gone: raise FileNotFoundError(f"data {folder}: {len(gone)} videos are missing, the first {gone[0]}")

@@ -12,11 +12,13 @@ __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS'
 import argparse, json, math, os, re, sys
 from collections import Counter
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from .files import committed, read_lines
 
 # %% ../nbs/01_vsibench.ipynb #01-004
 NA_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
@@ -234,21 +236,11 @@ def prompt(
 # %% ../nbs/01_vsibench.ipynb #01-036
 _REQUIRED = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth")
 
-def _read_jsonl(path):
-    "The objects of a file of JSON lines, each with its place; empty lines are skipped."
-    records = []
-    for k, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip(): continue
-        try: record = json.loads(line)
-        except (ValueError, RecursionError) as e: raise ValueError(f"{path}, line {k}: not JSON ({e})") from None
-        _need(isinstance(record, dict), f"{path}, line {k}: {type(record).__name__}, expected an object")
-        records.append((f"{path}, line {k}", record))
-    return records
-
 def _read_parquet(path):
     "The rows of a parquet file, each with its place."
     import pyarrow as pa
-    try: rows = pd.read_parquet(path).to_dict("records")
+    data = BytesIO(committed(path))
+    try: rows = pd.read_parquet(data).to_dict("records")
     except (ValueError, OSError, pa.lib.ArrowException) as e: raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
     return [(f"{path}, row {k}", r) for k, r in enumerate(rows)]
 
@@ -259,7 +251,7 @@ def table_rows(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such file")
     _need(path.suffix in (".parquet", ".jsonl"), f"{path}: ending is {path.suffix!r}, expected .parquet or .jsonl")
-    return (_read_parquet if path.suffix == ".parquet" else _read_jsonl)(path)
+    return (_read_parquet if path.suffix == ".parquet" else read_lines)(path)
 
 # %% ../nbs/01_vsibench.ipynb #01-037
 def _columns(record, where, names):
