@@ -135,5 +135,5 @@ def test_seeds_of_an_arm_are_summed_up():
     scores = pd.concat([arm_scores({"SFT": a}, questions).assign(seed=k) for k, a in enumerate((one, other, {q.id: q.ground_truth for q in questions}))])
     assert answer_warnings(scores) == ['SFT gives one answer to 90 % or more in object_rel_direction ("A" 95–100 %, truth 35 %, in 2 of 3 seeds).']
     table = spread_table(scores)
-    assert table.loc["object_rel_direction", "SFT"] == "A 35–100 % (1–3)" and table.loc["object_rel_direction", "truth"] == "35 % (3)"
+    assert table.loc["object_rel_direction", "SFT"] == "A: 35–100 % (1–3)" and table.loc["object_rel_direction", "truth"] == "35 % (3)"
     assert set(spread_table(scores.drop(columns=SPREAD)).values.ravel()) == {"—"}

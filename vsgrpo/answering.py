@@ -185,13 +185,14 @@ def _spread_cell(of):
     of = of.dropna(subset=["top_share"])
     if not len(of): return "—"
     answers = {answer_name(a) for a in of.top_answer}
-    return " ".join([*(answers if len(answers) == 1 else ()), _percent(of.top_share), f"({_count(of.distinct)})"])
+    top = f"{min(answers)}: " if len(answers) == 1 else ""
+    return f"{top}{_percent(of.top_share)} ({_count(of.distinct)})"
 
 def spread_table(
     scores:pd.DataFrame, # of `arm_scores`; without the columns of SPREAD all cells are dashes
     arm:str="arm", # column that names the arms
     task:str="question_type", # column that names the tasks
-)->pd.DataFrame: # task × arms and truth: "A 95 % (4)" is the most frequent answer, its share, and the number of different ones
+)->pd.DataFrame: # task × arms and truth: "A: 95 % (4)" is the most frequent answer, its share, and the number of different ones
     "How varied the answers are, beside the truth; of several seeds lowest to highest. `overall`: the choice questions."
     scores = scores.reindex(columns=list(dict.fromkeys([*scores, *SPREAD])))
     cells = {name: {t: _spread_cell(rows) for t, rows in of.groupby(task, sort=False)} for name, of in scores.groupby(arm, sort=False)}
