@@ -177,7 +177,11 @@ def arm_table(
         x, digits = x.dropna(), 1 if x.name.startswith("held-out") or x.name == "tokens" else 3 if x.name in ("KL", "entropy") else 2
         if not len(x): return "—"
         return f"{x.mean():.{digits}f}" + (f" [{x.min():.{digits}f}, {x.max():.{digits}f}]" if len(x) > 1 else "")
-    told = {arm: {c: cell(of[c].astype(float)) for c in rows if c not in ("arm", *_COLLAPSE)} | {"collapsed": f"{of['noticed in step'].notna().sum()} of {len(of)}" + (f" ({when})" if (when := _when(of)) else "")} for arm, of in rows.groupby("arm", sort=False)}
+    def collapses(of):
+        when = _when(of)
+        return f"{of['noticed in step'].notna().sum()} of {len(of)}" + (f" ({when})" if when else "")
+    means = [c for c in rows if c not in ("arm", *_COLLAPSE)]
+    told = {arm: {c: cell(of[c].astype(float)) for c in means} | {"collapsed": collapses(of)} for arm, of in rows.groupby("arm", sort=False)}
     return pd.DataFrame(told).T
 
 def plot_arms(
