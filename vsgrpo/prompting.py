@@ -25,8 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .answering import (MAX_NEW_TOKENS, PARSER, answer_warnings, arm_scores, ask, constant_answers, other_videos,
-                              paired_difference, spread_table)
+from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos, paired_difference
 from .doctor import repo_root
 from .models import VideoReader, default_spec, load_model, load_processor, model_size, weights_id
 from .prefix_tree import Features
