@@ -257,7 +257,7 @@ def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
     monkeypatch.setattr(baselines, "difference", lambda *a, **kw: (5., np.nan, np.nan))
     told = baselines.baseline_findings(runs, paper_table(2))
-    assert "+5.0 (no interval), without an interval, so not compared with it" in told[0] and "than SFT not measured" in told[2]
+    assert "+5.0 (no interval), not judged against it" in told[0] and "than SFT not measured" in told[2]
 
 def test_constant_answers_of_the_methods_are_shown(tmp_path):
     from vsgrpo.answering import answer_warnings, spread_table

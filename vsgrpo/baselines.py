@@ -260,7 +260,7 @@ def baseline_findings(
     "What agrees with the paper, by differences whose interval leaves out 0."
     printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method").overall
     tell = lambda d: f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]" if not np.isnan(d[1]) else f"{d[0]:+.1f} (no interval)"
-    sure = lambda d: "without an interval, so not compared with" if np.isnan(d[1]) else "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"
+    sure = lambda d: "not judged against" if np.isnan(d[1]) else "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"
     shown = lambda d: "not measured" if np.isnan(d[1]) else "shown" if d[1] > 0 else "not shown"
     arms, told = list(runs.arm.unique()), []
     over = {a: difference(runs, a, "base") for a in arms}
