@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from vsgrpo import answering
-from vsgrpo.answering import (ANSWER_FIELDS, SPREAD, answer_spread, answer_warnings, arm_scores, ask, other_videos,
+from vsgrpo.answering import (ANSWER_FIELDS, SPREAD, answer_report, answer_spread, answer_warnings, arm_scores, ask, other_videos,
                               paired_difference, spread_table)
 from vsgrpo.trainer import settle
 from vsgrpo.models import VideoReader, load_model, load_processor
@@ -121,11 +121,13 @@ def test_constant_answers_are_warned_of_in_one_line_each():
     assert 'object_rel_direction ("A" 100 %, truth 35 %)' in lines[1] and 'room_size_estimation ("30" 100 %, truth 3 %)' in lines[1] and 'route_planning ("turn left" 100 %' in lines[1]
     assert lines[2] == "few uses few different numbers in room_size_estimation (2, the truth has 30)."
     assert answer_warnings(scores.drop(columns=SPREAD)) == []                                               # a table of an earlier version
+    assert answer_report(scores) == "\n".join(lines) and answer_report(scores.drop(columns=SPREAD)) == "whether the answers differ was not recorded"
 
 def test_few_questions_and_constant_truths_are_not_warned_of():
     questions = [q for q in made_questions() if q.question_type == "object_rel_direction_easy"]
     assert answer_warnings(arm_scores({"x": answers_to(questions)}, questions))
-    assert not answer_warnings(arm_scores({"x": answers_to(questions[:4])}, questions[:4]))
+    few = arm_scores({"x": answers_to(questions[:4])}, questions[:4])
+    assert not answer_warnings(few) and "is not judged: no task has 5 questions" in answer_report(few)             # a table full of "100 %" is no all-clear
     same = [replace(q, ground_truth="A") for q in questions]
     assert not answer_warnings(arm_scores({"x": answers_to(same)}, same))
 

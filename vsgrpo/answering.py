@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_NEW_TOKENS', 'PARSER', 'ANSWER_FIELDS', 'SPREAD', 'UNREADABLE', 'NEARLY_ONE', 'FEW_NUMBERS', 'LEAST_QUESTIONS',
            'LEAST_VALUES', 'end_tokens', 'vision_tokens', 'ask', 'other_videos', 'answer_name', 'count_answers',
-           'answer_spread', 'spread_table', 'answer_warnings', 'arm_scores', 'constant_answers', 'paired_difference']
+           'answer_spread', 'spread_table', 'answer_warnings', 'answer_report', 'arm_scores', 'constant_answers',
+           'paired_difference']
 
 # %% ../nbs/05_answering.ipynb #05-002
 import hashlib
@@ -237,6 +238,16 @@ def answer_warnings(
         if (same & ~overall).any(): found.append(_task_warning(name, of[same & ~overall], seeds))
         if few.any(): found.append(_number_warning(name, of[few]))
     return found
+
+def answer_report(
+    scores:pd.DataFrame, # of `arm_scores`
+    arm:str="arm", # column that names the arms
+)->str: # lines
+    "The warnings of `answer_warnings`; without any, what was judged."
+    if "top_share" not in scores: return "whether the answers differ was not recorded"
+    tasks = scores[(scores.counted >= LEAST_QUESTIONS) & (scores.truth_distinct >= 2)].question_type.nunique()
+    if not tasks: return f"whether the answers differ is not judged: no task has {LEAST_QUESTIONS} questions"
+    return "\n".join(answer_warnings(scores, arm)) or f"no arm gives (nearly) one answer to a task of {LEAST_QUESTIONS} questions or more"
 
 # %% ../nbs/05_answering.ipynb #05-012
 def arm_scores(
