@@ -53,9 +53,9 @@ def richest_scene(questions):
 
 
 def answer_notes(shown, questions, answers, parser):
-    """Sentences on answers that are (nearly) always the same: in the choice rows of the page, and over all held-out questions.
+    """Sentences on answers that are (nearly) always the same: in the choice rows of the page, and over all questions.
 
-    `answers` holds the predictions of the model before and after training: name → {question id: text}, the trained one last."""
+    `answers` holds the predictions before and after training: name → {question id: text}, the trained model's last."""
     from collections import Counter
 
     from vsgrpo.answering import answer_name, answer_warnings, arm_scores
@@ -66,9 +66,10 @@ def answer_notes(shown, questions, answers, parser):
     read = lambda qs: Counter(answer_name(parse_answer(q, trained[q.id] or "", parser)) for q in qs)
     if not rows: return answer_warnings(scores)
     (top, n), everywhere = read(rows).most_common(1)[0], read(choices)
-    notes = [f'After training {n} of the {len(rows)} choice rows read "{top}": over all held-out rooms the trained model answers "{top}" to '
-             f"{everywhere[top]:,} of {len(choices):,} choice questions; that is right for {sum(q.ground_truth == top for q in choices):,} of them."]
-    return notes + answer_warnings(scores)
+    right = sum(q.ground_truth == top for q in choices)
+    note = f'After training {n} of the {len(rows)} choice rows read "{top}": over all held-out rooms the trained model '
+    note += f'answers "{top}" to {everywhere[top]:,} of {len(choices):,} choice questions; that is right for {right:,}.'
+    return [note, *answer_warnings(scores)]
 
 
 def tour(run, out):
@@ -98,7 +99,8 @@ def tour(run, out):
         return f'<td class="{"good" if score >= .5 else "bad"}">{escape(text)} <small>{score:.1f}</small></td>'
     rows = "".join(f'<tr class="ask"><td><button>{escape(q.question)}</button>{"<br><small>" + escape(" · ".join(q.options)) + "</small>" if q.options else ""}<br><small>{escape(q.question_type)}</small></td>'
                    f"<td>{escape(answer_text(q))}</td>{answer(q, 'base')}{answer(q, 'trained')}</tr>" for q in questions)
-    notes = answer_notes(questions, asked, {"The model before training": said["base"], "The model after training": said["trained"]}, PARSER[s.mode])
+    both = {f"The model {when} training": said[arm] for when, arm in (("before", "base"), ("after", "trained"))}
+    notes = answer_notes(questions, asked, both, PARSER[s.mode])
     noted = "".join(f"<li>{escape(note)}</li>" for note in notes)
     film = b64encode((data.folder/questions[0].video).read_bytes()).decode()
     told = json.loads((run/"run.json").read_text("utf-8"))

@@ -163,7 +163,7 @@ def answer_spread(
     by_task = count_answers([q.task for q in questions], read, truths).set_index("task")
     choices = [i for i, q in enumerate(questions) if q.options]
     overall = count_answers(["overall"]*len(choices), [read[i] for i in choices], [truths[i] for i in choices])
-    if not choices: overall = pd.DataFrame([("overall", 0)], columns=["task", "counted"]).reindex(columns=["task", *SPREAD])
+    if not choices: overall = pd.DataFrame([("overall", 0, *[np.nan]*5)], columns=["task", *SPREAD])
     by_task = by_task.reindex([t for t in TASKS if t in by_task.index]).rename_axis("task").reset_index()
     return pd.concat([by_task, overall], ignore_index=True).rename(columns={"task": "question_type"})
 
@@ -189,17 +189,27 @@ def _spread_cell(of):
     top = f"{min(answers)}: " if len(answers) == 1 else ""
     return f"{top}{_percent(of.top_share)} ({_count(of.distinct)})"
 
+def _truth_cell(of):
+    "The share of the truth's most frequent answer, and in brackets how many different ones."
+    of = of.dropna(subset=["truth_top_share"])
+    return f"{_percent(of.truth_top_share)} ({_count(of.truth_distinct)})" if len(of) else "—"
+
+def _truth_cell(of):
+    "The share of the truth's most frequent answer, and in brackets how many different ones."
+    of = of.dropna(subset=["truth_top_share"])
+    return f"{_percent(of.truth_top_share)} ({_count(of.truth_distinct)})" if len(of) else "—"
+
 def spread_table(
     scores:pd.DataFrame, # of `arm_scores`; without the columns of SPREAD all cells are dashes
     arm:str="arm", # column that names the arms
     task:str="question_type", # column that names the tasks
-)->pd.DataFrame: # task × arms and truth: "A: 95 % (4)" is the most frequent answer, its share, and the number of different ones
+)->pd.DataFrame: # task × arms and truth: "A: 95 % (4)" is the most frequent answer, its share, how many different ones
     "How varied the answers are, beside the truth; of several seeds lowest to highest. `overall`: the choice questions."
     scores = scores.reindex(columns=list(dict.fromkeys([*scores, *SPREAD])))
-    cells = {name: {t: _spread_cell(rows) for t, rows in of.groupby(task, sort=False)} for name, of in scores.groupby(arm, sort=False)}
-    truth = {t: "—" if rows.truth_top_share.isna().all() else f"{_percent(rows.truth_top_share.dropna())} ({_count(rows.truth_distinct.dropna())})"
-             for t, rows in scores.groupby(task, sort=False)}
-    return pd.DataFrame(cells | {"truth": truth}).reindex(dict.fromkeys(scores[task])).fillna("—").rename_axis(task)
+    def column(of, cell): return {t: cell(rows) for t, rows in of.groupby(task, sort=False)}
+    cells = {name: column(of, _spread_cell) for name, of in scores.groupby(arm, sort=False)}
+    cells["truth"] = column(scores, _truth_cell)
+    return pd.DataFrame(cells).reindex(dict.fromkeys(scores[task])).fillna("—").rename_axis(task)
 
 def _quoted(answers):
     "The answer that all rows have, with a space behind it; nothing where they differ."
@@ -207,19 +217,23 @@ def _quoted(answers):
     return "" if len(names) > 1 else "nothing readable " if names == {UNREADABLE} else f'"{min(names)}" '
 
 def _overall_warning(name, rows, seeds):
-    truth, counted = f"(the truth's most frequent answer: {_percent(rows.truth_top_share)})", int(rows.counted.iloc[0])
-    if seeds > 1: return f"{name} gives one answer to {_percent(rows.top_share)} of {counted:,} choice questions in {len(rows)} of {seeds} seeds {truth}."
-    return f"{name} answers {_quoted(rows.top_answer)}to {round(rows.top_share.iloc[0]*counted):,} of {counted:,} choice questions {truth}."
+    counted, share = int(rows.counted.iloc[0]), rows.top_share
+    of = f"of {counted:,} choice questions"
+    truth = f"(the truth's most frequent answer: {_percent(rows.truth_top_share)})"
+    if seeds > 1: return f"{name} gives one answer to {_percent(share)} {of} in {len(rows)} of {seeds} seeds {truth}."
+    return f"{name} answers {_quoted(rows.top_answer)}to {round(share.iloc[0]*counted):,} {of} {truth}."
 
 def _task_warning(name, same, seeds):
     def cell(task, rows):
         of = f", in {len(rows)} of {seeds} seeds" if seeds > 1 else ""
-        return f"{task} ({_quoted(rows.top_answer)}{_percent(rows.top_share)}, truth {_percent(rows.truth_top_share)}{of})"
+        share, truth = _percent(rows.top_share), _percent(rows.truth_top_share)
+        return f"{task} ({_quoted(rows.top_answer)}{share}, truth {truth}{of})"
     cells = [cell(task, rows) for task, rows in same.groupby("question_type", sort=False)]
     return f"{name} gives one answer to {_percent([NEARLY_ONE])} or more in {', '.join(cells)}."
 
 def _number_warning(name, few):
-    cells = [f"{task} ({_count(rows.distinct)}, the truth has {_count(rows.truth_distinct)})" for task, rows in few.groupby("question_type", sort=False)]
+    def cell(task, rows): return f"{task} ({_count(rows.distinct)}, the truth has {_count(rows.truth_distinct)})"
+    cells = [cell(task, rows) for task, rows in few.groupby("question_type", sort=False)]
     return f"{name} uses few different numbers in {', '.join(cells)}."
 
 def answer_warnings(
@@ -247,7 +261,8 @@ def answer_report(
     if "top_share" not in scores: return "whether the answers differ was not recorded"
     tasks = scores[(scores.counted >= LEAST_QUESTIONS) & (scores.truth_distinct >= 2)].question_type.nunique()
     if not tasks: return f"whether the answers differ is not judged: no task has {LEAST_QUESTIONS} questions"
-    return "\n".join(answer_warnings(scores, arm)) or f"no arm gives (nearly) one answer to a task of {LEAST_QUESTIONS} questions or more"
+    none = f"no arm gives (nearly) one answer to a task of {LEAST_QUESTIONS} questions or more"
+    return "\n".join(answer_warnings(scores, arm)) or none
 
 # %% ../nbs/05_answering.ipynb #05-012
 def arm_scores(
@@ -256,7 +271,7 @@ def arm_scores(
     parser:str="official", # how answers are read
     seed:int=0, # of the bootstrap
 )->pd.DataFrame: # arm, question_type, n, score, ci_low, ci_high (scores 0–100), SPREAD
-    "Scores of every arm on the same questions, with 95 % bootstrap intervals over scenes, and how varied its answers are."
+    "Scores of every arm on the same questions, with 95 % bootstrap intervals over scenes; how varied its answers are."
     def table(answers):
         scores = score_table(questions, answers, parser=parser, seed=seed)
         return scores.merge(answer_spread(questions, answers, parser), on="question_type", how="left")

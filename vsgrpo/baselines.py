@@ -119,9 +119,9 @@ def baseline_table(
 
 # %% ../nbs/30_baselines.ipynb #30-016
 def mean_difference(
-    draws:list, # one array a seed, (1 + n_boot,): the difference on all scenes, then on draws of scenes, the same draws for all seeds
+    draws:list, # one array a seed, (1 + n_boot,): the difference on all scenes, then on the same draws of scenes
 )->tuple: # difference, low, high; without limits where nothing was drawn
-    "Mean over seeds with a 95 % interval: over seeds where there are three, else over scenes, of the mean of the seeds."
+    "Mean over seeds with a 95 % interval: over seeds where there are three, else over scenes, of the seeds' mean."
     if len(draws) >= 3: return t_interval([d[0] for d in draws])
     mean = np.mean(draws, axis=0)
     if np.isnan(mean[1:]).all(): return float(mean[0]), np.nan, np.nan
@@ -148,11 +148,12 @@ _BAND = {"overall/low": "low", "overall/high": "high"} # 95 % bootstrap over the
 
 def read_curves(
     runs:pd.DataFrame, # of `run_arms`, with `curve_every`
-)->pd.DataFrame: # arm, seed, step, questions, seconds, overall, low, high, n (questions asked), rooms; nan where a run did not record it
+)->pd.DataFrame: # arm, seed, step, questions, seconds, overall, low, high, n (questions asked), rooms; nan: no record
     "Scores on development rooms along the way, with 95 % bootstrap intervals over the rooms."
     names = {"seconds/training": "seconds"} | _BAND
-    tables = [Run(f).read_curve().rename(columns=names).assign(arm=arm, seed=seed) for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)]
-    return pd.concat(tables).reindex(columns=["arm", "seed", "step", "questions", "seconds", "overall", "low", "high", "n", "rooms"])
+    columns = ["arm", "seed", "step", "questions", "seconds", "overall", "low", "high", "n", "rooms"]
+    def curve(r): return Run(r.folder).read_curve().rename(columns=names).assign(arm=r.arm, seed=r.seed)
+    return pd.concat([curve(r) for r in runs.itertuples(index=False)]).reindex(columns=columns)
 
 def curve_band(
     of:pd.DataFrame, # of `read_curves`, one arm
@@ -176,7 +177,7 @@ def curve_rooms(
 def plot_curves_of(
     curves:pd.DataFrame, # of `read_curves`
 ): # matplotlib Figure
-    "Score over questions seen and over seconds of training: mean over seeds with the band of `curve_band`, each seed thin."
+    "Score over questions and over seconds of training: mean over seeds with the band of `curve_band`, each seed thin."
     import matplotlib.pyplot as plt
     seeds = curves.groupby("arm").seed.nunique().max()
     band = {1: "95 % over rooms", 2: "lowest to highest seed"}.get(seeds, f"95 % over {seeds} seeds")
@@ -260,7 +261,9 @@ def baseline_findings(
     "What agrees with the paper, by differences whose interval leaves out 0."
     printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method").overall
     tell = lambda d: f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]" if not np.isnan(d[1]) else f"{d[0]:+.1f} (no interval)"
-    sure = lambda d: "not judged against" if np.isnan(d[1]) else "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"
+    def sure(d):
+        if np.isnan(d[1]): return "not judged against"
+        return "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"
     shown = lambda d: "not measured" if np.isnan(d[1]) else "shown" if d[1] > 0 else "not shown"
     arms, told = list(runs.arm.unique()), []
     over = {a: difference(runs, a, "base") for a in arms}
@@ -268,8 +271,10 @@ def baseline_findings(
     if "vsGRPO-V" in arms and len(arms) > 1:
         gain = {a: difference(runs, "vsGRPO-V", a) for a in arms if a != "vsGRPO-V"}
         told.append("vsGRPO-V over the others: " + "; ".join(f"{a} {tell(d)}, {sure(d)} it (paper {printed['vsGRPO-V'] - printed[a.split()[0]]:+.1f})" for a, d in gain.items()) + ".")
-        told.append("That GRPO gains more on the same questions: " + ", ".join(f"than {a} {shown(d)}" for a, d in gain.items()) + ".")
+        words = ", ".join(f"than {a} {shown(d)}" for a, d in gain.items())
+        told.append(f"That GRPO gains more on the same questions: {words}.")
     if {"DPO sampled", "DPO other"} <= set(arms):
         d = difference(runs, "DPO sampled", "DPO other")
-        told.append(f"Wrong answers of the model's own in place of made ones: {tell(d)}; that DPO lacks better pairs, as the paper suspects, is {shown(d)} here.")
+        told.append(f"Wrong answers of the model's own in place of made ones: {tell(d)}; "
+                    f"that DPO lacks better pairs, as the paper suspects, is {shown(d)} here.")
     return told

@@ -459,7 +459,8 @@ def part_spread(
     read = [answer for answer, _ in _read_all(bench, items, said, parser)]
     truths = [bench.read(i, i.answer)[0] for i in items]
     part = [i.labels.get(bench.parts[0]) for i in items]
-    closed = [k for k, true in enumerate(truths) if not isinstance(true, list) and (not bench.mean_of or part[k] in bench.mean_of)]
+    def counts(k): return not isinstance(truths[k], list) and (not bench.mean_of or part[k] in bench.mean_of)
+    closed = [k for k in range(len(items)) if counts(k)]
     def counted(tasks): return count_answers(tasks, [read[k] for k in closed], [truths[k] for k in closed])
     tables = [counted(["overall"]*len(closed)), *([counted([part[k] for k in closed])] if bench.mean_of else [])]
     return pd.concat(tables, ignore_index=True)

@@ -19,7 +19,8 @@ import pandas as pd
 
 from .answering import SPREAD, ask
 from .baselines import arm_name, difference, mean_difference, t_interval
-from .benchmarks import BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_draws, part_scores, part_spread, put, read_items, write_items
+from .benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_draws, part_scores,
+                               part_spread, put, read_items, write_items)
 from .models import VideoReader, default_spec, load_config, load_model, load_processor, model_size
 from .prefix_tree import Features
 from .prompting import Bench, conditions, fetch_bench, open_store
@@ -198,7 +199,7 @@ def retention(
     part:tuple=("overall", ""), # part, value
     parser:str|None=None, # None: the protocol's own
 )->tuple: # points: difference, low, high; nan where there is none
-    "By how much an arm scores higher than another, as `mean_difference`: over seeds where there are three, else over videos."
+    "By how much an arm scores higher than another: over seeds where there are three, else over videos."
     of = exams[exams.benchmark == benchmark]
     draws = []
     for seed, a in of.loc[of.arm == ours, ["seed", "sheet"]].itertuples(index=False):
@@ -279,13 +280,15 @@ def general_findings(
     size, told = paper_model(model).split("-")[-1], []
     arms = [a for a in dict.fromkeys(exams.arm) if a != "base"]
     lacks = lambda d: np.isnan(d[1])
-    word = lambda d: "not measured" if lacks(d) else "a gain" if d[1] > 0 else "a loss" if d[2] < 0 else "no difference shown"
+    def word(d):
+        return "not measured" if lacks(d) else "a gain" if d[1] > 0 else "a loss" if d[2] < 0 else "no difference shown"
     for name in (n for n in dict.fromkeys(exams.benchmark) if "+" not in n):
         printed = paper_general().get(f"{name} {size}")
         lost = {} if printed is None else (printed - printed["base"]).to_dict()
         told.append(f"{name}, minus base: " + "; ".join(f"{a} {_say(d := retention(exams, a, benchmark=name))}, {word(d)}" + (f" (paper {lost[a.split()[0]]:+.1f})" if a.split()[0] in lost else "") for a in arms) + ".")
         if {"SFT", "vsGRPO-V"} <= set(arms):
             d = retention(exams, "vsGRPO-V", "SFT", name)
-            told.append(f"{name}: that GRPO keeps more than SFT is {'not measured' if lacks(d) else 'shown' if d[1] > 0 else 'not shown, the opposite is' if d[2] < 0 else 'not shown'}: {_say(d)}.")
+            shown = "shown" if d[1] > 0 else "not shown, the opposite is" if d[2] < 0 else "not shown"
+            told.append(f"{name}: that GRPO keeps more than SFT is {'not measured' if lacks(d) else shown}: {_say(d)}.")
     if spatial: told.append("Spatial score minus base: " + "; ".join(f"{a} {_say(d)}" for a, d in spatial.items()) + ".")
     return told

@@ -435,10 +435,13 @@ def example_question(
     if contrast:
         right = answers.rows[answers.rows.arm == "modes"].pivot(index="id", columns="mode", values="score") >= .5
         others = [m for m in MODES[1:] if m in right]
-        wanted = set(right.index[right["vanilla"] & ~right[others].any(axis=1)]) if others and "vanilla" in right else set()
-        found = [i for i in ids if i in wanted]
-        if found: ids, chosen = found, f"Chosen: vanilla mode is right and {' and '.join(others)} mode wrong, as in {len(found)} of {len(ids)} questions; of these drawn by seed {seed}."
-        else: chosen = f"No question is answered right in vanilla mode and wrong in the others. {chosen}"
+        wanted = right.index[right["vanilla"] & ~right[others].any(axis=1)] if others and "vanilla" in right else ()
+        found = [i for i in ids if i in set(wanted)]
+        if not found: chosen = f"No question is answered right in vanilla mode and wrong in the others. {chosen}"
+        else:
+            how = f"vanilla mode is right and {' and '.join(others)} mode wrong"
+            chosen = f"Chosen: {how}, as in {len(found)} of {len(ids)} questions; of these drawn by seed {seed}."
+            ids = found
     return ids[int(np.random.default_rng(seed).integers(len(ids)))], chosen
 
 def browse_answers(

@@ -92,7 +92,8 @@ def _course(folder, s):
     if not (folder/"collapse.json").is_file(): return " ".join([*told, "No collapse is recorded."])
     c = json.loads((folder/"collapse.json").read_text("utf-8"))
     left = "" if "good" not in c else f", the adapter is that of step {_cell(c['good'])}" if c["good"] else ", the adapter was set back to the base"
-    return " ".join([*told, f"**The run collapsed**, noticed in step {_cell(c.get('step'))} ({_cell(c.get('reason'))}; {_cell(c.get('action'))}{left})."])
+    why = f"{_cell(c.get('reason'))}; {_cell(c.get('action'))}{left}"
+    return " ".join([*told, f"**The run collapsed**, noticed in step {_cell(c.get('step'))} ({why})."])
 
 def _terms(data):
     "Whose terms hold for a dataset folder."

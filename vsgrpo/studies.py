@@ -158,7 +158,8 @@ def arm_row(
     row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"), "entropy": mean("entropy"), "tokens": mean("completion_tokens"), "equal groups": mean("zero_variance_groups")}
     row |= {f"held-out {arm}": scores.get((arm, "overall"), np.nan) for arm in ("base", "trained", "trained_shuffled", "trained_vanilla")}
     noticed, _, onset = read_collapse(folder)
-    return row | {"collapsed from step": onset, "noticed in step": noticed} | {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
+    patterns = {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
+    return row | {"collapsed from step": onset, "noticed in step": noticed} | patterns
 
 _COLLAPSE = ("collapsed from step", "noticed in step") # columns of `arm_row`
 
@@ -166,7 +167,8 @@ def _when(rows):
     "From which steps runs have collapsed, and in which it was noticed; empty if none has."
     def steps(x): return f"{int(x.min())}" if x.min() == x.max() else f"{int(x.min())} to {int(x.max())}"
     fallen = rows.dropna(subset=["noticed in step"])
-    return f"from step {steps(fallen['collapsed from step'])}, noticed in step {steps(fallen['noticed in step'])}" if len(fallen) else ""
+    if not len(fallen): return ""
+    return f"from step {steps(fallen['collapsed from step'])}, noticed in step {steps(fallen['noticed in step'])}"
 
 def arm_table(
     runs:pd.DataFrame, # of `run_arms`
@@ -181,8 +183,8 @@ def arm_table(
         when = _when(of)
         return f"{of['noticed in step'].notna().sum()} of {len(of)}" + (f" ({when})" if when else "")
     means = [c for c in rows if c not in ("arm", *_COLLAPSE)]
-    told = {arm: {c: cell(of[c].astype(float)) for c in means} | {"collapsed": collapses(of)} for arm, of in rows.groupby("arm", sort=False)}
-    return pd.DataFrame(told).T
+    def cells(of): return {c: cell(of[c].astype(float)) for c in means} | {"collapsed": collapses(of)}
+    return pd.DataFrame({arm: cells(of) for arm, of in rows.groupby("arm", sort=False)}).T
 
 def plot_arms(
     runs:pd.DataFrame, # of `run_arms`
@@ -259,7 +261,8 @@ def findings(
 )->list[str]: # sentences
     "What the runs of a study show, and whether that is what the paper found."
     rows = pd.DataFrame([arm_row(f) for f in runs.folder]).assign(arm=runs.arm.values)
-    mean, n = rows.drop(columns=["arm", *_COLLAPSE]).astype(float).groupby(rows.arm, sort=False).mean(), rows.groupby("arm").size()
+    mean = rows.drop(columns=["arm", *_COLLAPSE]).astype(float).groupby(rows.arm, sort=False).mean()
+    n = rows.groupby("arm").size()
     fell = rows["noticed in step"].notna().groupby(rows.arm).sum()
     if lacking := [c for c in (("format reward",) if study in ("kl", "dynamics") else ()) if mean[c].isna().any()]: return [f"Nothing to say: {', '.join(lacking)} was not paid in every arm."]
     if study != "dynamics" and mean["held-out trained"].isna().any(): return ["Nothing to say: an arm has no overall score, since not every task was asked."]
@@ -275,9 +278,12 @@ def _found_modes(runs, mean, n, fell):
             f"Asked in its own mode instead of vanilla, a model gains {' and '.join(f'{d:+.1f} ({m})' for m, d in own.items())} points; in the paper +3.5 (think) and +3.2 (observe)."]
 
 def _found_kl(runs, mean, n, fell):
-    collapses = pd.DataFrame([read_collapse(f) for f in runs.folder], columns=["noticed in step", "reason", "collapsed from step"], index=runs.arm)
-    fell_when = lambda a: f"{when}; " if (when := _when(collapses.loc[[a]])) else ""
-    tell = lambda a: f"{fell[a]} of {n[a]} seeds with {a} ({fell_when(a)}KL {mean['KL'][a]:.2g}, format {mean['format reward'][a]:.2f}, held-out {mean['held-out trained'][a]:.1f})"
+    columns = ["noticed in step", "reason", "collapsed from step"]
+    collapses = pd.DataFrame([read_collapse(f) for f in runs.folder], columns=columns, index=runs.arm)
+    def tell(a):
+        when, of = _when(collapses.loc[[a]]), mean.loc[a]
+        numbers = f"KL {of['KL']:.2g}, format {of['format reward']:.2f}, held-out {of['held-out trained']:.1f}"
+        return f"{fell[a]} of {n[a]} seeds with {a} ({'; '.join(filter(None, [when, numbers]))})"
     plain, faster = [a for a in mean.index if "lr" not in a], [a for a in mean.index if "lr" in a]
     shown = fell[plain[0]] == n[plain[0]] and fell[plain[1]] == 0
     why = Counter(re.split(r" from | is | in step ", reason)[0] for reason in collapses.reason)
@@ -324,11 +330,13 @@ def before_after(
     score = {arm: {q.id: score_answer(q, x[q.id], PARSER[s.mode]) for q in asked} for arm, x in said.items()}
     def gain(q):
         answer = said["trained"][q.id]
-        return score["trained"][q.id] - score["base"][q.id], extract_answer(answer, s.mode) is not None, answer != said["base"][q.id]
+        readable, changed = extract_answer(answer, s.mode) is not None, answer != said["base"][q.id]
+        return score["trained"][q.id] - score["base"][q.id], readable, changed
     q = max(asked, key=gain) if largest_gain else asked[int(np.random.default_rng(seed).integers(len(asked)))]
-    how = f"Chosen as the largest gain of {len(asked)} questions" if largest_gain else f"Drawn by seed {seed} from {len(asked)} questions"
+    how = f"Chosen as the largest gain of {len(asked)}" if largest_gain else f"Drawn by seed {seed} from {len(asked)}"
     esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, s.video)).decode()
-    lines = [f"<p><small>{how} of type {esc(kind)}.</small></p>", f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
+    lines = [f"<p><small>{how} questions of type {esc(kind)}.</small></p>",
+             f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
              f"<p><b>{esc(q.question)}</b><br>{esc(' · '.join(q.options or []))}<br>truth: <b>{esc(q.ground_truth)}</b></p><table>"]
     for arm in ("base", "trained"):
         right = score[arm][q.id] >= .5

@@ -132,7 +132,7 @@ class Limits:
 JUDGED = ("loss", "grad_norm", "format", "reward", "kl", "same", "entropy") # metrics that are looked at
 
 def _gone_wrong(metrics, limits):
-    "What has gone wrong at the last step: (reason, whether each step's own value is beyond the limit); None if nothing has."
+    "What has gone wrong at the last step: reason, and whether each step's own value is beyond the limit; else None."
     w, n = limits.window, len(metrics)
     for name in ("loss", "grad_norm"):
         if name not in metrics or not n: continue
@@ -147,22 +147,26 @@ def _gone_wrong(metrics, limits):
         if not has(name) or not (best := before[name].max()) >= least: continue
         sure = limits.noise*metrics[name].diff().std()/w**.5      # of a difference of two windows
         if now[name] < min(share*best, best - sure):
-            return f"the {'total' if name == 'reward' else name} reward fell from {best:.2f} to {now[name]:.2f}", metrics[name] < share*best
+            title = "total" if name == "reward" else name
+            return f"the {title} reward fell from {best:.2f} to {now[name]:.2f}", metrics[name] < share*best
     if has("kl") and now["kl"] > limits.kl:
         return f"KL is {now['kl']:.1f} nats a token, the limit is {limits.kl:g}", metrics["kl"] > limits.kl
     if has("same") and now["same"] > limits.same:
-        return f"one and the same completion is {now['same']:.0%} of all, the limit is {limits.same:.0%}", metrics["same"] > limits.same
+        reason = f"one and the same completion is {now['same']:.0%} of all, the limit is {limits.same:.0%}"
+        return reason, metrics["same"] > limits.same
     if has("entropy") and now["entropy"] < limits.entropy_low:
-        return f"entropy is {now['entropy']:.3f} nats a token, the limit is {limits.entropy_low:g}", metrics["entropy"] < limits.entropy_low
+        reason = f"entropy is {now['entropy']:.3f} nats a token, the limit is {limits.entropy_low:g}"
+        return reason, metrics["entropy"] < limits.entropy_low
     if has("entropy") and now["entropy"] > limits.entropy_rise*(first := mean["entropy"].iloc[w-1]):
-        return f"entropy rose from {first:.2f} to {now['entropy']:.2f} nats a token", metrics["entropy"] > limits.entropy_rise*first
+        reason = f"entropy rose from {first:.2f} to {now['entropy']:.2f} nats a token"
+        return reason, metrics["entropy"] > limits.entropy_rise*first
     return None
 
 def collapsed(
     metrics:pd.DataFrame, # of a run so far; a column that is not there is not judged
     limits:Limits=Limits(),
 )->str: # the reason; empty if it has not
-    "Whether a run has collapsed in its last steps, and how. Two windows are compared, so no fall is seen before step `2*window`."
+    "Whether a run has collapsed in its last steps, and how; two windows are compared, so not before step `2*window`."
     wrong = _gone_wrong(metrics, limits)
     return wrong[0] if wrong else ""
 
@@ -170,7 +174,7 @@ def collapse_onset(
     metrics:pd.DataFrame, # of a run up to the step in which `collapsed` noticed it
     limits:Limits=Limits(),
 )->int|None: # a step; None if the run has not collapsed
-    "The first step from which the metric that `collapsed` names stays beyond its limit; the last step where it just came back."
+    "The first step from which what `collapsed` names stays beyond its limit; the last step if it is back just then."
     wrong = _gone_wrong(metrics, limits)
     if wrong is None: return None
     beyond = wrong[1].to_numpy()
