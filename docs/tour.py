@@ -52,11 +52,32 @@ def richest_scene(questions):
     return name, list(by_scene[name].values())
 
 
+def answer_notes(shown, questions, answers, parser):
+    """Sentences on answers that are (nearly) always the same: in the choice rows of the page, and over all questions.
+
+    `answers` holds the predictions before and after training: name → {question id: text}, the trained model's last."""
+    from collections import Counter
+
+    from vsgrpo.answering import answer_name, answer_warnings, arm_scores
+    from vsgrpo.vsibench import parse_answer
+    scores, trained = arm_scores(answers, questions, parser), list(answers.values())[-1]
+    choices = [q for q in questions if q.options]
+    rows = [q for q in shown if q.options]
+    read = lambda qs: Counter(answer_name(parse_answer(q, trained[q.id] or "", parser)) for q in qs)
+    if not rows: return answer_warnings(scores)
+    (top, n), everywhere = read(rows).most_common(1)[0], read(choices)
+    right = sum(q.ground_truth == top for q in choices)
+    note = f'After training {n} of the {len(rows)} choice rows read "{top}": over all held-out rooms the trained model '
+    note += f'answers "{top}" to {everywhere[top]:,} of {len(choices):,} choice questions; that is right for {right:,}.'
+    return [note, *answer_warnings(scores)]
+
+
 def tour(run, out):
     "Write the file."
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 
+    from vsgrpo.answering import PARSER
     from vsgrpo.explorer import script_json
     from vsgrpo.geometry import room_outline
     from vsgrpo.questions import measure
@@ -78,6 +99,9 @@ def tour(run, out):
         return f'<td class="{"good" if score >= .5 else "bad"}">{escape(text)} <small>{score:.1f}</small></td>'
     rows = "".join(f'<tr class="ask"><td><button>{escape(q.question)}</button>{"<br><small>" + escape(" · ".join(q.options)) + "</small>" if q.options else ""}<br><small>{escape(q.question_type)}</small></td>'
                    f"<td>{escape(answer_text(q))}</td>{answer(q, 'base')}{answer(q, 'trained')}</tr>" for q in questions)
+    both = {f"The model {when} training": said[arm] for when, arm in (("before", "base"), ("after", "trained"))}
+    notes = answer_notes(questions, asked, both, PARSER[s.mode])
+    noted = "".join(f"<li>{escape(note)}</li>" for note in notes)
     film = b64encode((data.folder/questions[0].video).read_bytes()).decode()
     told = json.loads((run/"run.json").read_text("utf-8"))
     page = f"""<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>
@@ -87,6 +111,7 @@ def tour(run, out):
 GRPO on other rooms. Choose a question; it is drawn in the room.</p>
 <div class=two><div id=space role=img aria-label="the room in three dimensions, with the chosen question drawn in it"></div>
 <div><video src="data:video/mp4;base64,{film}" autoplay loop muted playsinline controls aria-label="the film of the room"></video><p><small>What the model sees: {s.video.frames} frames of this film, of {s.video.max_pixels} pixels each.</small></p></div></div>
+<ul class=notes>{noted}</ul>
 <div class=wide><table><thead><tr><th>question</th><th>truth</th><th>before</th><th>after</th></tr></thead><tbody>{rows}</tbody></table></div>
 <p><small>Behind an answer: its score, 0 to 1. One room shows what is asked, not how good the model is: over all held-out rooms the scores stand in the run's table. Run {escape(run.name)}, commit {escape(str(told.get("commit"))[:7])}.
 The tiny model shows that the machinery works; it is no measure of the 2B.</small></p>

@@ -178,6 +178,9 @@ def test_looking_on_the_way_changes_nothing(data, tmp_path):
         told.append(run.read_metrics())
     assert told[0].loss.equals(told[1].loss) and told[0].grad_norm.equals(told[1].grad_norm) and told[0].passes.equals(told[1].passes)
     assert run.read_curve().questions.tolist() == [0, 4, 8, 12] and not (tmp_path/"run0/curve.jsonl").exists()
+    asked = T.some_scenes(data.dev, settings("sft").curve_scenes)
+    assert run.read_curve().n.tolist() == [len(asked)]*4
+    assert run.read_curve().rooms.tolist() == [len({q.scene_name for q in asked})]*4
 
 def test_what_a_method_cannot_do_is_refused():
     for kw, words in ((dict(method="sft", mode="think"), "hold answers and no thoughts"), (dict(method="dpo", beta=0), "learns nothing"), (dict(method="ppo"), "grpo"), (dict(pairs="bad"), "sampled")):
@@ -215,3 +218,60 @@ def test_sentences_follow_the_numbers(tmp_path, monkeypatch):
     assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in told[0] and "not told apart from it (paper +5.8)" in told[1] and "than SFT not shown" in told[2]
     d["vsGRPO-V", "SFT"] = (5., 1., 9.)
     assert "than SFT shown" in baselines.baseline_findings(runs, paper_table(2))[2]
+
+def test_curves_name_their_rooms_and_have_a_band(tmp_path):
+    def runs_with(**overall):
+        rows = []
+        for arm, seeds in overall.items():
+            for seed, scores in enumerate(seeds):
+                run = Run(tmp_path/f"{arm}-{len(seeds)}-{seed}")
+                for step, x in enumerate(scores):
+                    seen = {"questions": 4*step, "seconds/training": 2.*step, "n": 138, "rooms": 16}
+                    run.log_curve(step, seen | {"overall": x, "overall/low": x - 3, "overall/high": x + 4})
+                rows.append((arm, seed, str(run.folder)))
+        return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
+    one = baselines.read_curves(runs_with(SFT=[[30., 40.]]))
+    ax = baselines.plot_curves_of(one).axes[0]
+    assert "16 development rooms, 138 questions" in ax.get_ylabel()
+    assert ax.get_legend().get_title().get_text() == "band: 95 % over rooms"
+    low, high = (f(p.vertices[:, 1]) for p in [ax.collections[0].get_paths()[0]] for f in (min, max))
+    assert (low, high) == (27, 44)
+    several = baselines.read_curves(runs_with(SFT=[[30., 40.], [30., 42.], [30., 44.]]))
+    end = baselines.curve_band(several).loc[1, ["overall", "low", "high"]]
+    assert end.tolist() == pytest.approx(baselines.t_interval([40., 42., 44.]))
+    old = Run(tmp_path/"old")
+    old.log_curve(0, {"questions": 0, "seconds/training": 0., "overall": 30.})    # of an earlier version
+    curves = baselines.read_curves(pd.DataFrame([("SFT", 0, str(old.folder))], columns=["arm", "seed", "folder"]))
+    assert "development rooms" in baselines.plot_curves_of(curves).axes[0].get_ylabel() and curves.low.isna().all()
+
+def test_two_seeds_are_both_counted(data, monkeypatch):
+    "The mean of both differences, with the interval of that mean over the same draws of rooms; not the first seed's."
+    s, asked = settings("sft"), data.test
+    right, none = {q.id: q.ground_truth for q in asked}, {q.id: "" for q in asked}
+    answers = {"a0": right, "a1": none, "a2": right}
+    monkeypatch.setattr(baselines, "read_run", lambda folder: (s, data))
+    monkeypatch.setattr(baselines, "held_out", lambda s, data: asked)
+    monkeypatch.setattr(baselines, "read_predictions", lambda s, data, folder: {"trained": answers[folder], "base": none})
+    runs = lambda n: pd.DataFrame([("SFT", k, f"a{k}") for k in range(n)], columns=["arm", "seed", "folder"])
+    task = asked[0].task
+    assert baselines.difference(runs(1), "SFT", "base", task) == (100, 100, 100)
+    assert baselines.difference(runs(2), "SFT", "base", task) == (50, 50, 50)
+    assert baselines.difference(runs(3), "SFT", "base", task) == pytest.approx(baselines.t_interval([100., 0., 100.]))
+
+def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
+    runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
+    monkeypatch.setattr(baselines, "difference", lambda *a, **kw: (5., np.nan, np.nan))
+    told = baselines.baseline_findings(runs, paper_table(2))
+    assert "+5.0 (no interval), not judged against it" in told[0] and "than SFT not measured" in told[2]
+
+def test_constant_answers_of_the_methods_are_shown(tmp_path):
+    from vsgrpo.answering import answer_warnings, spread_table
+    runs = made_up(tmp_path, SFT=[40., 41.], DPO_other=[33.])
+    assert answer_warnings(baselines.answer_rows(runs)) == []       # scores.csv of an earlier version
+    for folder, share in zip(runs.folder, (.95, .97, .4)):
+        spread = dict(counted=1260, top_answer="A", top_share=share, distinct=4, truth_top_share=.31, truth_distinct=4)
+        pd.read_csv(folder + "/scores.csv").assign(**spread).to_csv(folder + "/scores.csv", index=False)
+    rows = baselines.answer_rows(runs)
+    assert spread_table(rows).loc["overall"].tolist() == ["A: 95 % (4)", "A: 95–97 % (4)", "A: 40 % (4)", "31 % (4)"]
+    truth = "(the truth's most frequent answer: 31 %)"
+    assert f"SFT gives one answer to 95–97 % of 1,260 choice questions in 2 of 2 seeds {truth}." in answer_warnings(rows)

@@ -15,7 +15,8 @@ from general_answers import tempcompass, videomme, videommmu
 
 from vsgrpo.files import write_text
 from vsgrpo.benchmarks import BENCHMARKS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark
-from vsgrpo.general_eval import Sheet, exam_table, retention, run_exam, settle_exam
+from vsgrpo.answering import answer_warnings, spread_table
+from vsgrpo.general_eval import Sheet, exam_spread, exam_table, retention, run_exam, settle_exam
 from vsgrpo.prompting import unpack
 from vsgrpo.video import FrameCache, VideoSpec, decode, sample_indices
 
@@ -170,6 +171,30 @@ def test_hall_40_refuses(given, words, tmp_path, root):
     done = subprocess.run(call, cwd=root, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and words in done.stderr, done.stderr[-1500:]
     assert not (tmp_path/"run").exists()
+
+# How varied answers are, and two seeds
+
+def made_exam(answers):
+    "A sheet without a model: 20 questions of VideoMME about 10 videos."
+    items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"), {"duration": "short"}) for i in range(20)]
+    sheet = Sheet.__new__(Sheet)
+    sheet.bench, sheet.protocol, sheet.items = VIDEOMME, "lmms-eval", items
+    sheet.rows = pd.DataFrame([("own", i.id, a) for i, a in zip(items, answers)], columns=["arm", "id", "prediction"])
+    return sheet
+
+def test_constant_answers_to_a_benchmark_are_told():
+    sheets = {"base": made_exam("AB"*10), "SFT": made_exam("A"*19 + "B"), "mute": made_exam([""]*20)}
+    exams = pd.DataFrame([(arm, 0, "VideoMME", sheet) for arm, sheet in sheets.items()], columns=["arm", "seed", "benchmark", "sheet"])
+    spread = exam_spread(exams)
+    assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)", "50 % (2)"]
+    assert answer_warnings(spread) == ['SFT gives one answer to 90 % or more in VideoMME ("A" 95 %, truth 50 %).',
+                                       "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, truth 50 %)."]
+
+def test_two_seeds_of_an_exam_are_both_counted():
+    right, wrong = made_exam("AB"*10), made_exam("BA"*10)
+    exams = pd.DataFrame([("base", 0, "VideoMME", wrong), ("SFT", 0, "VideoMME", right), ("SFT", 1, "VideoMME", wrong)], columns=["arm", "seed", "benchmark", "sheet"])
+    assert retention(exams[:2], "SFT") == (100, 100, 100) and retention(exams, "SFT") == (50, 50, 50)
+    assert np.isnan(retention(exams, "SFT", part=("track", "x"))).all()
 
 # Folders, archives, stores
 

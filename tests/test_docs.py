@@ -1,4 +1,5 @@
 "The site: builds from what is committed, loads nothing from outside, says nothing broken. The tour as well."
+import importlib.util
 import re
 import subprocess
 import sys
@@ -79,6 +80,23 @@ def test_plots_draw(site):
         b.open(page.as_uri())
         b.wait("document.querySelectorAll('.plot .main-svg').length > 0")
         assert not b.errors
+
+def test_the_tour_says_that_answers_are_the_same(root):
+    "Counted over the rows that are shown and over all held-out questions; a model whose answers differ is not warned of."
+    from vsgrpo.vsibench import Question
+    spec = importlib.util.spec_from_file_location("tour", root/"docs"/"tour.py")
+    tour = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tour)
+    turn, sides = "object_rel_direction_easy", ["A. left", "B. right"]
+    asked = [Question(f"q{i}", "d", f"s{i}", turn, "?", "AB"[i % 2], sides) for i in range(20)]
+    same, right = {q.id: "B" if q.id == "q1" else "A" for q in asked}, {q.id: q.ground_truth for q in asked}
+    notes = tour.answer_notes(asked[:4], asked, {"Before": right, "After": same}, "official")
+    assert notes == ['After training 3 of the 4 choice rows read "A": over all held-out rooms the trained model answers "A" to 19 of 20 '
+                     "choice questions; that is right for 10.",
+                     'After gives one answer to 90 % or more in object_rel_direction ("A" 95 %, truth 50 %).']
+    notes = tour.answer_notes(asked[:4], asked, {"Before": same, "After": right}, "official")
+    assert '2 of the 4 choice rows read "A"' in notes[0] and "10 of 20" in notes[0]
+    assert [n.split()[0] for n in notes[1:]] == ["Before"]
 
 @BROWSER
 def test_tour(root, tmp_path):

@@ -5,6 +5,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 
@@ -214,3 +215,5 @@ def test_lab(run, folder):
 def test_small_things():
     assert json.loads(script_json({"a": EVIL})) == {"a": EVIL} and "<" not in script_json(EVIL)
     assert "no scores.csv" in score_html(None)
+    scores = pd.DataFrame([("base", "overall", 10, 31.2, 20., 40.)], columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"])
+    assert score_html(scores.assign(counted=4, top_answer="<b>", top_share=.5, distinct=2, truth_top_share=.3, truth_distinct=4)) == score_html(scores)

@@ -17,7 +17,7 @@ import pytest
 from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.models import default_spec
 from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
-                              majority, open_bench, plot_lengths, run_study, side_by_side, telling_question, unpack)
+                              majority, open_bench, plot_lengths, run_study, side_by_side, example_question, unpack)
 from vsgrpo.video import FrameCache, encode
 from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
@@ -235,7 +235,28 @@ def test_what_a_model_said_is_escaped(told, tmp_path):
     widget = browse_answers(answers, lambda q: b"")
     task, way = widget.children[0].children
     for option in way.options: way.value = option
-    assert "<script>" not in widget.children[2].value and telling_question(answers) in answers.by_id
+    assert "<script>" not in widget.children[2].value
+
+def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
+    answers = Answers(told)
+    n = len(answers.questions)
+    drawn = {example_question(answers, seed) for seed in range(8)}
+    assert len({i for i, _ in drawn}) > 1 and example_question(answers, 3) == example_question(answers, 3)
+    i, caption = example_question(answers)
+    assert caption == f"Drawn by seed 0 from {n} questions." and caption in answer_html(answers, i, caption=caption)
+    assert "&lt;b&gt;" in answer_html(answers, i, caption="<b>")
+    rows = answers.rows
+    one = answers.questions[-1].id
+    rows.loc[rows.arm == "modes", "score"] = 0.
+    assert example_question(answers, contrast=True)[1].startswith("No question is answered right in vanilla mode and wrong in the others. Drawn")
+    rows.loc[(rows.id == one) & (rows["mode"] == "vanilla"), "score"] = 1.
+    assert example_question(answers, contrast=True) == (one, f"Chosen: vanilla mode is right and think mode wrong, as in 1 of {n} questions; of these drawn by seed 0.")
+
+def test_scores_say_how_varied_the_answers_are(told):
+    from vsgrpo.answering import SPREAD, answer_warnings
+    scores = Answers(told).scores()
+    assert set(SPREAD) <= set(scores) and (scores[scores.name == "constant, best"].distinct.dropna() <= 3).all()
+    assert not [w for w in answer_warnings(scores, "name") if w.startswith("constant")]
 
 # ---- the released rows, behind generated films
 

@@ -64,6 +64,11 @@ def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run
     arm_scores({"trained": right, "trained_shuffled": other}, asked, "tagged").to_csv(run/"scores.csv", index=False)
     assert sharing.sight_difference(run).difference.tolist() == pytest.approx([100/3])
     assert "the paired 95 % interval" in sharing.card_text(run) and "higher with the right video: object_counting" in sharing.card_text(run)
+    assert "Keep in mind" not in sharing.card_text(run)                           # the truth is constant too
+    table = pd.read_csv(run/"scores.csv").assign(counted=1260, top_answer="A|<b>", top_share=.95, distinct=4, truth_top_share=.31, truth_distinct=4)
+    table.to_csv(run/"scores.csv", index=False)
+    text = sharing.card_text(run)
+    assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text and "<b>" not in text
     scores(run, 43, 32, ["object_counting"])                                     # scores of other questions than these
     assert sharing.sight_difference(run) is None
 
@@ -74,7 +79,7 @@ def test_what_was_not_recorded_is_said(run):
     for words in ("No held-out scores are recorded", "Steps: not recorded", "Commit not recorded, seed not recorded", "sha256 `not recorded`", "From which recordings is not recorded"): assert words in text
     edit(run/"run.json", dataset=None, versions=None)
     (run/"collapse.json").write_text(json.dumps(dict(step=9, reason="KL is 7 nats", action="rollback", good=5)))
-    assert "collapsed** in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in sharing.write_card(run).read_text()
+    assert "collapsed**, noticed in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in sharing.write_card(run).read_text()
     edit(run/"collapse.json", good=0)
     assert "rollback, the adapter was set back to the base)" in sharing.card_text(run)
     (run/"adapter/adapter_model.safetensors").unlink()

@@ -48,7 +48,7 @@ def test_the_kl_sentence_follows_the_numbers(tmp_path):
     assert "is shown at this scale" in studies.findings("kl", shown)[0] and "format reward fell (3)" in " ".join(studies.findings("kl", shown))
     not_shown = runs_of(tmp_path/"b", **{"β = 0": [well, well, fell], "β = 0.0001": [well]*3, "β = 0, lr × 4": [fell]*3})
     told = studies.findings("kl", not_shown)
-    assert "1 of 3 seeds with β = 0 " in told[0] and "is not shown at this scale" in told[0] and "3 of 3 seeds with β = 0, lr × 4" in told[1]
+    assert "1 of 3 seeds with β = 0 (from step 26, noticed in step 28; KL" in told[0] and "is not shown at this scale" in told[0] and "3 of 3 seeds with β = 0, lr × 4" in told[1]
 
 def test_the_other_sentences_follow_the_numbers(tmp_path):
     modes = studies.findings("modes", runs_of(tmp_path/"m", vanilla=[dict(own=50.)], think=[dict(own=41.)], observe=[dict(own=30., vanilla=36.)]))
@@ -75,6 +75,9 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     two = studies.table_two(runs, paper_table(2))
     assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"), ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
     assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"), ("object_counting", "paper")] == "21.4"
+    fell = runs_of(tmp_path/"fell", think=[dict(falls=True), {}])
+    assert studies.arm_table(fell).loc["think", "collapsed"] == "1 of 2 (from step 26, noticed in step 28)"       # gone from step 26 on; the rule speaks in 28
+    assert studies.read_collapse(fell.folder[0]) == (28, "the format reward fell from 1.00 to 0.40", 26) and studies.read_collapse(fell.folder[1]) == (None, "", None)
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
 
 def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
@@ -101,5 +104,12 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     rows = [json.loads(x) | {"prediction": "</td><script>alert(1)</script>"} for x in path.read_text().splitlines()]
     write_text("".join(json.dumps(r) + "\n" for r in rows), path)
     from vsgrpo.models import VideoReader, load_processor
-    page = studies.before_after(runs.folder[0], VideoReader(load_processor("tiny"), s.video).frames)
+    frames = VideoReader(load_processor("tiny"), s.video).frames
+    page = studies.before_after(runs.folder[0], frames)
     assert "<script>" not in page and "&lt;script&gt;" in page and "You are a robot" in page and np.all([x in page for x in ("base", "trained")])
+    n = page.split(" questions of type")[0].split()[-1]
+    assert f"Drawn by seed 0 from {n} questions of type route_planning." in page
+    pages = {studies.before_after(runs.folder[0], frames, seed=k).replace(f"seed {k}", "") for k in range(8)}
+    assert len(pages) > 1 or n == "1"
+    assert f"Chosen as the largest gain of {n} questions of type route_planning." in studies.before_after(runs.folder[0], frames, largest_gain=True)
+    with pytest.raises(ValueError, match="no held-out question of type"): studies.before_after(runs.folder[0], frames, "x")

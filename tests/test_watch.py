@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vsgrpo.watch import HACKS, Limits, collapsed, find_hacks, hack_shares, trouble
+from vsgrpo.watch import HACKS, Limits, collapse_onset, collapsed, find_hacks, hack_shares, trouble
 
 # ---- signs of trouble
 
@@ -49,3 +49,20 @@ def test_collapse_needs_a_height_to_fall_from():
     first = next(i for i in range(n + 1) if collapsed(m[:i]))
     assert first == 23 and "format reward fell from 1.00" in collapsed(m[:first])
     assert collapsed(m[:first], Limits(format=0.)) == ""
+
+def test_a_collapse_is_dated_by_its_first_step_not_by_the_rule():
+    "The rule cannot speak before step 10; the reward was gone in step 4, or 8, and stayed gone."
+    def run(*reward): return pd.DataFrame(dict(step=np.arange(1, len(reward) + 1), reward=np.array(reward, float), kl=.1, entropy=1., loss=0.))
+    for start in (4, 6, 8):
+        m = run(*[.8]*(start - 1), *[0.]*20)
+        noticed = next(i for i in range(len(m) + 1) if collapsed(m[:i]))
+        assert noticed >= 10 and collapse_onset(m[:noticed]) == start
+    assert collapse_onset(run(*[.8]*6, .3, .3, .5, *[.3]*3, *[.1]*6)) == 10          # a step in which it is back does not count as gone
+    late = run(*[.8]*30, 0, 0, 0, 0, .7)
+    assert collapsed(late) and collapse_onset(late) == 35                           # back in the last step: only the report is known
+    assert collapse_onset(run(*[.8]*15)) is None and collapse_onset(run()) is None
+    m = run(*[.8]*12)
+    m.loc[11, "loss"] = np.nan
+    assert collapse_onset(m) == 12
+    m = run(*[.8]*20).assign(kl=np.r_[np.full(13, .1), np.full(7, 9.)])
+    assert collapsed(m).startswith("KL") and collapse_onset(m) == 14

@@ -6,7 +6,7 @@
 __all__ = ['VIDEOMME', 'TRACKS', 'ALONE', 'DISCIPLINES', 'VIDEOMMMU', 'TEMPCOMPASS', 'BENCHMARKS', 'PROTOCOLS', 'PARSERS', 'Item',
            'Benchmark', 'Files', 'read_srt', 'letters', 'lettered', 'one_table', 'first_letter', 'last_option',
            'open_answer', 'says', 'Protocol', 'put', 'mark', 'read_benchmark', 'open_benchmark', 'write_items',
-           'read_items', 'part_draws', 'part_scores', 'part_difference']
+           'read_items', 'part_draws', 'part_scores', 'part_difference', 'part_spread']
 
 # %% ../nbs/41_benchmarks.ipynb #41-002
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .answering import count_answers
 from .prompting import VIDEOS, check_enough, what_can_be_asked
 from .video import frame_times
 from .vsibench import table_rows
@@ -279,7 +280,7 @@ def _times_item(r, files):
 
 def _times_read(item, said):
     if item.labels["form"] == "yes_no": read = next((x for x in ("yes", "no") if said.lower().startswith(x)), None)
-    elif said == item.answer: return said, 1.
+    elif said == item.answer: return said[0], 1.
     else: read = said[0] if said in tuple("ABCD") or said[:2] in [c + sign for c in "ABCD" for sign in ".)"] else None
     return read, float(read is not None and read == (item.answer if item.labels["form"] == "yes_no" else item.answer[0]))
 
@@ -338,12 +339,16 @@ def mark(
     parser:str="lmms-eval", # one of PARSERS
 )->np.ndarray: # (n,) 0 or 1; nan: left out
     "Scores of answers."
+    return np.array([score for _, score in _read_all(bench, items, said, parser)])
+
+def _read_all(bench, items, said, parser):
+    "What a parser reads in each answer, and its score."
     if parser not in PARSERS: raise ValueError(f"parser is {parser!r}, expected one of {', '.join(PARSERS)}")
     if isinstance(said, dict):
         if missing := [i.id for i in items if i.id not in said]: raise ValueError(f"answers: none to {len(missing)} of {len(items)} questions, the first {missing[0]!r}")
         said = [said[i.id] for i in items]
     if len(said) != len(items): raise ValueError(f"{len(said)} answers, expected {len(items)}")
-    return np.array([PARSERS[parser](bench, i, s)[1] for i, s in zip(items, said)])
+    return [PARSERS[parser](bench, i, s) for i, s in zip(items, said)]
 
 # %% ../nbs/41_benchmarks.ipynb #41-026
 def read_benchmark(
@@ -442,3 +447,20 @@ def part_difference(
     "Our answers minus theirs, with paired 95 % intervals over videos."
     a, b = part_draws(bench, items, ours, n_boot, seed), part_draws(bench, items, theirs, n_boot, seed)
     return pd.DataFrame([(*key, *_told(a[key] - b[key])) for key in a], columns=["part", "value", "difference", "ci_low", "ci_high"])
+
+# %% ../nbs/41_benchmarks.ipynb #41-034
+def part_spread(
+    bench:Benchmark,
+    items:list[Item],
+    said:dict|list[str], # answers by id, or in the order of the items
+    parser:str="lmms-eval", # one of PARSERS
+)->pd.DataFrame: # task and SPREAD: `overall`, and where that is a mean of parts, each of them
+    "`count_answers` of the questions that are not open."
+    read = [answer for answer, _ in _read_all(bench, items, said, parser)]
+    truths = [bench.read(i, i.answer)[0] for i in items]
+    part = [i.labels.get(bench.parts[0]) for i in items]
+    def counts(k): return not isinstance(truths[k], list) and (not bench.mean_of or part[k] in bench.mean_of)
+    closed = [k for k in range(len(items)) if counts(k)]
+    def counted(tasks): return count_answers(tasks, [read[k] for k in closed], [truths[k] for k in closed])
+    tables = [counted(["overall"]*len(closed)), *([counted([part[k] for k in closed])] if bench.mean_of else [])]
+    return pd.concat(tables, ignore_index=True)

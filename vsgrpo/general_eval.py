@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['paper_general', 'Exam', 'settle_exam', 'run_exam', 'Sheet', 'trained_adapters', 'named_adapters', 'find_benchmark',
-           'exam_table', 'retention', 'retention_table', 'parser_table', 'general_table', 'plot_gain_and_loss',
-           'general_findings']
+           'exam_table', 'exam_spread', 'retention', 'retention_table', 'parser_table', 'general_table',
+           'plot_gain_and_loss', 'general_findings']
 
 # %% ../nbs/40_general_eval.ipynb #40-002
 import hashlib
@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .answering import ask
-from .baselines import arm_name, difference, t_interval
-from .benchmarks import BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_difference, part_scores, put, read_items, write_items
+from .answering import SPREAD, ask
+from .baselines import arm_name, difference, mean_difference, t_interval
+from .benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_draws, part_scores,
+                               part_spread, put, read_items, write_items)
 from .models import VideoReader, default_spec, load_config, load_model, load_processor, model_size
 from .prefix_tree import Features
 from .prompting import Bench, conditions, fetch_bench, open_store
@@ -119,6 +120,10 @@ class Sheet:
     def scores(self, arm:str="own", parser:str|None=None, seed:int=0)->pd.DataFrame: # of `part_scores`
         return part_scores(self.bench, self.items, self.marks(arm, parser), seed=seed)
 
+    def spread(self, arm:str="own", parser:str|None=None)->pd.DataFrame: # of `part_spread`
+        "How varied the answers are."
+        return part_spread(self.bench, self.items, self.said(arm), parser or self.protocol)
+
     def overall(self, arm:str="own", parser:str|None=None)->tuple: # score, low, high
         "The overall score with its interval; nan where a track is missing."
         of = self.scores(arm, parser)
@@ -175,6 +180,17 @@ def exam_table(
         rows.append((arm, seed, name, len(marks), int(np.isnan(marks).sum()), *sheet.overall(), sheet.overall("blind")[0], own.truncated.mean(), own.n_tokens.mean()))
     return pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "n", "left_out", "score", "ci_low", "ci_high", "blind", "truncated", "tokens"])
 
+def exam_spread(
+    exams:pd.DataFrame, # as in `exam_table`
+)->pd.DataFrame: # arm, seed, question_type (a benchmark, or a part of one), SPREAD
+    "How varied the answers of all stores are, as `spread_table` and `answer_warnings` take it."
+    tables = []
+    for arm, seed, name, sheet in exams[["arm", "seed", "benchmark", "sheet"]].itertuples(index=False):
+        spread = sheet.spread()
+        titles = [name if task == "overall" else f"{name}, {task}" for task in spread.pop("task")]
+        tables.append(spread.assign(arm=arm, seed=seed, question_type=titles))
+    return pd.concat(tables, ignore_index=True)[["arm", "seed", "question_type", *SPREAD]]
+
 def retention(
     exams:pd.DataFrame, # as in `exam_table`; the arm "base" among them
     ours:str, # arm
@@ -185,13 +201,14 @@ def retention(
 )->tuple: # points: difference, low, high; nan where there is none
     "By how much an arm scores higher than another: over seeds where there are three, else over videos."
     of = exams[exams.benchmark == benchmark]
-    told = []
+    draws = []
     for seed, a in of.loc[of.arm == ours, ["seed", "sheet"]].itertuples(index=False):
         same = of[(of.arm == theirs) & ((of.seed == seed) | (theirs == "base"))].sheet
         if not len(same): raise ValueError(f"{theirs} has no run of seed {seed} to hold {ours} against")
-        d = part_difference(a.bench, a.items, a.marks(parser=parser), same.iloc[0].marks(parser=parser)).set_index(["part", "value"])
-        told.append(tuple(d.loc[part]) if part in d.index else (np.nan,)*3)
-    return t_interval([t[0] for t in told]) if len(told) >= 3 else told[0]
+        high, low = (part_draws(a.bench, a.items, x.marks(parser=parser)) for x in (a, same.iloc[0]))
+        if part not in high: return (np.nan,)*3
+        draws.append(high[part] - low[part])
+    return mean_difference(draws)
 
 def _say(d): return "—" if np.isnan(d[0]) else f"{d[0]:+.1f}" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
 
@@ -262,13 +279,16 @@ def general_findings(
     "What agrees with the paper, by differences whose interval leaves out 0."
     size, told = paper_model(model).split("-")[-1], []
     arms = [a for a in dict.fromkeys(exams.arm) if a != "base"]
-    word = lambda d: "not measured" if np.isnan(d[1]) else "a gain" if d[1] > 0 else "a loss" if d[2] < 0 else "no difference shown"
+    lacks = lambda d: np.isnan(d[1])
+    def word(d):
+        return "not measured" if lacks(d) else "a gain" if d[1] > 0 else "a loss" if d[2] < 0 else "no difference shown"
     for name in (n for n in dict.fromkeys(exams.benchmark) if "+" not in n):
         printed = paper_general().get(f"{name} {size}")
         lost = {} if printed is None else (printed - printed["base"]).to_dict()
         told.append(f"{name}, minus base: " + "; ".join(f"{a} {_say(d := retention(exams, a, benchmark=name))}, {word(d)}" + (f" (paper {lost[a.split()[0]]:+.1f})" if a.split()[0] in lost else "") for a in arms) + ".")
         if {"SFT", "vsGRPO-V"} <= set(arms):
             d = retention(exams, "vsGRPO-V", "SFT", name)
-            told.append(f"{name}: that GRPO keeps more than SFT is {'shown' if d[1] > 0 else 'not shown, the opposite is' if d[2] < 0 else 'not shown'}: {_say(d)}.")
+            shown = "shown" if d[1] > 0 else "not shown, the opposite is" if d[2] < 0 else "not shown"
+            told.append(f"{name}: that GRPO keeps more than SFT is {'not measured' if lacks(d) else shown}: {_say(d)}.")
     if spatial: told.append("Spatial score minus base: " + "; ".join(f"{a} {_say(d)}" for a, d in spatial.items()) + ".")
     return told

@@ -6,7 +6,7 @@
 __all__ = ['VIDEOS', 'Bench', 'find_rows', 'open_bench', 'what_can_be_asked', 'check_enough', 'why_unreadable', 'fetch_bench',
            'unpack', 'Study', 'conditions', 'open_store', 'run_study', 'Answers', 'constants', 'side_by_side',
            'cost_of_thinking', 'by_parser', 'majority', 'at_equal_cost', 'compare', 'plot_lengths', 'answer_html',
-           'film_png', 'telling_question', 'browse_answers']
+           'film_png', 'example_question', 'browse_answers']
 
 # %% ../nbs/00_prompting.ipynb #00-002
 import html
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .answering import MAX_NEW_TOKENS, PARSER, ask, constant_answers, other_videos, paired_difference
+from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos, paired_difference
 from .doctor import repo_root
 from .files import FileHashes, begin_manifest, commit, file_hash, write_text
 from .models import VideoReader, default_spec, load_model, load_processor, model_size, processing_id, weights_id
@@ -272,11 +272,11 @@ class Answers:
 
     def parser(self, name): return PARSER[name if name in MODES else self.settings["modes"][0]]
 
-    def scores(self, seed:int=0)->pd.DataFrame: # name, question_type, n, score, ci_low, ci_high
-        "Scores of all modes and controls, and of constant answers."
-        tables = [score_table(self.questions, self.of(n), self.parser(n), seed=seed).assign(name=n) for n in self.names]
-        tables += [score_table(self.questions, said, seed=seed).assign(name=n) for n, said in constants(self.questions).items()]
-        return pd.concat(tables, ignore_index=True)[["name", "question_type", "n", "score", "ci_low", "ci_high"]]
+    def scores(self, seed:int=0)->pd.DataFrame: # name, question_type, n, score, ci_low, ci_high, SPREAD
+        "Scores of all modes and controls, and of constant answers, and how varied the answers are."
+        tables = [arm_scores({n: self.of(n)}, self.questions, self.parser(n), seed) for n in self.names]
+        tables.append(arm_scores(constants(self.questions), self.questions, seed=seed))
+        return pd.concat(tables, ignore_index=True).rename(columns={"arm": "name"})
 
     def manner(self)->pd.DataFrame:
         "How was answered: shares that could not be read and that were cut off, and tokens of an answer."
@@ -406,9 +406,11 @@ def answer_html(
     answers:Answers,
     question_id, # of one question
     strip:bytes=b"", # PNG of the film
+    caption:str="", # how the question was chosen
 )->str:
     "A question with its film and what was answered in each mode, right ones green, wrong ones red; all text escaped."
     q, rows, lines = answers.by_id[question_id], answers.rows, []
+    if caption: lines.append(f"<p><small>{html.escape(caption)}</small></p>")
     if strip: lines.append(f'<img src="data:image/png;base64,{b64encode(strip).decode()}" style="max-width:100%">')
     lines.append(f"<p><b>{html.escape(q.question)}</b><br>{html.escape(' · '.join(q.options or []))}<br>truth: <b>{html.escape(q.ground_truth)}</b> <small>({html.escape(q.question_type)}, {html.escape(q.scene_name)})</small></p>")
     lines.append("<table><tr><th>mode</th><th>said</th><th>read</th><th>score</th></tr>")
@@ -430,14 +432,24 @@ def film_png(
     film_strip(frames(Path(folder)/q.video, spec), min(8, spec.frames)).savefig(png, format="png")
     return png.getvalue()
 
-def telling_question(
+def example_question(
     answers:Answers,
-): # id of a question
-    "A question that simply asking gets right and thinking wrong, as in Figure 1; else one that the modes answer differently; else the first."
-    score = answers.rows[answers.rows.arm == "modes"].pivot(index="id", columns="mode", values="score") >= .5
-    thought = [m for m in MODES[1:] if m in score]
-    for found in (score[score.get("vanilla", False) & ~score[thought].any(axis=1)] if thought else score[:0], score[score.nunique(axis=1) > 1], score):
-        if len(found): return found.index[0]
+    seed:int=0, # of the draw
+    contrast:bool=False, # draw among those that vanilla mode answers right and the other modes wrong, as Figure 1 shows
+)->tuple: # id of a question, caption that says how it was chosen
+    "One question as an example, drawn by seed; a question chosen for its contrast is called so."
+    ids, chosen = [q.id for q in answers.questions], f"Drawn by seed {seed} from {len(answers.questions)} questions."
+    if contrast:
+        right = answers.rows[answers.rows.arm == "modes"].pivot(index="id", columns="mode", values="score") >= .5
+        others = [m for m in MODES[1:] if m in right]
+        wanted = right.index[right["vanilla"] & ~right[others].any(axis=1)] if others and "vanilla" in right else ()
+        found = [i for i in ids if i in set(wanted)]
+        if not found: chosen = f"No question is answered right in vanilla mode and wrong in the others. {chosen}"
+        else:
+            how = f"vanilla mode is right and {' and '.join(others)} mode wrong"
+            chosen = f"Chosen: {how}, as in {len(found)} of {len(ids)} questions; of these drawn by seed {seed}."
+            ids = found
+    return ids[int(np.random.default_rng(seed).integers(len(ids)))], chosen
 
 def browse_answers(
     answers:Answers,

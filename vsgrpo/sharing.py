@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .answering import PARSER, paired_difference
+from .answering import PARSER, answer_warnings, paired_difference
 from .models import load_model, load_processor, resolve_model, weights_id
 from .rollouts import Run, read_metrics, read_records
 from .vsi100k import CARDS
@@ -78,6 +78,11 @@ def _score_cells(scores):
     n = scores.drop_duplicates("question_type").n
     return _table([[t, *r, k] for t, r, k in zip(cells.index, cells.values, n)], ["task", *cells.columns, "n"])
 
+def _same_answers(scores):
+    "Warnings of arms that (nearly) always give one answer; a table of an earlier version has none."
+    lines = [f"- {_cell(line)}" for line in answer_warnings(scores)]
+    return ["**Keep in mind:**\n\n" + "\n".join(lines)] if lines else []
+
 def _course(folder, s):
     "How far it got, what its own video was worth on the way, and whether it collapsed."
     metrics = read_metrics(folder) if (folder/"metrics.jsonl").is_file() else None
@@ -87,7 +92,8 @@ def _course(folder, s):
     if not (folder/"collapse.json").is_file(): return " ".join([*told, "No collapse is recorded."])
     c = json.loads((folder/"collapse.json").read_text("utf-8"))
     left = "" if "good" not in c else f", the adapter is that of step {_cell(c['good'])}" if c["good"] else ", the adapter was set back to the base"
-    return " ".join([*told, f"**The run collapsed** in step {_cell(c.get('step'))} ({_cell(c.get('reason'))}; {_cell(c.get('action'))}{left})."])
+    why = f"{_cell(c.get('reason'))}; {_cell(c.get('action'))}{left}"
+    return " ".join([*told, f"**The run collapsed**, noticed in step {_cell(c.get('step'))} ({why})."])
 
 def _terms(data):
     "Whose terms hold for a dataset folder."
@@ -113,7 +119,7 @@ def card_text(
     what = [f"{_cell(s['model'])} with {'its LoRA adapter merged in' if merged else 'this LoRA adapter'} answers questions about videos of rooms, asked in {_cell(s.get('mode'))} mode.",
             f"It was trained with GRPO: {_cell(s.get('num_generations'))} answers to a question, paid by `{_cell(s.get('rewards') or s.get('reading'))}`, KL weight {_cell(s.get('beta'))}."]
     result = ["No held-out scores are recorded."] if scores is None else [
-        sight_verdict(scores, sight_difference(folder)), _score_cells(scores),
+        sight_verdict(scores, sight_difference(folder)), _score_cells(scores), *_same_answers(scores),
         f"Scored as VSI-Bench does, 0–100, on {'`' + _cell(Path(s['bench']).name) + '`' if s.get('bench') else 'held-out scenes of the dataset'}, 95 % intervals over scenes. `trained_shuffled` is the trained model shown another "
         "room's video, `constant` the best answer that is always the same, `trained_vanilla` the trained model asked in vanilla mode."]
     settings = {k: Path(v).name if k in ("data", "bench") and v else v for k, v in s.items()}

@@ -29,6 +29,7 @@ from .runs import begin, finish, follow, held_out, read_predictions, read_run, s
 from .trainer import Settings
 from .vsi100k import Dataset
 from .vsibench import MODES, score_answer
+from .watch import collapse_onset
 
 # %% ../nbs/28_studies.ipynb #28-005
 STUDIES = ("single", "modes", "kl", "rewards", "dynamics")
@@ -136,11 +137,15 @@ def _slug(name): return "".join(c if c.isalnum() or c in "-." else "_" for c in 
 # %% ../nbs/28_studies.ipynb #28-011
 def read_collapse(
     folder:str|Path, # of a run
-)->tuple: # step and reason; None and "" if it never did
-    "When a run first collapsed, as it noted itself by the rule of `collapsed`."
-    if not (Path(folder)/"collapse.json").is_file(): return None, ""
-    told = json.loads((Path(folder)/"collapse.json").read_text("utf-8"))
-    return told["step"], told["reason"]
+)->tuple: # step in which it was noticed, reason, step from which it stays so; None, "" and None if it never collapsed
+    "When a run first collapsed: as it noted itself by the rule of `collapsed`, and by `collapse_onset` in its metrics."
+    if not (Path(folder)/"collapse.json").is_file(): return None, "", None
+    noted = json.loads((Path(folder)/"collapse.json").read_text("utf-8"))
+    metrics = read_metrics(folder)
+    metrics = metrics[metrics.step <= noted["step"]].copy()
+    held = [c for c in ("reward", "format", "same") if c in metrics]
+    metrics[held] = metrics[held].ffill()      # rollouts may serve several steps
+    return noted["step"], noted["reason"], collapse_onset(metrics) or noted["step"]
 
 def arm_row(
     folder:str|Path, # of a run
@@ -152,7 +157,18 @@ def arm_row(
     mean = lambda name: float(end[name].mean()) if name in end else np.nan
     row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"), "entropy": mean("entropy"), "tokens": mean("completion_tokens"), "equal groups": mean("zero_variance_groups")}
     row |= {f"held-out {arm}": scores.get((arm, "overall"), np.nan) for arm in ("base", "trained", "trained_shuffled", "trained_vanilla")}
-    return row | {"collapsed in step": read_collapse(folder)[0]} | {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
+    noticed, _, onset = read_collapse(folder)
+    patterns = {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
+    return row | {"collapsed from step": onset, "noticed in step": noticed} | patterns
+
+_COLLAPSE = ("collapsed from step", "noticed in step") # columns of `arm_row`
+
+def _when(rows):
+    "From which steps runs have collapsed, and in which it was noticed; empty if none has."
+    def steps(x): return f"{int(x.min())}" if x.min() == x.max() else f"{int(x.min())} to {int(x.max())}"
+    fallen = rows.dropna(subset=["noticed in step"])
+    if not len(fallen): return ""
+    return f"from step {steps(fallen['collapsed from step'])}, noticed in step {steps(fallen['noticed in step'])}"
 
 def arm_table(
     runs:pd.DataFrame, # of `run_arms`
@@ -163,8 +179,12 @@ def arm_table(
         x, digits = x.dropna(), 1 if x.name.startswith("held-out") or x.name == "tokens" else 3 if x.name in ("KL", "entropy") else 2
         if not len(x): return "—"
         return f"{x.mean():.{digits}f}" + (f" [{x.min():.{digits}f}, {x.max():.{digits}f}]" if len(x) > 1 else "")
-    told = {arm: {c: cell(of[c].astype(float)) for c in rows if c not in ("arm", "collapsed in step")} | {"collapsed": f"{of['collapsed in step'].notna().sum()} of {len(of)}"} for arm, of in rows.groupby("arm", sort=False)}
-    return pd.DataFrame(told).T
+    def collapses(of):
+        when = _when(of)
+        return f"{of['noticed in step'].notna().sum()} of {len(of)}" + (f" ({when})" if when else "")
+    means = [c for c in rows if c not in ("arm", *_COLLAPSE)]
+    def cells(of): return {c: cell(of[c].astype(float)) for c in means} | {"collapsed": collapses(of)}
+    return pd.DataFrame({arm: cells(of) for arm, of in rows.groupby("arm", sort=False)}).T
 
 def plot_arms(
     runs:pd.DataFrame, # of `run_arms`
@@ -241,8 +261,9 @@ def findings(
 )->list[str]: # sentences
     "What the runs of a study show, and whether that is what the paper found."
     rows = pd.DataFrame([arm_row(f) for f in runs.folder]).assign(arm=runs.arm.values)
-    mean, n = rows.drop(columns=["arm", "collapsed in step"]).astype(float).groupby(rows.arm, sort=False).mean(), rows.groupby("arm").size()
-    fell = rows["collapsed in step"].notna().groupby(rows.arm).sum()
+    mean = rows.drop(columns=["arm", *_COLLAPSE]).astype(float).groupby(rows.arm, sort=False).mean()
+    n = rows.groupby("arm").size()
+    fell = rows["noticed in step"].notna().groupby(rows.arm).sum()
     if lacking := [c for c in (("format reward",) if study in ("kl", "dynamics") else ()) if mean[c].isna().any()]: return [f"Nothing to say: {', '.join(lacking)} was not paid in every arm."]
     if study != "dynamics" and mean["held-out trained"].isna().any(): return ["Nothing to say: an arm has no overall score, since not every task was asked."]
     return {"modes": _found_modes, "kl": _found_kl, "rewards": _found_rewards, "dynamics": _found_dynamics, "single": lambda *a: []}[study](runs, mean, n, fell)
@@ -257,10 +278,15 @@ def _found_modes(runs, mean, n, fell):
             f"Asked in its own mode instead of vanilla, a model gains {' and '.join(f'{d:+.1f} ({m})' for m, d in own.items())} points; in the paper +3.5 (think) and +3.2 (observe)."]
 
 def _found_kl(runs, mean, n, fell):
-    tell = lambda a: f"{fell[a]} of {n[a]} seeds with {a} (KL {mean['KL'][a]:.2g}, format {mean['format reward'][a]:.2f}, held-out {mean['held-out trained'][a]:.1f})"
+    columns = ["noticed in step", "reason", "collapsed from step"]
+    collapses = pd.DataFrame([read_collapse(f) for f in runs.folder], columns=columns, index=runs.arm)
+    def tell(a):
+        when, of = _when(collapses.loc[[a]]), mean.loc[a]
+        numbers = f"KL {of['KL']:.2g}, format {of['format reward']:.2f}, held-out {of['held-out trained']:.1f}"
+        return f"{fell[a]} of {n[a]} seeds with {a} ({'; '.join(filter(None, [when, numbers]))})"
     plain, faster = [a for a in mean.index if "lr" not in a], [a for a in mean.index if "lr" in a]
     shown = fell[plain[0]] == n[plain[0]] and fell[plain[1]] == 0
-    why = Counter(re.split(r" from | is | in step ", read_collapse(f)[1])[0] for f in runs.folder)
+    why = Counter(re.split(r" from | is | in step ", reason)[0] for reason in collapses.reason)
     told = [f"Collapsed: {'; '.join(map(tell, plain))}. That training collapses without the penalty and a β of 1e-4 prevents it is {'shown' if shown else 'not shown'} at this scale."]
     if faster: told.append(f"Without the penalty at higher learning rates: {'; '.join(map(tell, faster))}.")
     return told + [f"Ways of collapsing: {', '.join(f'{k} ({v})' for k, v in why.items() if k) or 'none'}.", f"{plain[1]}: {_found_dynamics(runs[runs.arm == plain[1]], mean, n, fell)[0]}"]
@@ -293,16 +319,24 @@ def before_after(
     folder:str|Path, # of a run
     frames, # VideoReader's frame cache
     kind:str="route_planning", # question type
-)->str: # HTML, all text escaped
+    seed:int=0, # of the draw
+    largest_gain:bool=False, # show the question with the largest gain instead
+)->str: # HTML, all text escaped; its first line says how the question was chosen
     "A held-out question with the answers of the base and of the trained model (Figure 3)."
     s, data = read_run(folder)
     said = {arm: x for arm, x in read_predictions(s, data, folder).items() if arm in ("base", "trained")}
     asked = [q for q in held_out(s, data) if q.question_type == kind]
     if not asked: raise ValueError(f"{folder}: no held-out question of type {kind!r} was asked")
     score = {arm: {q.id: score_answer(q, x[q.id], PARSER[s.mode]) for q in asked} for arm, x in said.items()}
-    q = max(asked, key=lambda q: (score["trained"][q.id] - score["base"][q.id], extract_answer(said["trained"][q.id], s.mode) is not None, said["trained"][q.id] != said["base"][q.id]))
+    def gain(q):
+        answer = said["trained"][q.id]
+        readable, changed = extract_answer(answer, s.mode) is not None, answer != said["base"][q.id]
+        return score["trained"][q.id] - score["base"][q.id], readable, changed
+    q = max(asked, key=gain) if largest_gain else asked[int(np.random.default_rng(seed).integers(len(asked)))]
+    how = f"Chosen as the largest gain of {len(asked)}" if largest_gain else f"Drawn by seed {seed} from {len(asked)}"
     esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, s.video)).decode()
-    lines = [f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
+    lines = [f"<p><small>{how} questions of type {esc(kind)}.</small></p>",
+             f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
              f"<p><b>{esc(q.question)}</b><br>{esc(' · '.join(q.options or []))}<br>truth: <b>{esc(q.ground_truth)}</b></p><table>"]
     for arm in ("base", "trained"):
         right = score[arm][q.id] >= .5

@@ -566,8 +566,12 @@ def _callback(trainer, record, s, data):
             model.eval()
             answers = ask(model, trainer.processing_class, asked, trainer.reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="curve", features=trainer.sight.features_of)
             model.train(trained)
-            scores = score_table(asked, dict(zip(answers.id, answers.prediction)), PARSER[s.mode], n_boot=0).set_index("question_type").score
-            record.log_curve(step, {"questions": step*s.questions_per_step//s.num_iterations, "seconds/training": round(self.spent, 2), **scores.to_dict()})
+            predictions = dict(zip(answers.id, answers.prediction))
+            scores = score_table(asked, predictions, PARSER[s.mode], n_boot=200).set_index("question_type")
+            band = {f"overall/{k}": scores[f"ci_{k}"]["overall"] for k in ("low", "high") if "overall" in scores.index}
+            looked = {"n": len(asked), "rooms": len({q.scene_name for q in asked}), **scores.score.to_dict(), **band}
+            seen = step*s.questions_per_step//s.num_iterations
+            record.log_curve(step, {"questions": seen, "seconds/training": round(self.spent, 2), **looked})
         def on_pre_optimizer_step(self, args, state, control, model=None, **kw):
             self.trained = [p for p in model.parameters() if p.grad is not None]
             if self.trained and not norms([p.grad for p in self.trained]).isfinite().all(): raise FloatingPointError("the gradient is not finite")
