@@ -8,7 +8,6 @@ __all__ = ['NAMES', 'sft_loss', 'dpo_loss', 'method_arms', 'arm_name', 't_interv
            'plot_curves_of', 'equal_terms', 'drift', 'drift_table', 'baseline_findings']
 
 # %% ../nbs/30_baselines.ipynb #30-002
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from .answering import PARSER, end_tokens, vision_tokens
+from .files import read_json, write_json
 from .models import VideoReader, load_model, load_processor, make_prompt
 from .pairs import RULES
 from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
-from .rollouts import Run, write_json
+from .rollouts import Run, read_scores
 from .runs import held_out, read_predictions, read_run
 from .studies import paper_model
 from .trainer import METHODS, Settings, feature_folder, frame_folder, some_scenes
@@ -82,7 +82,7 @@ def all_scores(
     runs:pd.DataFrame, # of `run_arms`
 )->pd.DataFrame: # arm, seed, shown (base, trained, trained_shuffled, constant), question_type, score, ci_low, ci_high
     "The held-out scores of all runs."
-    return pd.concat([pd.read_csv(Path(f)/"scores.csv").rename(columns={"arm": "shown"}).assign(arm=arm, seed=seed) for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)])
+    return pd.concat([read_scores(f).rename(columns={"arm": "shown"}).assign(arm=arm, seed=seed) for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)])
 
 def answer_rows(
     runs:pd.DataFrame, # of `run_arms`
@@ -212,7 +212,7 @@ def drift(
 )->dict: # trained and base: entropy and KL in nats a token, tokens an answer
     "What training did to free answers; kept in the run folder."
     folder, s_data = Path(folder), None
-    if (folder/"drift.json").is_file() and (told := json.loads((folder/"drift.json").read_text("utf-8")))["scenes"] == n_scenes: return told
+    if (folder/"drift.json").is_file() and (told := read_json(folder/"drift.json")).get("scenes") == n_scenes: return told
     s, data = s_data or read_run(folder)
     processor, model = load_processor(s.model), load_model(s.model, folder/"adapter", four_bit=s.four_bit)
     asked, reader = some_scenes(held_out(s, data), n_scenes), VideoReader(processor, s.video, frame_folder(), blank=s.blank)

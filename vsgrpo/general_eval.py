@@ -89,7 +89,7 @@ def run_exam(
     frame_folder:str|Path|None=None, feature_folder:str|Path|None=None, # caches; None: memory alone
 ):
     "Ask all questions, with their videos and with blanked ones; answers that the store holds are not asked again."
-    store = open_store(folder, s.told(bench), bench, write_items, s.video, s.seed)
+    store = open_store(folder, s.told(bench), bench, write_items, s.video, s.seed, frame_folder)
     if store.answers_path.is_file() and len(store.read_answers()) == 2*len(bench.questions): return
     model, processor = load_model(s.model, s.adapter or None), load_processor(s.model)
     sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, modes=s.protocol, wording=s.benchmark, put=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,

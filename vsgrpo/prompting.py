@@ -379,6 +379,8 @@ def compare(
     if other := [i for i in {**a.by_id, **b.by_id} if a.by_id.get(i) != b.by_id.get(i)]:
         raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in one only or differ, the first {other[0]!r}")
     settings = a.run.changed_settings(b.settings)
+    films = [x.run.read_settings().get("films") or {} for x in (a, b)]
+    if other := sorted(k for k in {*films[0], *films[1]} if films[0].get(k) != films[1].get(k)): settings.append(f"{len(other)} films differ, the first {other[0]}")
     points = paired_difference(a.questions, b.of(name), a.of(name), b.parser(name), seed=seed, their_parser=a.parser(name))
     left, right = (x.rows[(x.rows.name == name)].set_index("id")[["prediction", "score"]] for x in (a, b))
     both = left.add_suffix(" a").join(right.add_suffix(" b")).join(pd.DataFrame([dict(id=q.id, question_type=q.question_type, question=q.question, truth=q.ground_truth) for q in a.questions]).set_index("id"))

@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from .answering import PARSER, answer_warnings, paired_difference
+from .files import read_json
 from .models import load_model, load_processor, resolve_model, weights_id
-from .rollouts import Run, read_metrics, read_records
+from .rollouts import Run, read_metrics, read_records, read_scores
 from .vsi100k import CARDS
 from .vsibench import read_rows, score_table
 
@@ -32,7 +33,7 @@ def sight_difference(
     said = [dict(zip(t.id, t.prediction)) for t in map(read_records, files)]
     asked = [q for q in read_rows(rows)[0] if q.id in said[0]]
     if not asked or not {q.id for q in asked} == set(said[0]) == set(said[1]): return None
-    told = pd.read_csv(folder/"scores.csv").query("arm == 'trained'").set_index("question_type").score
+    told = read_scores(folder).query("arm == 'trained'").set_index("question_type").score
     again = score_table(asked, said[0], PARSER[s["mode"]], n_boot=0).set_index("question_type").score
     if set(told.index) != set(again.index) or (told - again).abs().max() > 1e-6: return None     # other questions of the same ids
     return paired_difference(asked, *said, PARSER[s["mode"]])
@@ -90,7 +91,7 @@ def _course(folder, s):
     probe = metrics.dropna(subset=["probe/own", "probe/other"]) if metrics is not None and {"probe/own", "probe/other"} <= set(metrics) else ()
     if len(probe): told.append(f"Last probe on training questions, step {probe.step.iloc[-1]}: accuracy reward {probe['probe/own'].iloc[-1]:.2f} with the own video, {probe['probe/other'].iloc[-1]:.2f} with another room's.")
     if not (folder/"collapse.json").is_file(): return " ".join([*told, "No collapse is recorded."])
-    c = json.loads((folder/"collapse.json").read_text("utf-8"))
+    c = read_json(folder/"collapse.json")
     left = "" if "good" not in c else f", the adapter is that of step {_cell(c['good'])}" if c["good"] else ", the adapter was set back to the base"
     why = f"{_cell(c.get('reason'))}; {_cell(c.get('action'))}{left}"
     return " ".join([*told, f"**The run collapsed**, noticed in step {_cell(c.get('step'))} ({why})."])
@@ -109,13 +110,13 @@ def card_text(
     "What the run recorded, as a model card."
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence): raise ValueError(f"licence is {licence!r}, wanted a name as the hub has it, such as apache-2.0 or other")
     folder = Path(folder)
-    told, scores = Run(folder).read_settings(), pd.read_csv(folder/"scores.csv") if (folder/"scores.csv").is_file() else None
+    told, scores = Run(folder).read_settings(), read_scores(folder) if (folder/"scores.csv").is_file() else None
     s, used = told["settings"], told.get("dataset") or {}
     base, data = resolve_model(s["model"]), Path(s.get("data") or "")
     front = [f"library_name: {'transformers' if merged else 'peft'}", f'license: "{licence}"', "pipeline_tag: video-text-to-text", "tags: [grpo, lora, qwen2-vl, visual-spatial-reasoning, vsi-bench]"]
     if _ID.fullmatch(base) and not Path(base).exists(): front.append(f"base_model: {json.dumps(base)}")
     taught = Path(base)/"base.json" # of these very weights, or not told
-    taught = [_cell(json.loads(taught.read_text("utf-8")).get("taught"))] if taught.is_file() and s.get("weights") == weights_id(s["model"]) else []
+    taught = [_cell(read_json(taught).get("taught"))] if taught.is_file() and s.get("weights") == weights_id(s["model"]) else []
     what = [f"{_cell(s['model'])} with {'its LoRA adapter merged in' if merged else 'this LoRA adapter'} answers questions about videos of rooms, asked in {_cell(s.get('mode'))} mode.",
             f"It was trained with GRPO: {_cell(s.get('num_generations'))} answers to a question, paid by `{_cell(s.get('rewards') or s.get('reading'))}`, KL weight {_cell(s.get('beta'))}."]
     result = ["No held-out scores are recorded."] if scores is None else [
@@ -167,7 +168,7 @@ def merge_adapter(
     if not config.is_file(): raise FileNotFoundError(f"{config}: no such file, wanted a run that was trained to its end")
     if "weights" not in s: raise ValueError(f"{folder/'run.json'} does not record the weights of {s['model']!r}, so it cannot be told whether the adapter fits")
     if weights_id(s["model"]) != s["weights"]: raise ValueError(f"{folder} was trained on other weights than {s['model']!r} has now: wanted {s['weights'][:12]}…")
-    made_for = json.loads(config.read_text("utf-8"))["base_model_name_or_path"]
+    made_for = read_json(config)["base_model_name_or_path"]
     if Path(made_for).name != Path(resolve_model(s["model"])).name: raise ValueError(f"{config}: an adapter of {made_for!r}, but the run trained {s['model']!r}")
     card = card_text(folder, licence, merged=True)
     model = load_model(s["model"], folder/"adapter", dtype=dtype).merge_and_unload()
@@ -198,7 +199,7 @@ def check_shareable(
     pickled = [p.name for p in sorted(adapter.rglob("*")) if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")]
     if pickled: raise ValueError(f"{adapter} holds pickled files, which run code where they are loaded: {', '.join(pickled)}; wanted safetensors alone")
     wanted, done = Run(folder).read_settings()["settings"]["steps"], read_metrics(folder).step.max()
-    stopped = (folder/"collapse.json").is_file() and json.loads((folder/"collapse.json").read_text("utf-8"))["action"] in ("stop", "rollback")
+    stopped = (folder/"collapse.json").is_file() and read_json(folder/"collapse.json")["action"] in ("stop", "rollback")
     if done < wanted and not stopped: raise ValueError(f"{folder}: trained {done} of {wanted} steps, wanted a finished run")
 
 def push_adapter(

@@ -8,7 +8,6 @@ __all__ = ['STUDIES', 'BETAS', 'FASTER', 'ROWS', 'study_arms', 'run_arms', 'run_
 
 # %% ../nbs/28_studies.ipynb #28-002
 import html
-import json
 import os
 import re
 import time
@@ -21,10 +20,11 @@ import numpy as np
 import pandas as pd
 
 from .answering import PARSER
+from .files import is_committed, read_json, write_text
 from .models import model_size
 from .prompting import film_png
 from .rewards import READINGS, extract_answer
-from .rollouts import read_metrics, smooth
+from .rollouts import read_metrics, read_scores, smooth
 from .runs import begin, finish, follow, held_out, read_predictions, read_run, settle_in, start, stop, whole_settings
 from .trainer import Settings
 from .vsi100k import Dataset
@@ -81,7 +81,7 @@ def run_arms(
     runs = pd.DataFrame([(name, a.seed, str(Path(folder)/f"{i:02d}-{_slug(name)}-s{a.seed}")) for i, (name, a) in enumerate(arms)], columns=["arm", "seed", "folder"])
     waiting, running, began = [], {}, time.time()
     for (_, a), where in zip(arms, runs.folder):
-        if (Path(where)/"scores.csv").is_file(): continue
+        if is_committed(Path(where)/"scores.csv"): continue
         begin(a, data, where, (Path(where)/"run.json").is_file(), num_processes)        # all are checked before one begins
         waiting.append(where)
     wanted = len(waiting)
@@ -128,8 +128,7 @@ def run_all(
     folder = Path(folder)
     settle_in(folder, whole_settings(s, data) | told, s, data, resume)
     runs = run_arms(arms, data, folder, num_processes)
-    arm_table(runs).to_csv(folder/"scores.csv.tmp")
-    os.replace(folder/"scores.csv.tmp", folder/"scores.csv")
+    write_text(arm_table(runs).to_csv(), folder/"scores.csv")
     return runs
 
 def _slug(name): return "".join(c if c.isalnum() or c in "-." else "_" for c in name.replace("β = ", "beta").replace("lr × ", "lr"))
@@ -140,7 +139,7 @@ def read_collapse(
 )->tuple: # step in which it was noticed, reason, step from which it stays so; None, "" and None if it never collapsed
     "When a run first collapsed: as it noted itself by the rule of `collapsed`, and by `collapse_onset` in its metrics."
     if not (Path(folder)/"collapse.json").is_file(): return None, "", None
-    noted = json.loads((Path(folder)/"collapse.json").read_text("utf-8"))
+    noted = read_json(Path(folder)/"collapse.json")
     metrics = read_metrics(folder)
     metrics = metrics[metrics.step <= noted["step"]].copy()
     held = [c for c in ("reward", "format", "same") if c in metrics]
@@ -152,7 +151,7 @@ def arm_row(
     last:int=10, # steps of the means
 )->dict:
     "One run in numbers."
-    m, scores = read_metrics(folder), pd.read_csv(Path(folder)/"scores.csv").set_index(["arm", "question_type"]).score
+    m, scores = read_metrics(folder), read_scores(folder).set_index(["arm", "question_type"]).score
     end = m.tail(last)
     mean = lambda name: float(end[name].mean()) if name in end else np.nan
     row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"), "entropy": mean("entropy"), "tokens": mean("completion_tokens"), "equal groups": mean("zero_variance_groups")}
@@ -243,7 +242,7 @@ def table_two(
 )->pd.DataFrame: # a row for each of ROWS: paper and ours per task, means over seeds; what was not run is a dash
     "The vsGRPO rows of Table 2, paper beside ours."
     printed = paper[paper.model == paper_model(model)].set_index(["method", "eval_mode"])
-    scores = {(arm, seed): pd.read_csv(Path(f)/"scores.csv").set_index(["arm", "question_type"]).score for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)}
+    scores = {(arm, seed): read_scores(f).set_index(["arm", "question_type"]).score for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)}
     tasks = [t for t in printed.columns if any(("trained", t) in x.index for x in scores.values())]
     cells = {}
     for method, asked, mode, arm in ROWS:
