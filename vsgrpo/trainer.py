@@ -218,8 +218,9 @@ def grpo_trainer():
             self._rows, self._made = [x["row"] for x in inputs], {}
             output = super()._generate_and_score_completions(inputs)
             output["row"] = torch.tensor(self._rows, device=self.accelerator.device)
-            output["sampled_logps"] = torch.zeros_like(output["completion_ids"], dtype=torch.float32)
-            for line, logps in zip(output["sampled_logps"], self._sampled, strict=True): line[:len(logps)] = torch.tensor(logps)
+            sampled = np.zeros(output["completion_ids"].shape, np.float32)
+            for line, logps in zip(sampled, self._sampled, strict=True): line[:len(logps)] = logps
+            output["sampled_logps"] = torch.from_numpy(sampled).to(self.accelerator.device)
             if self.beta == 0 and self.settings.track_kl: output["kl_ref"] = self._reference(output)
             output["noted_advantages"] = torch.tensor(self._note(inputs), device=self.accelerator.device)
             every = self.settings.probe_every
