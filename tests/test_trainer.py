@@ -11,6 +11,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -529,6 +530,18 @@ def test_a_blind_pass_of_evaluation_stops_it(data, tmp_path, monkeypatch):
     blind_path("rollout", monkeypatch)
     with pytest.raises(prefix_tree.BlindError, match="the vision tower was not called"): R.evaluate(s, model, processor, data, tmp_path/"run")
     assert not (tmp_path/"run/scores.csv").exists()
+
+def test_answers_hold_what_python_takes_for_line_ends(data, tmp_path):
+    "U+0085, U+2028 and U+2029 are characters of an answer, which made a run unfinishable."
+    s, run = settings(steps=1), tmp_path/"run"
+    R.begin(s, data, run)
+    ids = [q.id for q in R.held_out(s, data)]
+    said = {i: f"a{mark}b" for i, mark in zip(ids, "\u0085\u2028\u2029\n"*len(ids))}
+    R.save_answers(pd.DataFrame([dict(arm="trained", mode="vanilla", id=i, prediction=x) for i, x in said.items()]), run/"answers", "trained")
+    assert R.read_predictions(s, data, run)["trained"] == said
+    path = run/"answers/trained.jsonl"
+    path.write_text(path.read_text().replace("vanilla", "Vanilla", 1))
+    with pytest.raises(ValueError, match="trained.jsonl: damaged"): R.read_predictions(s, data, run)
 
 def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monkeypatch):
     s = settings(steps=1, mode="think", max_new_tokens=24, test_scenes=2)
