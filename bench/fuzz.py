@@ -230,7 +230,7 @@ def main():
             data = mutate(whole[path], rng)
             path.write_bytes(data)
             signal.alarm(SECONDS)
-            try: ends[targets[path](path) or "read"] += 1
+            try: ends[way if isinstance(way := targets[path](path), str) else "read"] += 1
             except (ValueError, FileNotFoundError) as e:
                 named = path.name in str(e) or path.stem in str(e)
                 ends["refused" if named else "refused without a name"] += 1

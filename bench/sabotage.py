@@ -1,6 +1,6 @@
 """Does a training that does not learn from what it sees say so?
 
-    .venv/bin/python bench/sabotage.py              # 20 planted faults, 22 sound runs
+    .venv/bin/python bench/sabotage.py              # 20 planted faults, 23 sound runs
     .venv/bin/python bench/sabotage.py --only loss  # the faults and sound runs whose name holds a word
 
 Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.runs.train`: 8 steps of 8 questions, the first of which warms up
@@ -223,7 +223,8 @@ SOUND = {f"seed {k}": dict(seed=k) for k in range(5)} | {
     "think mode": dict(model="tiny-cot", mode="think"), "think mode, seed 1": dict(model="tiny-cot", mode="think", seed=1),
     "observe mode": dict(model="tiny-cot", mode="observe"), "two updates a rollout": dict(num_iterations=2), "three updates, micro-batches": dict(num_iterations=3, micro_groups=2),
     "micro-batches": dict(micro_groups=2), "no penalty": dict(beta=0.), "no penalty, no reference": dict(beta=0., track_kl=False), "a large penalty": dict(beta=.04),
-    "blind on purpose": dict(blank=True), "checkpointed activations": dict(gradient_checkpointing=True), "four rewards": dict(rewards="accuracy:mra format*0.5 length:naive(0,16)*0.2"),
+    "blind on purpose": dict(blank=True), "checkpointed activations": dict(gradient_checkpointing=True), "three rewards": dict(rewards="accuracy:mra format*0.5 length:naive(0,16)*0.2"),
+    "a reward of one's own that now and then pays nothing": dict(own="def odd(completions, **kw): return [None if len(c) % 3 == 0 else len(c) % 2 for c in completions]"),
     "SFT": dict(method="sft"), "DPO": dict(method="dpo"), "DPO on the model's own answers": dict(method="dpo", pairs="sampled"),
     "bfloat16": dict(dtype="bfloat16"), "two processes": dict(num_processes=2),
 }
@@ -245,7 +246,10 @@ def attempt(s, folder, out):
 def sound(name, given, folder, out):
     "A run that must come to its end."
     given = dict(given)
-    dtype, processes = given.pop("dtype", None), given.pop("num_processes", 1)
+    dtype, processes, own = given.pop("dtype", None), given.pop("num_processes", 1), given.pop("own", None)
+    if own:
+        out.with_suffix(".py").write_text(own)
+        given["rewards"] = f"accuracy:linear*0 {out.with_suffix('.py')}:odd"
     s = settings(**given)
     if processes > 1:
         runs.begin(s, open_dataset(folder), out, num_processes=processes)

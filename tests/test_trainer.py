@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vsgrpo import prefix_tree, rewards
+from vsgrpo import prefix_tree, rewards, sharing
 from vsgrpo import runs as R
 from vsgrpo import trainer as T
 from vsgrpo.files import commit_folder, read_json, write_json
@@ -52,6 +52,8 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
         torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), rewards.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
     scores = (tmp_path/"run/scores.csv").read_text()
     assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
+    sharing.write_card(tmp_path/"run")
+    load_model("tiny", tmp_path/"run/adapter")          # its card is in the manifest too
     assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
 
 def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
@@ -191,9 +193,26 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(data, tmp_path, 
     with pytest.raises(ValueError, match="its adapter is damaged: .*adapter_model.safetensors"): R.train(s, data, tmp_path/"cut", resume=True)
     with pytest.raises(ValueError, match="is damaged: .*adapter_model.safetensors"): load_model("tiny", tmp_path/"cut/adapter")
 
-def test_a_run_does_not_resume_on_other_films(data, tmp_path):
-    "All films exchanged, or one re-encoded: refused by the name of the first; other packages or code are named and taken."
+def without_film_hashes(folder, to):
+    "A dataset as an earlier builder left it, which kept no hashes of its films."
+    shutil.copytree(folder, to)
+    note = read_json(to/"dataset.json")
+    write_json({k: v for k, v in note.items() if k != "films"}, to/"dataset.json")
+    return to
+
+def test_films_are_those_of_the_dataset_as_built(data, tmp_path):
     folder = shutil.copytree(data.folder, tmp_path/"data")
+    first, second = sorted((folder/"generated").glob("*.mp4"))[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match=f"1 of 5 films are not those that the dataset was built with, the first generated/{first.name}"):
+        R.begin(settings(steps=1), open_dataset(folder), tmp_path/"run")
+    rows = folder/"test.parquet"
+    shutil.copy(folder/"dev.parquet", rows)
+    with pytest.raises(ValueError, match="test.parquet is not the file that was built"): open_dataset(folder)
+
+def test_a_run_does_not_resume_on_other_films(data, tmp_path):
+    "Refused by the name of the first; other packages or code are named and taken."
+    folder = without_film_hashes(data.folder, tmp_path/"data")
     here, s = open_dataset(folder), settings(steps=1)
     R.begin(s, here, tmp_path/"run")
     first, second = sorted((folder/"generated").glob("*.mp4"))[:2]
@@ -212,7 +231,7 @@ def test_a_run_does_not_resume_on_other_films(data, tmp_path):
         R.begin(s, here, tmp_path/"run", resume=True)            # said once
 
 def test_a_film_that_shows_nothing_is_refused_before_training(data, tmp_path):
-    folder = shutil.copytree(data.folder, tmp_path/"data")
+    folder = without_film_hashes(data.folder, tmp_path/"data")
     grey = np.full((8, 112, 112, 3), 127, np.uint8)
     grey[3, 5, 5, 0] = 128
     video = open_dataset(folder).train[0].video

@@ -194,11 +194,6 @@ def _truth_cell(of):
     of = of.dropna(subset=["truth_top_share"])
     return f"{_percent(of.truth_top_share)} ({_count(of.truth_distinct)})" if len(of) else "—"
 
-def _truth_cell(of):
-    "The share of the truth's most frequent answer, and in brackets how many different ones."
-    of = of.dropna(subset=["truth_top_share"])
-    return f"{_percent(of.truth_top_share)} ({_count(of.truth_distinct)})" if len(of) else "—"
-
 def spread_table(
     scores:pd.DataFrame, # of `arm_scores`; without the columns of SPREAD all cells are dashes
     arm:str="arm", # column that names the arms

@@ -216,11 +216,7 @@ class VideoReader:
                       cap_pixels_per_frame=True, return_tensors="pt")
         grid = out["video_grid_thw"]
         return VideoInputs(path, out["pixel_values_videos"], grid, int(grid.prod())//self.vp.merge_size**2,
-                           self.digest(frames))
-
-    def digest(self, frames:np.ndarray)->str:
-        "Name frames (T, H, W, 3) by their content, their shape and what turns them into patches."
-        return hashlib.sha256(f"{frames.shape} {self.makes}".encode() + frames.tobytes()).hexdigest()[:16]
+                           hashlib.sha256(f"{frames.shape} {self.makes}".encode() + frames.tobytes()).hexdigest()[:16])
 
 # %% ../nbs/03_models.ipynb #03-018
 @dataclass(frozen=True)

@@ -488,8 +488,8 @@ class Sight:
         known = {v.digest: self.features_of.get(v) for v in self.videos}
         if new := list({v.digest: v for v in self.videos if known[v.digest] is None}.values()):
             self.looks += len(new)
-            with torch.no_grad(): out = self.look(torch.cat([v.pixels for v in new]).to(hidden_states), grid_thw=torch.cat([v.grid for v in new]).to(grid_thw), **kw)
-            for v, x in zip(new, out.pooler_output.split([v.tokens for v in new])):
+            for v in new:       # each by itself, so that what it says does not depend on which others are known
+                with torch.no_grad(): x = self.look(v.pixels.to(hidden_states), grid_thw=v.grid.to(grid_thw), **kw).pooler_output
                 self.features_of.put(v, x)
                 known[v.digest] = x
         return BaseModelOutputWithPooling(pooler_output=torch.cat([known[v.digest].to(hidden_states.device) for v in self.videos]))

@@ -31,7 +31,7 @@ import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos
 from .doctor import repo_root
-from .files import FileHashes, begin_manifest, commit_folder, damage, is_committed, read_json, write_json, write_text
+from .files import MANIFEST, FileHashes, begin_manifest, commit_folder, damage, is_committed, read_json, write_json, write_text
 from .models import VideoReader, load_model, load_processor, processing_id, weights_id
 from .prefix_tree import Features
 from .prompting import open_bench, why_unreadable
@@ -61,12 +61,12 @@ def _checkpoints(folder):
     return {int(name[1]): c for name, c in named if name and c.is_dir()}
 
 def _set_aside(folder, step):
-    "Checkpoints after a step cannot be used: an unfinished one goes, a damaged one gets another name."
+    "Checkpoints after a step cannot be used, and get another name: new ones will take theirs."
     for k, c in _checkpoints(folder).items():
         if k <= step: continue
-        if (aside := c.with_name(f"damaged-{c.name}")).is_dir(): shutil.rmtree(aside)
-        if is_committed(c/"trainer_state.json"): os.replace(c, aside)
-        else: shutil.rmtree(c)
+        aside = c.with_name(f"{'damaged' if (c/MANIFEST).is_file() else 'unfinished'}-{c.name}")
+        if aside.is_dir(): shutil.rmtree(aside)
+        os.replace(c, aside)
 
 def check_data(s:Settings, data:Dataset, num_processes:int=1):
     "What would stop a run after hours is refused before it begins."
@@ -103,7 +103,8 @@ def film_hashes(s:Settings, data:Dataset)->dict: # film → SHA-256 of its conte
     "What identifies the films of a run."
     frame_folder().mkdir(parents=True, exist_ok=True)
     hashes = FileHashes(frame_folder()/"hashes.jsonl")
-    films = {name: hashes(path) for name, path in sorted(_films(s, data).items())}
+    places = dict(sorted(_films(s, data).items()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool: films = dict(zip(places, pool.map(hashes, places.values())))
     other = [name for name, digest in films.items() if data.films.get(name, digest) != digest]
     if other: raise ValueError(f"data {data.folder}: {len(other)} of {len(films)} films are not those that the dataset was built with, the first {other[0]}")
     return films
@@ -206,7 +207,7 @@ def train(
     resume:bool=False, # go on from the newest whole checkpoint
 ): # (model with its trained adapter, processor)
     "Train, record, and leave the adapter in `folder/adapter`."
-    begin(s, data, folder, resume, world_size())
+    with alone(folder) if resume else nullcontext(): begin(s, data, folder, resume, world_size())
     with alone(folder): go_on(s, data, folder)
     return load_model(s.model, Path(folder)/"adapter", four_bit=s.four_bit), load_processor(s.model)
 

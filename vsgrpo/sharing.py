@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from .answering import PARSER, answer_warnings, paired_difference
-from .files import read_json
+from .files import read_json, write_text
 from .models import load_model, load_processor, resolve_model, weights_id
 from .rollouts import Run, read_metrics, read_records, read_scores
 from .vsi100k import CARDS
@@ -138,8 +138,7 @@ def write_card(
     "The adapter's README.md, from what the run recorded."
     adapter = Path(folder)/"adapter"
     if not (adapter/"adapter_model.safetensors").is_file(): raise FileNotFoundError(f"{folder}: no adapter/adapter_model.safetensors there, wanted a run that was trained to its end")
-    (adapter/"README.md.tmp").write_text(card_text(folder, licence), "utf-8")
-    os.replace(adapter/"README.md.tmp", adapter/"README.md")
+    write_text(card_text(folder, licence), adapter/"README.md")
     return adapter/"README.md"
 
 def load_lines(

@@ -22,15 +22,15 @@ import numpy as np
 import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, PARSER, ask, end_tokens, other_videos, vision_tokens
-from .checks import (LOOK_EVERY, CheckFailed, Movement, check_features, check_gap, check_gradient, check_group, norms,
+from .checks import (LOOK_EVERY, CheckFailed, Movement, check_features, check_gap, check_gradient, check_group, check_pixels, norms,
                            objective_gradient, plain_look, precision, scheduled_rate)
 from .doctor import repo_root
 from .models import VideoReader, default_spec, lora_config, make_prompt, model_size
 from .pairs import RULES, Pair, make_pairs, pairs_of_answers
 from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
-from .files import commit_folder, write_json
+from .files import commit_folder, write_json, write_text
 from .rewards import KL_EXPONENT, accuracy_reward, reward_terms
-from .rollouts import Run, read_records
+from .rollouts import PAIRS, Run, read_records
 from .video import VideoSpec, fix_torchvision
 from .vsi100k import Dataset, RoomsSpec
 from .vsibench import MODES, Question, prompt, score_table
@@ -177,11 +177,11 @@ class Looking:
         where = f"{self._where()}, {video.path}"
         look = plain_look(self.accelerator.unwrap_model(self.model), self.processing_class, self.asked[rows[i]]["video"], self.reader.spec,
                           self.asked[rows[i]]["prompt"], answer, temperature, self.reader.blank)
-        if self.reader.digest(look.frames) != video.digest: raise CheckFailed(f"{where}: its frames, decoded again, are not those that the step used")
+        check_pixels(video.pixels, look.pixels, where)
         used = None if self.sight.features_of is None else self.sight.features_of.get(video)
         if used is not None: check_features(used, look.features, self.kind, where)
         check_gap(logps[i:i+1, :len(answer)], look.logps[None], torch.ones_like(look.logps)[None], self.kind, where,
-                  "what the step saw is not what a plain pass over this film and this question sees")
+                  "what the step saw is not what a plain pass over this film and this question sees", temperature)
 
     def _finite(self, loss):
         if not self.accelerator.gather(loss.detach()).isfinite().all(): raise FloatingPointError("the loss is not finite")
@@ -287,7 +287,7 @@ def grpo_trainer():
             sums = {"tokens": mask.sum().float(), "entropy": (entropies.detach()*mask).sum()}
             self._logps, self._updates, parts = logps, self.movement.updates, self.args.steps_per_generation
             if self._step % (parts*self.num_iterations) < parts and logps.isfinite().all():      # the policy that wrote the answers
-                gap = check_gap(logps, self._now["sampled_logps"], mask, self.kind, self._where(), "the rollouts are not of this policy")
+                gap = check_gap(logps, self._now["sampled_logps"], mask, self.kind, self._where(), "the rollouts are not of this policy", self.temperature)
                 sums["rollout_gap"] = gap*sums["tokens"]
             if ref is not None:
                 sums["moved"] = ((ref - logps.detach()).abs()*mask).sum()
@@ -481,16 +481,14 @@ def _pairs(s, model, processor, reader, data, order, record):
     "DPO's pairs of the questions that will be asked, None for the others; those of a run are kept in it."
     rows, path = sorted(set(order)), record and record.folder/"pairs.jsonl"
     some = [data.train[i] for i in rows]
-    if path and path.is_file(): made = [Pair(**r) for r in read_records(path).to_dict("records")]
+    if path and path.is_file(): made = [Pair(**r) for r in read_records(path, PAIRS).to_dict("records")]
     else:
         by_rule = make_pairs(data.train, "other" if s.pairs == "sampled" else s.pairs, s.seed)
         made = [by_rule[i] for i in rows]
         if s.pairs == "sampled": made = pairs_of_answers(some, sample_texts(s, model, processor, reader, data, rows), made)
     if [p.id for p in made] != [q.id for q in some]: raise ValueError(f"{path}: {len(made)} pairs that are not those of the {len(some)} questions to be asked")
     if path and is_first() and not path.is_file():
-        tmp = path.with_name("pairs.jsonl.tmp")
-        tmp.write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in made), "utf-8")
-        os.replace(tmp, path)
+        write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in made), path)
     by_row = dict(zip(rows, made))
     return [by_row.get(i) for i in range(len(data.train))]
 
