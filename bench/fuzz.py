@@ -4,12 +4,13 @@
     .venv/bin/python bench/fuzz.py --what runs    # 100,000 of runs and caches
     .venv/bin/python bench/fuzz.py --n 2000       # that the bench itself works
 
-A small scene is written in ScanNet's layout, with a recording, a label table and rows of questions; and a run with its settings, metrics,
-rollouts, answers, scores, checkpoints and adapter, its dataset, and the caches of frames and features. Again and again one file is taken,
-some of its bytes are changed, zeroed, cut, repeated, or replaced by numbers that hurt, and its readers are called. What they may do:
-return, or raise a ValueError (or FileNotFoundError) that names the file, and the line where that is what cannot be read. Of runs and caches
-whatever is returned must be what was written, or have been made anew with a warning. A run of somebody else, without a manifest, is read
-too: there a changed number cannot be known, but nothing may end in any other error. The last line is one JSON object.
+A small scene is written in ScanNet's layout, with a recording, a label table and rows of questions; and a run with
+its settings, metrics, rollouts, answers, scores, checkpoints and adapter, its dataset, and the caches of frames and
+features. Again and again one file is taken, some of its bytes are changed, zeroed, cut, repeated, or replaced by
+numbers that hurt, and its readers are called. What they may do: return, or raise a ValueError (or FileNotFoundError)
+that names the file, and the line where that is what cannot be read. Of runs and caches whatever is returned must be
+what was written, or have been made anew with a warning. A run of somebody else, without a manifest, is read too:
+there a changed number cannot be known, but nothing may end in any other error. The last line is one JSON object.
 """
 import argparse
 import json
@@ -96,25 +97,30 @@ def write_run(folder, data):
     "A run as a training leaves it, with two checkpoints; only that nothing was trained."
     run, rng = Run(folder), np.random.default_rng(0)
     s = trainer.settle("smoke", "tiny", steps=2)
-    run.write_settings({**files.plain(s), "data": str(data), "bench": None}, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
+    told = {**files.plain(s), "data": str(data), "bench": None}
+    run.write_settings(told, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
     for step in (1, 2):
-        rows = [dict(step=step, id=f"q{k}", scene_name="room", question_type="object_counting", question="How many?", ground_truth="4", options=None, mode="vanilla",
-                     completion=f"about {k}\u2028 or so", n_tokens=3, accuracy_reward=.25*k, reward=.25*k, advantage=k - 1.5) for k in range(4)]
+        asked = dict(step=step, scene_name="room", question_type="object_counting", question="How many?", ground_truth="4",
+                     options=None, mode="vanilla", n_tokens=3)
+        rows = [dict(asked, id=f"q{k}", completion=f"about {k}\u2028 or so", accuracy_reward=.25*k, reward=.25*k,
+                     advantage=k - 1.5) for k in range(4)]
         run.log_rollouts(rows)
         run.log_metrics(step, dict(reward=.375, accuracy=.375, kl=.01*step, entropy=.7))
-    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085", n_tokens=2, truncated=False, seconds=.1) for k in range(4)])
+    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085", n_tokens=2,
+                                 truncated=False, seconds=.1) for k in range(4)])
     run.log_answers(answers.to_dict("records"))
     runs.save_answers(answers, folder/"answers", "trained")
-    write_text(pd.DataFrame([("trained", "overall", 4, 40., 30., 50.)], columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(index=False), folder/"scores.csv")
+    write_text("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40.0,30.0,50.0\n", folder/"scores.csv")
     for place in (folder/"checkpoints/checkpoint-1", folder/"checkpoints/checkpoint-2", folder/"adapter"):
         place.mkdir(parents=True)
-        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"): (place/name).write_bytes(rng.bytes(4000))
+        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+            (place/name).write_bytes(rng.bytes(4000))
         commit_folder(place)
     return run
 
 
 def plant_runs(folder):
-    "A run, a run without a manifest, a dataset and the caches; file → (function that reads it, whether a changed value would be noticed)."
+    "A run, the same without a manifest, and the caches; file → function that reads it and knows what was written."
     rng, targets = np.random.default_rng(0), {}
     frames, spec = rng.integers(0, 256, (4, 28, 42, 3), dtype=np.uint8), video.VideoSpec(4, 28*42, 28*42, 14)
     film = video.encode(frames.repeat(2, 1).repeat(2, 2), folder/"film.mp4")
@@ -122,7 +128,8 @@ def plant_runs(folder):
     cache(film, spec)
     again = frames + 1      # what decoding would give; another value, so that it can be told from what was kept
     def cached(path):
-        with patch.object(video, "decode", lambda *a: again), told_of(path) as warned: seen = video.FrameCache(folder/"frames")(film, spec)
+        with patch.object(video, "decode", lambda *a: again), told_of(path) as warned:
+            seen = video.FrameCache(folder/"frames")(film, spec)
         whole.setdefault(path, seen)
         if warned and np.array_equal(seen, again): return "made anew"
         return same(path, seen, np.array_equal)
@@ -149,7 +156,8 @@ def plant_runs(folder):
         if found[1] == 1 and warned: return "the older one taken"
         return same(path, found)
     for place in (mine/"checkpoints/checkpoint-2", mine/"adapter"):
-        for path in place.iterdir(): targets[path] = checkpoint if "checkpoint" in place.name else lambda path: same(path, adapter(path.parent))
+        read = checkpoint if "checkpoint" in place.name else lambda path: same(path, adapter(path.parent))
+        for path in place.iterdir(): targets[path] = read
     text = lambda table: table.to_json()
     for home, check in ((mine, same), (theirs, lambda *a: None)):
         targets[home/"metrics.jsonl"] = lambda path, check=check: check(path, text(read_metrics(path.parent)))
@@ -158,7 +166,9 @@ def plant_runs(folder):
         targets[home/"answers/trained.jsonl"] = lambda path, check=check: check(path, predictions(path.parents[1]))
         targets[home/"scores.csv"] = lambda path, check=check: check(path, text(read_scores(path.parent)))
         targets[home/"run.json"] = lambda path, check=check: check(path, settings(path.parent))
-    def manifest(path): return same(path, (text(read_metrics(mine)), text(read_rollouts(mine)), settings(mine), text(read_scores(mine))))
+    def manifest(path):
+        tables = [text(read(mine)) for read in (read_metrics, read_rollouts, read_scores)]
+        return same(path, (*tables, settings(mine)))
     targets[mine/"manifest.json"] = manifest
     for name in ("run.json", "rollouts.jsonl", "metrics.jsonl", "scores.csv"):
         targets[ExplorerView(theirs/name)] = lambda path: explore(path)
@@ -189,7 +199,7 @@ def settings(folder):
 
 
 def predictions(folder):
-    with patch.object(runs, "constant_answers", lambda *a: {}), patch.object(runs, "held_out", lambda *a: []), patch.object(runs, "_constants", lambda *a: {}):
+    with patch.multiple(runs, constant_answers=lambda *a: {}, held_out=lambda *a: [], _constants=lambda *a: {}):
         return runs.read_predictions(None, None, folder)
 
 
@@ -201,7 +211,8 @@ def told_of(path):
         warnings.simplefilter("always")
         yield told
     told += [str(w.message) for w in caught if str(path) in str(w.message)]
-    if other := [str(w.message) for w in caught if str(path) not in str(w.message)]: raise AssertionError(f"warned without the name: {other[0][:200]}")
+    other = [str(w.message) for w in caught if str(path) not in str(w.message)]
+    if other: raise AssertionError(f"warned without the name: {other[0][:200]}")
 
 
 def too_long(*_): raise TimeoutError(f"more than {SECONDS} s")
@@ -245,7 +256,8 @@ def main():
             path.write_bytes(whole[path])
     finally: shutil.rmtree(folder)
     for name, what in dict.fromkeys(wrong[:200]): print(name, what)
-    print(json.dumps(dict(bench="fuzz", what=args.what, n=n, seed=args.seed, files=len(whole), ends=dict(ends), wrong=len(wrong), seconds=round(time.time() - start))))
+    print(json.dumps(dict(bench="fuzz", what=args.what, n=n, seed=args.seed, files=len(whole), ends=dict(ends),
+                          wrong=len(wrong), seconds=round(time.time() - start))))
     return bool(wrong)
 
 

@@ -4,14 +4,14 @@
     .venv/bin/python bench/kill.py --what answers   # a study of prompt modes, with its controls and samples
     .venv/bin/python bench/kill.py --what grpo      # a training
 
-The work is done in a process group of its own, which is killed (signal 9, all workers too) at a random moment and started again. Every
-file must be, byte for byte, that of work nobody disturbed; of answers and metrics, all but the seconds they took (and how many videos the
-tower had to look at anew, since features are kept on disk). Of a training its checkpoints and the log of its processes are not compared,
-nor are manifests, which hold the hashes of the files.
+The work is done in a process group of its own, which is killed (signal 9, all workers too) at a random moment and
+started again. Every file must be, byte for byte, that of work nobody disturbed; of answers and metrics, all but the
+seconds they took (and how many videos the tower had to look at anew, since features are kept on disk). Of a training
+its checkpoints and the log of its processes are not compared, nor are manifests, which hold the hashes of the files.
 
-Answers and trainings are also killed and then harmed, at `--harms` further moments for each kind of harm: all films exchanged, the newest
-checkpoint damaged, entries of the caches of frames and features flipped, what was recorded changed. Such work must end alike, or be refused
-by an error that names the file. The last line is one JSON object.
+Answers and trainings are also killed and then harmed, at `--harms` further moments for each kind of harm: all films
+exchanged, the newest checkpoint damaged, entries of the caches of frames and features flipped, what was recorded
+changed. Such work must end alike, or be refused by an error that names the file. The last line is one JSON object.
 """
 import argparse
 import hashlib
@@ -49,7 +49,8 @@ ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
 def work(code, out, seconds=None):
     "Do some work, killed after some seconds: its exit status, and what it said last."
     with tempfile.TemporaryFile() as said:
-        run = subprocess.Popen([sys.executable, "-c", code, out], start_new_session=True, stdout=subprocess.DEVNULL, stderr=said)
+        run = subprocess.Popen([sys.executable, "-c", code, out], start_new_session=True, stdout=subprocess.DEVNULL,
+                               stderr=said)
         try: ended = run.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
@@ -106,7 +107,8 @@ def flip(path, rng):
     path.write_bytes(data)
 
 
-HARMS = dict(build=(), answers=(exchange_films, flip_caches, change_records), grpo=(exchange_films, damage_checkpoint, flip_caches, change_records))
+HARMS = dict(build=(), answers=(exchange_films, flip_caches, change_records),
+             grpo=(exchange_films, damage_checkpoint, flip_caches, change_records))
 
 
 def digests(out): return {str(p.relative_to(out)): hashlib.sha256(content(p)).hexdigest() for p in sorted(Path(out).rglob("*"))
@@ -143,11 +145,13 @@ def main():
         for harm in HARMS[args.what]:
             for k in range(args.harms):
                 out, after = home/f"{harm.__name__}{k}", float(rng.uniform(.3, 1)*takes)
-                for name in ("frames", "features", "bench"): shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
+                for name in ("frames", "features", "bench"):
+                    shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
                 work(code, out, after)
                 names = harm(home, out, rng)
                 ended, said = work(code, out)
-                way = "alike" if not ended and digests(out) == whole else "refused" if ended and any(n in said for n in names) else "wrong"
+                named = any(name in said for name in names)
+                way = "refused" if ended and named else "alike" if not ended and digests(out) == whole else "wrong"
                 harmed.append((harm.__name__, way))
                 print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {way}" + (f", {said[:200]}" if ended else ""), flush=True)
                 for name in ("frames", "features", "bench"):
@@ -157,7 +161,8 @@ def main():
     finally: shutil.rmtree(home)
     ways = {f"{h}, {w}": harmed.count((h, w)) for h, w in dict.fromkeys(harmed)}
     wrong = sum(w == "wrong" for _, w in harmed)
-    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways, wrong=wrong, files=len(whole), seconds=round(time.time() - begin))))
+    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways, wrong=wrong,
+                          files=len(whole), seconds=round(time.time() - begin))))
     return alike < args.n or wrong > 0
 
 

@@ -3,11 +3,12 @@
     .venv/bin/python bench/sabotage.py              # 20 planted faults, 23 sound runs
     .venv/bin/python bench/sabotage.py --only loss  # the faults and sound runs whose name holds a word
 
-Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.runs.train`: 8 steps of 8 questions, the first of which warms up
-with a learning rate of 0) at the place where a mistake would make it: a cache, a reader, a pass, TRL's trainer, the dataset. It counts as
-caught in the step in which the training stops, in step 0 if it is refused before the first, and as caught later if `trouble` names
-something at the end. Sound runs differ in method, mode, seed, number of updates, rewards, precision and processes; one that stops is a
-false alarm. The last line is one JSON object.
+Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.runs.train`: 8 steps of 8 questions,
+the first of which warms up with a learning rate of 0) at the place where a mistake would make it: a cache, a reader,
+a pass, TRL's trainer, the dataset. It counts as caught in the step in which the training stops, in step 0 if it is
+refused before the first, and as caught later if `trouble` names something at the end. Sound runs differ in method,
+mode, seed, number of updates, rewards, precision and processes; one that stops is a false alarm. The last line is one
+JSON object.
 """
 import argparse
 import json
@@ -74,14 +75,16 @@ def permuted_tokens(folder, tmp):
 
 
 def reversed_frames(folder, tmp):
-    return wrap(video.FrameCache, "__call__", lambda honest: lambda self, *a: np.ascontiguousarray(honest(self, *a)[::-1]))
+    def change(honest): return lambda self, *a: np.ascontiguousarray(honest(self, *a)[::-1])
+    return wrap(video.FrameCache, "__call__", change)
 
 
 def cropped_frames(folder, tmp):
     def crop(frames):
         h, w = frames.shape[1:3]
         return video.resize(frames[:, h//4:h//4 + h//2, w//4:w//4 + w//2], h, w)
-    return wrap(models.VideoReader, "prepare", lambda honest: lambda self, frames, path: honest(self, crop(frames), path))
+    def change(honest): return lambda self, frames, path: honest(self, crop(frames), path)
+    return wrap(models.VideoReader, "prepare", change)
 
 
 def zero_positions(folder, tmp):
@@ -105,13 +108,22 @@ def adapter_off(folder, tmp):
 def reference_is_policy(folder, tmp): return patch.object(PeftModel, "disable_adapter", lambda self: nullcontext())
 
 
-def paid(change): return wrap(trl.GRPOTrainer, "_calculate_rewards", lambda honest: lambda self, *a, **kw: change(honest(self, *a, **kw)))
-def shuffled_rewards(folder, tmp): return paid(lambda r: r[torch.randperm(len(r), generator=torch.Generator().manual_seed(0))])
+def paid(change):
+    "Rewards (completions, functions) that TRL has computed, changed."
+    return wrap(trl.GRPOTrainer, "_calculate_rewards", lambda honest: lambda self, *a, **kw: change(honest(self, *a, **kw)))
+
+
+def shuffled_rewards(folder, tmp):
+    def shuffle(r): return r[torch.randperm(len(r), generator=torch.Generator().manual_seed(0))]
+    return paid(shuffle)
+
+
 def constant_rewards(folder, tmp): return paid(torch.ones_like)
 
 
 def negated_advantages(folder, tmp):
-    return wrap(trl.GRPOTrainer, "_compute_loss", lambda honest: lambda self, model, x: honest(self, model, x | {"advantages": -x["advantages"]}))
+    def change(honest): return lambda self, model, x: honest(self, model, x | {"advantages": -x["advantages"]})
+    return wrap(trl.GRPOTrainer, "_compute_loss", change)
 
 
 def rolled_advantages(folder, tmp):
@@ -170,12 +182,14 @@ def other_answers(folder, tmp):
 
 def colder_rollouts(folder, tmp):
     def change(honest):
-        def sample(model, prompts, n, length, temperature, *a, **kw): return honest(model, prompts, n, length, temperature and .5, *a, **kw)
+        def sample(model, prompts, n, length, temperature, *a, **kw):
+            return honest(model, prompts, n, length, temperature and .5, *a, **kw)
         return sample
     return wrap(trainer, "sample_answers", change)
 
 
-def negated_loss(folder, tmp): return wrap(trl.GRPOTrainer, "compute_loss", lambda honest: lambda self, *a, **kw: -honest(self, *a, **kw))
+def negated_loss(folder, tmp):
+    return wrap(trl.GRPOTrainer, "compute_loss", lambda honest: lambda self, *a, **kw: -honest(self, *a, **kw))
 
 
 def stale_rollouts(folder, tmp):
@@ -200,8 +214,8 @@ def exchanged_films(folder, tmp):
 @contextmanager
 def wrong_answers(folder, tmp):
     "Every number of the training set is a fifth too large, as a builder with a fault would write it."
-    made = [replace(q, ground_truth=q.ground_truth if q.is_mca else f"{1.2*float(q.ground_truth):.1f}") for q in read_questions(folder/"train.parquet")]
-    write_questions(made, folder/"train.parquet")
+    def larger(q): return q if q.is_mca else replace(q, ground_truth=f"{1.2*float(q.ground_truth):.1f}")
+    write_questions([larger(q) for q in read_questions(folder/"train.parquet")], folder/"train.parquet")
     note = files.read_json(folder/"dataset.json")
     note["sha256"]["train.parquet"] = files.file_hash(folder/"train.parquet")
     files.write_json(note, folder/"dataset.json")
@@ -209,36 +223,66 @@ def wrong_answers(folder, tmp):
 
 
 FAULTS = {
-    "features of another video, checksum made anew": other_features, "vision tokens permuted": permuted_tokens, "frames reversed": reversed_frames,
-    "frames cropped": cropped_frames, "all positions zero": zero_positions, "adapter off in rollouts": adapter_off,
-    "reference equal to policy": reference_is_policy, "rewards paid to shuffled completions": shuffled_rewards,
-    "advantages negated": negated_advantages, "advantages rolled by one": rolled_advantages, "an optimiser that does nothing": idle_optimiser,
-    "a nearly blank film": nearly_blank, "a gradient that is not a number": nan_gradient, "answers of other questions": other_answers,
-    "every completion paid alike": constant_rewards, "rollouts at another temperature": colder_rollouts, "loss negated": negated_loss,
-    "completions of the step before": stale_rollouts, "films exchanged before the run": exchanged_films, "answers wrong in the dataset as built": wrong_answers,
+    "features of another video, checksum made anew": other_features,
+    "vision tokens permuted": permuted_tokens,
+    "frames reversed": reversed_frames,
+    "frames cropped": cropped_frames,
+    "all positions zero": zero_positions,
+    "adapter off in rollouts": adapter_off,
+    "reference equal to policy": reference_is_policy,
+    "rewards paid to shuffled completions": shuffled_rewards,
+    "advantages negated": negated_advantages,
+    "advantages rolled by one": rolled_advantages,
+    "an optimiser that does nothing": idle_optimiser,
+    "a nearly blank film": nearly_blank,
+    "a gradient that is not a number": nan_gradient,
+    "answers of other questions": other_answers,
+    "every completion paid alike": constant_rewards,
+    "rollouts at another temperature": colder_rollouts,
+    "loss negated": negated_loss,
+    "completions of the step before": stale_rollouts,
+    "films exchanged before the run": exchanged_films,
+    "answers wrong in the dataset as built": wrong_answers,
 }
-WHY_MISSED = {"answers wrong in the dataset as built": "nothing in a training knows the truth; a builder's tests do, and comparing rows with their scans"}
+WHY_MISSED = {"answers wrong in the dataset as built":
+              "nothing in a training knows the truth; a builder's tests do, and comparing rows with their scans"}
+
+ODD = "def odd(completions, **kw): return [None if len(c) % 3 == 0 else len(c) % 2 for c in completions]"
 
 SOUND = {f"seed {k}": dict(seed=k) for k in range(5)} | {
-    "think mode": dict(model="tiny-cot", mode="think"), "think mode, seed 1": dict(model="tiny-cot", mode="think", seed=1),
-    "observe mode": dict(model="tiny-cot", mode="observe"), "two updates a rollout": dict(num_iterations=2), "three updates, micro-batches": dict(num_iterations=3, micro_groups=2),
-    "micro-batches": dict(micro_groups=2), "no penalty": dict(beta=0.), "no penalty, no reference": dict(beta=0., track_kl=False), "a large penalty": dict(beta=.04),
-    "blind on purpose": dict(blank=True), "checkpointed activations": dict(gradient_checkpointing=True), "three rewards": dict(rewards="accuracy:mra format*0.5 length:naive(0,16)*0.2"),
-    "a reward of one's own that now and then pays nothing": dict(own="def odd(completions, **kw): return [None if len(c) % 3 == 0 else len(c) % 2 for c in completions]"),
-    "SFT": dict(method="sft"), "DPO": dict(method="dpo"), "DPO on the model's own answers": dict(method="dpo", pairs="sampled"),
-    "bfloat16": dict(dtype="bfloat16"), "two processes": dict(num_processes=2),
+    "think mode": dict(model="tiny-cot", mode="think"),
+    "think mode, seed 1": dict(model="tiny-cot", mode="think", seed=1),
+    "observe mode": dict(model="tiny-cot", mode="observe"),
+    "two updates a rollout": dict(num_iterations=2),
+    "three updates, micro-batches": dict(num_iterations=3, micro_groups=2),
+    "micro-batches": dict(micro_groups=2),
+    "no penalty": dict(beta=0.),
+    "no penalty, no reference": dict(beta=0., track_kl=False),
+    "a large penalty": dict(beta=.04),
+    "blind on purpose": dict(blank=True),
+    "checkpointed activations": dict(gradient_checkpointing=True),
+    "three rewards": dict(rewards="accuracy:mra format*0.5 length:naive(0,16)*0.2"),
+    "a reward of one's own that now and then pays nothing": dict(own=ODD),
+    "SFT": dict(method="sft"),
+    "DPO": dict(method="dpo"),
+    "DPO on the model's own answers": dict(method="dpo", pairs="sampled"),
+    "bfloat16": dict(dtype="bfloat16"),
+    "two processes": dict(num_processes=2),
 }
+
+
+def steps_done(out): return len(Run(out).read_metrics()) if (out/"metrics.jsonl").is_file() else 0
 
 
 def attempt(s, folder, out):
     "Train; (step in which it stopped or None, what was said)."
     try: runs.train(s, open_dataset(folder), out)
-    except (CheckFailed, BlindError, FloatingPointError) as e:
-        return (len(Run(out).read_metrics()) if (out/"metrics.jsonl").is_file() else 0) + 1, f"{type(e).__name__}: {e}"
+    except (CheckFailed, BlindError, FloatingPointError) as e: return steps_done(out) + 1, f"{type(e).__name__}: {e}"
     except ValueError as e:
         if (out/"run.json").is_file(): raise      # an accident, not a check
         return 0, str(e)
-    if (out/"collapse.json").is_file() and "not finite" in (told := files.read_json(out/"collapse.json"))["reason"]: return told["step"], told["reason"]
+    fallen = files.read_json(out/"collapse.json") if (out/"collapse.json").is_file() else {"reason": ""}
+    if "not finite" in fallen["reason"]: return fallen["step"], fallen["reason"]
     if s.method != "grpo": return None, ""
     return None, "; ".join(trouble(Run(out).read_metrics(), Run(out).read_rollouts()))
 
@@ -254,10 +298,11 @@ def sound(name, given, folder, out):
     if processes > 1:
         runs.begin(s, open_dataset(folder), out, num_processes=processes)
         try: runs.finish(runs.start(out, processes, 1), out)
-        except RuntimeError as e: return len(Run(out).read_metrics()) if (out/"metrics.jsonl").is_file() else 0, str(e)[-400:]
+        except RuntimeError as e: return steps_done(out), str(e)[-400:]
         return None, ""
     honest = runs.load_model
-    with patch.object(runs, "load_model", lambda *a, **kw: honest(*a, **kw, dtype=dtype)): return attempt(s, folder, out)
+    with patch.object(runs, "load_model", lambda *a, **kw: honest(*a, **kw, dtype=dtype)):
+        return attempt(s, folder, out)
 
 
 def main():
@@ -270,7 +315,8 @@ def main():
         whole = build_rooms(tmp/"rooms", RoomsSpec(12, 2, 4), workers=2)
         with ExitStack() as kept:      # no cache of other runs
             for name in ("frame_folder", "feature_folder"):
-                for module in (trainer, runs): kept.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
+                for module in (trainer, runs):
+                    kept.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
             for k, (name, plant) in enumerate((n, f) for n, f in FAULTS.items() if args.only in n):
                 folder = Path(shutil.copytree(whole, tmp/f"data{k}"))
                 (tmp/f"own{k}").mkdir()
@@ -282,13 +328,15 @@ def main():
                 if step is not None: alarms[name] = said
                 metrics = Run(tmp/f"sound{k}").read_metrics()
                 if "rollout_gap" in metrics: gaps[name] = float(metrics.rollout_gap.max())
-                print(f"sound: {name}: {'false alarm, ' + said[:300] if step is not None else 'to its end'}; gap {gaps.get(name, float('nan')):.2g}", flush=True)
+                end = "to its end" if step is None else f"false alarm, {said[:300]}"
+                print(f"sound: {name}: {end}; gap {gaps.get(name, float('nan')):.2g}", flush=True)
     finally: shutil.rmtree(tmp)
     soon = {n: c[0] for n, c in caught.items() if c[0] is not None and c[0] <= 3}
     later = {n: c[1] for n, c in caught.items() if n not in soon and c[1]}
     missed = {n: WHY_MISSED.get(n, "unexplained") for n in caught if n not in soon and n not in later}
-    told = dict(bench="sabotage", faults=len(caught), caught_within_3_steps=len(soon), steps=soon, caught_later=later, missed=missed,
-                sound_runs=len([n for n in SOUND if args.only in n]), false_alarms=alarms, largest_rollout_gap=gaps, seconds=round(time.time() - begin))
+    told = dict(bench="sabotage", faults=len(caught), caught_within_3_steps=len(soon), steps=soon, caught_later=later,
+                missed=missed, sound_runs=len([n for n in SOUND if args.only in n]), false_alarms=alarms,
+                largest_rollout_gap=gaps, seconds=round(time.time() - begin))
     print(json.dumps(told))
     return bool(alarms) or len(soon) < .9*len(caught)
 
