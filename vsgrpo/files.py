@@ -46,6 +46,7 @@ class FileHashes:
         value = file_hash(path)
         self.known[path] = *stamp, value
         if self.store is not None:
+            self.store.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps([path, *stamp, value, _line_sum(path, *stamp, value)]) + "\n"
             with open(self.store, "a", encoding="utf-8") as f: f.write(line)
         return value

@@ -44,11 +44,14 @@ class Columns:
             if kind and not kind[1](value): raise ValueError(f"{where}: {name} is {value!r:.60}, expected {kind[0]}")
 
 METRICS = Columns({"step": _WHOLE}, rest=_NUMBER)
-ROLLOUTS = Columns({"step": _WHOLE, "id": _NAME} | dict.fromkeys(("question_type", "question", "ground_truth", "completion"), _TEXT),
-                   {"mode": _TEXT, "scene_name": _TEXT, "options": _TEXTS, "n_tokens": _WHOLE, "reward": _NUMBER, "advantage": _NUMBER, "*_reward": _NUMBER})
+ROLLOUTS = Columns(
+    {"step": _WHOLE, "id": _NAME, "question_type": _TEXT, "question": _TEXT, "ground_truth": _TEXT, "completion": _TEXT},
+    {"mode": _TEXT, "scene_name": _TEXT, "options": _TEXTS, "n_tokens": _WHOLE,
+     "reward": _NUMBER, "advantage": _NUMBER, "*_reward": _NUMBER})
 PAIRS = Columns({"id": _NAME, "chosen": _TEXT, "rejected": _TEXT})
-ANSWERS = Columns({"id": _NAME, "prediction": _TEXT},
-                  {"arm": _TEXT, "mode": _TEXT, "sample": _WHOLE, "n_tokens": _WHOLE, "truncated": _FLAG, "seconds": _NUMBER})
+ANSWERS = Columns(
+    {"id": _NAME, "prediction": _TEXT},
+    {"arm": _TEXT, "mode": _TEXT, "sample": _WHOLE, "n_tokens": _WHOLE, "truncated": _FLAG, "seconds": _NUMBER})
 
 def read_records(
     path:str|Path,         # a .jsonl file
@@ -119,7 +122,8 @@ class Run:
         "Write run.json: the settings and what else the numbers depend on."
         questions = read_questions(dataset) if isinstance(dataset, (str, Path)) else dataset
         named = None if questions is None else {"questions": len(questions), "sha256": questions_hash(questions)}
-        data = plain({"settings": settings, "seed": seed, "video_spec": video_spec, **made_with(), "dataset": named, "films": films})
+        data = plain({"settings": settings, "seed": seed, "video_spec": video_spec, **made_with(),
+                      "dataset": named, "films": films})
         begin_manifest(self.folder)
         write_json(data, self.settings_path)
         return data
@@ -127,7 +131,8 @@ class Run:
     def read_settings(self)->dict: # the content of run.json
         if not self.settings_path.is_file(): raise FileNotFoundError(f"{self.settings_path}: no such file: this folder holds no run")
         told = read_json(self.settings_path)
-        if not isinstance(told.get("settings"), dict): raise ValueError(f"{self.settings_path}: holds no settings, wanted a run's")
+        if not isinstance(told.get("settings"), dict):
+            raise ValueError(f"{self.settings_path}: holds no settings, wanted a run's")
         return told
 
     def changed_settings(self,
@@ -143,18 +148,18 @@ class Run:
     ):
         "Refuse to go on with other settings or other films; name in one line what else has changed."
         told = self.read_settings()
-        if read_manifest(self.folder) is None: raise ValueError(f"{self.folder} keeps no manifest, so what is in it cannot be relied on; begin another run")
-        if differ := self.changed_settings(settings): raise ValueError(f"{self.folder} began with other settings: {'; '.join(differ)}")
+        if read_manifest(self.folder) is None:
+            raise ValueError(f"{self.folder} keeps no manifest, so what is in it cannot be relied on; begin another run")
+        if differ := self.changed_settings(settings):
+            raise ValueError(f"{self.folder} began with other settings: {'; '.join(differ)}")
         known = told.get("films") or {}
         other = sorted(k for k in {*known, *films} if known.get(k) != films.get(k))
-        if other: raise ValueError(f"{self.folder} began with other films: {len(other)} of {len(films)} differ, the first {other[0]}")
-        began = (told.get("resumed") or [told])[-1]
-        changed = {k: [began.get(k), new] for k, new in made_with().items() if began.get(k) != new}
-        if not changed: return
-        names = [f"{name} {_version(old, name)} → {_version(new, name)}" for k, (old, new) in changed.items()
-                 for name in (sorted({*(old or {}), *new}) if k == "versions" else [k]) if _version(old, name) != _version(new, name)]
-        warnings.warn(f"{self.folder} resumes with another {', '.join(names)}: its steps come from both")
-        write_json(told | {"resumed": [*(told.get("resumed") or []), made_with()]}, self.settings_path)
+        if other:
+            raise ValueError(f"{self.folder} began with other films: {len(other)} of {len(films)} differ, the first {other[0]}")
+        began, now = (told.get("resumed") or [told])[-1], made_with()
+        if not (changed := _changes(began, now)): return
+        warnings.warn(f"{self.folder} resumes with another {', '.join(changed)}: its steps come from both")
+        write_json(told | {"resumed": [*(told.get("resumed") or []), now]}, self.settings_path)
 
     def log_metrics(self,
         step:int,     # of the update
@@ -200,10 +205,11 @@ def made_with()->dict: # versions, commit, code
     "Which code and packages run now."
     return {"versions": versions(), "commit": git_commit(), "code": code_hash()}
 
-def _version(told, name):
-    "Version of a package, or what names the code; a dash where it is not known."
-    value = told.get(name) if isinstance(told, dict) else told
-    return "—" if value is None else str(value)[:14]
+def _changes(old, new):
+    "Packages, commit and code that differ, each with what it was and is."
+    flat = [told.get("versions", {}) | {k: told.get(k) for k in ("commit", "code")} for told in (old, new)]
+    names = [k for k in {**flat[0], **flat[1]} if flat[0].get(k) != flat[1].get(k)]
+    return [f"{k} {' → '.join(str(told.get(k, '—'))[:14] for told in flat)}" for k in names]
 
 def choose_folder(
     root:Path, # repository root
