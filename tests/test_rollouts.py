@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from vsgrpo.rollouts import (ROLLOUT_FIELDS, Run, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
-                             read_rollouts, rescore, rollout_table, smooth, total_reward, versions)
+                             read_rollouts, read_scores, rescore, rollout_table, smooth, total_reward, versions)
 from vsgrpo.video import VideoSpec
 from vsgrpo.vsibench import Question, write_questions
 
@@ -144,6 +144,15 @@ def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
         with pytest.raises(ValueError, match=f"{name}: damaged"): read()
     (tmp_path/name).write_bytes(whole + b'{"step": 4, "rew')
     assert len(read()) == 3 if name != "run.json" else read()["settings"] == {"lr": 1e-5}
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "not a table"), ("arm,score\ntrained,1\n", "no column question_type, n, ci_low, ci_high"), ("\xff\n", "not a table"),
+    ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,forty,1,2\n", "score holds something else than numbers"),
+    ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40,1,2,3,4\n", "more cells than the head")])
+def test_foreign_scores_are_refused_by_name(tmp_path, text, words):
+    (tmp_path/"scores.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"scores.csv: .*{words}"): read_scores(tmp_path)
 
 
 def test_two_records_of_one_folder_take_turns(tmp_path):

@@ -251,6 +251,7 @@ def read_scores(
     data = BytesIO(committed(path))
     try: scores = pd.read_csv(data)
     except ValueError as e: raise ValueError(f"{path}: not a table that can be read ({e})") from None
+    if not isinstance(scores.index, pd.RangeIndex): raise ValueError(f"{path}: a line holds more cells than the head")
     numbers = ["n", "score", "ci_low", "ci_high"]
     if lacks := [c for c in ("arm", "question_type", *numbers) if c not in scores]: raise ValueError(f"{path}: no column {', '.join(lacks)}")
     if other := [c for c in numbers if not pd.api.types.is_numeric_dtype(scores[c])]: raise ValueError(f"{path}: {other[0]} holds something else than numbers")

@@ -101,7 +101,6 @@ def _films(s, data):
 
 def film_hashes(s:Settings, data:Dataset)->dict: # film → SHA-256 of its content
     "What identifies the films of a run."
-    frame_folder().mkdir(parents=True, exist_ok=True)
     hashes = FileHashes(frame_folder()/"hashes.jsonl")
     places = dict(sorted(_films(s, data).items()))
     with ThreadPoolExecutor(os.cpu_count()) as pool: films = dict(zip(places, pool.map(hashes, places.values())))
