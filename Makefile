@@ -120,5 +120,12 @@ halls: install
 		$(PAPERMILL) "$$nb" "runs/smoke/$${nb##*/}" -p scale smoke; \
 	done
 
+# Two processes, for two cores; both have their say before a failure ends the target.
+TRAINING := $(addprefix tests/test_,trainer.py checks.py baselines.py halls.py)
 unit: install
-	$(PY) -m pytest tests -q
+	@mkdir -p runs
+	@echo "$(PY) -m pytest tests -q, in two processes"
+	@$(PY) -m pytest -q $(TRAINING) > runs/unit.log 2>&1 & training=$$!; \
+		trap "kill $$training 2> /dev/null || true" INT TERM; \
+		failed=0; $(PY) -m pytest -q tests $(TRAINING:%=--ignore=%) || failed=1; \
+		wait $$training || failed=1; cat runs/unit.log; exit $$failed
