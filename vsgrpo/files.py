@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'file_hash', 'FileHashes', 'read_manifest', 'commit', 'commit_folder', 'begin_manifest', 'damage',
            'is_committed', 'committed', 'plain', 'write_text', 'write_json', 'read_json', 'read_lines', 'whole_part',
-           'Log', 'save_tensor', 'load_tensor']
+           'Log', 'tensor_bytes', 'save_tensor', 'load_tensor']
 
 # %% ../nbs/07_files.ipynb #07-002
 import hashlib
@@ -245,8 +245,10 @@ class Log:
         return dropped + (size > len(data))
 
 # %% ../nbs/07_files.ipynb #07-015
-def _content(x):
-    "Bytes of a numpy array or of a torch tensor of any type."
+def tensor_bytes(
+    x, # numpy array or torch tensor of any type
+)->bytes: # its values in their own type, row by row
+    "What a checksum of a tensor is taken over."
     if hasattr(x, "tobytes"): return x.tobytes()
     import torch
     return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -254,7 +256,7 @@ def _content(x):
 def _label(x, about):
     "What is written beside a tensor."
     return {k: str(v) for k, v in about.items()} | {
-        "shape": "x".join(map(str, x.shape)), "dtype": str(x.dtype), "sha256": hashlib.sha256(_content(x)).hexdigest()}
+        "shape": "x".join(map(str, x.shape)), "dtype": str(x.dtype), "sha256": hashlib.sha256(tensor_bytes(x)).hexdigest()}
 
 def save_tensor(
     path:str|Path,

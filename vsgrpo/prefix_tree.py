@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import load_tensor, save_tensor
+from .files import load_tensor, save_tensor, tensor_bytes
 from .models import Prompt, VideoInputs
 
 # %% ../nbs/04_prefix_tree.ipynb #04-004
@@ -389,7 +389,7 @@ class Features:
     ):
         tower = bare(model).model.visual
         digest = hashlib.sha256(tower.config.to_json_string().encode())      # what its weights do not tell: heads, activation
-        for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + _bytes(x))
+        for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + tensor_bytes(x))
         self.tower, self.memory, self.disk, self.kept, self.size, self.broken = digest.hexdigest()[:16], memory_mb*2**20, disk_mb*2**20, {}, 0, 0
         self.folder = None if folder is None else Path(folder)/self.tower
         if self.folder: self.folder.mkdir(parents=True, exist_ok=True)
@@ -441,10 +441,6 @@ class Features:
         for _, size, path in self._entries():
             if self.used + size > .9*self.disk: path.unlink(missing_ok=True)
             else: self.used += size
-
-def _bytes(x):
-    import torch
-    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 # %% ../nbs/04_prefix_tree.ipynb #04-034
 class BlindError(RuntimeError):
