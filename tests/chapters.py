@@ -1,0 +1,31 @@
+"Run the cells of a chapter in this process, as papermill would with these parameters."
+import json
+import os
+from pathlib import Path
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def first_error(
+    chapter, # name of a notebook in nbs/
+    **parameters, # what `papermill -p` would give
+):
+    "The error at which a chapter ends, as one text; fails if it runs to its end."
+    cells = json.loads((ROOT/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"]
+    shell, folder = InteractiveShell(), os.getcwd()
+    os.chdir(ROOT)
+    try:
+        for cell in cells:
+            if cell["cell_type"] != "code": continue
+            sources = ["".join(cell["source"])]
+            if "parameters" in cell["metadata"].get("tags", []):
+                sources += ["# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in parameters.items())]
+            for source in sources:
+                with capture_output(): result = shell.run_cell(source, store_history=True)
+                error = result.error_before_exec or result.error_in_exec
+                if error: return f"{type(error).__name__}: {error}"
+    finally: os.chdir(folder)
+    raise AssertionError(f"{chapter} ran to its end with {parameters}")
