@@ -230,3 +230,27 @@ def test_a_missing_video_is_named(built, tmp_path):
     data = vsi100k.open_dataset(built)
     for name in ("train", "train_benchmark", "dev", "test"): write_questions(getattr(data, name), tmp_path/f"{name}.parquet")
     with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"): vsi100k.open_dataset(tmp_path)
+
+def test_meta_info_takes_several_files(tmp_path):
+    "A list with commas or spaces, a folder, a name with a space in it; whatever is missing is one error."
+    names = ["scannet_meta_info_val.json", "scannetpp_meta_info_val.json"]
+    folder = tmp_path/"meta info"
+    folder.mkdir()
+    for name in names: (folder/name).write_text("{}"), (tmp_path/name).write_text("{}")
+    both = [tmp_path/name for name in names]
+    for text in (f"{both[0]},{both[1]}", f"{both[0]} , {both[1]}", f"{both[0]} {both[1]}", f" {both[0]}\n{both[1]} ", f"{both[0]},{both[1]}, "): assert vsi100k.meta_files(text) == both
+    assert vsi100k.meta_files(str(folder)) == [folder/name for name in names] and vsi100k.meta_files(str(folder/names[0])) == [folder/names[0]]
+    (tmp_path/"empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"meta_info: no file at {tmp_path}/a.json, {tmp_path}/empty, wanted the benchmark's"):
+        vsi100k.meta_files(f"{tmp_path}/a.json {both[0]} {tmp_path}/empty")
+
+def test_the_benchmark_s_datasets_stand_side_by_side(data):
+    meta = data/"vsibench_meta_info"
+    table = vsi100k.agreements(f"{meta}/scannet_meta_info_val.json,{meta}/scannetpp_meta_info_val.json", data/"vsibench_test.parquet").round(1)
+    assert table["scannet"]["agree, %"].to_dict() == dict(object_counting=99.6, object_size_estimation=100, room_size_estimation=100, object_abs_distance=100,
+                                                          object_rel_distance=100, object_rel_direction=100)
+    assert table["scannetpp"]["agree, %"].to_dict() == dict(object_counting=98.9, object_size_estimation=100, room_size_estimation=100, object_abs_distance=97.6,
+                                                            object_rel_distance=100, object_rel_direction=100)
+    assert table["scannetpp"]["n"].sum() == 1204
+    with pytest.raises(ValueError, match="scannet has been read from another file already"):
+        vsi100k.agreements(f"{meta} {meta}/scannet_meta_info_val.json", data/"vsibench_test.parquet")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'SETS', 'PAPER_TOTALS', 'UNSEEN', 'CARDS', 'FIRST_SEED', 'Asking', 'scene_rows', 'Job', 'share_out',
            'write_dataset', 'RoomsSpec', 'build_rooms', 'find_label_table', 'bench_scenes', 'lacking', 'space_of',
-           'build_scans', 'push_dataset', 'Dataset', 'open_dataset']
+           'build_scans', 'push_dataset', 'Dataset', 'open_dataset', 'meta_files', 'agreements']
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-002
 import csv
@@ -28,7 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .files import file_hash, read_json
-from .questions import HELD_OUT, PRESETS as WORDINGS, SYNONYMS, VOCABULARIES, make_questions, measure, read_vocabulary
+from .questions import HELD_OUT, PRESETS as WORDINGS, SYNONYMS, VOCABULARIES, agreement, make_questions, measure, read_meta_info, read_vocabulary
 from .rooms import CATEGORIES, PRESETS, generator_digest, make_room, write_room
 from .scannet import list_scenes, read_scene, write_label_map
 from .sens import film_source, seen_shares, with_cameras, write_film
@@ -482,3 +482,29 @@ def open_dataset(
     both = (spaces[0] & spaces[1]) | (spaces[0] & spaces[2]) | (spaces[1] & spaces[2])
     if both: raise ValueError(f"data {folder}: scene {sorted(both)[0]} stands in two splits")
     return data
+
+# %% ../nbs/10_build_vsi100k.ipynb #10-034
+def meta_files(
+    paths:str, # files, or a folder of them; several with commas or spaces between them
+)->list[Path]: # the files
+    "What `meta_info` names; all that is missing is one error."
+    named = [paths] if os.path.exists(paths) else re.split(r"\s*,\s*" if "," in paths else r"\s+", paths.strip())
+    found = {p: sorted(Path(p).glob("*_meta_info_val.json")) if Path(p).is_dir() else [Path(p)] for p in named if p}
+    gone = [p for p, files in found.items() if not files or not all(f.is_file() for f in files)]
+    if gone or not found:
+        raise FileNotFoundError(f"meta_info: no file at {', '.join(gone) or repr(paths)}, wanted the benchmark's <dataset>_meta_info_val.json or their folder")
+    return [f for files in found.values() for f in files]
+
+def agreements(
+    meta_info:str, # as `meta_files` takes it
+    bench_rows:str|Path, # the benchmark's rows, a file
+)->pd.DataFrame: # a row for each task, the columns of `agreement` for each dataset
+    "How far the boxes behind the benchmark give its answers, by dataset."
+    files, tables = meta_files(meta_info), {}
+    rows = read_questions(bench_rows)
+    for file in files:
+        facts = read_meta_info(file)
+        dataset = next(iter(facts.values())).dataset
+        if dataset in tables: raise ValueError(f"{file}: {dataset} has been read from another file already")
+        tables[dataset] = agreement([q for q in rows if q.dataset == dataset], facts)
+    return pd.concat(tables, axis=1)
