@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import sys
+import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -165,6 +166,10 @@ def _run_all(out, jobs, most_broken, workers):
                 raise ValueError(f"{out}: {len(broken)} of {len(jobs)} scenes failed, at most {most_broken:.0%} may; the first, {first}: {broken[first]}")
     except BrokenProcessPool:
         raise OSError(f"{out}: a worker process was killed, maybe for want of memory (fewer workers take less); {_AGAIN}") from None
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*tasks", UserWarning)      # of joblib, about work that nobody waits for any more
+            results.close()
     return whole, broken
 
 def share_out(
