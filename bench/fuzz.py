@@ -46,6 +46,9 @@ HURT = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"
 SIZES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]
 
 
+LENS = np.array([[500., 0, 320], [0, 500, 240], [0, 0, 1]])
+
+
 def plant(folder):
     "A whole small scene and its companions; file → function that reads it."
     rng, name = np.random.default_rng(0), "scene0000_00"
@@ -54,7 +57,7 @@ def plant(folder):
     things = [Instance(k, label, np.arange(12*k, 12*k + 12)) for k, label in enumerate(("chair", "Chair ", "table", "trash can"))]
     poses = np.tile(np.eye(4), (3, 1, 1))
     faces = rng.integers(0, 60, (40, 3)).astype(np.int32)
-    write_scene(Scene(name, vertices, rng.integers(0, 256, (60, 3)).astype(np.uint8), faces, things, poses, np.arange(3), np.eye(3),
+    write_scene(Scene(name, vertices, rng.integers(0, 256, (60, 3)).astype(np.uint8), faces, things, poses, np.arange(3), LENS,
                       visibility={0: np.array([.1, 0, .2])}), scans)
     pictures = [(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), rng.uniform(0, 5, (3, 4)), np.eye(4), 33_333*k) for k in range(4)]
     write_label_map(folder/"labels.tsv", {"chair": "chair", "trash can": "trash bin", "table": "table"})

@@ -62,6 +62,25 @@ def test_distance_matrix_and_shell():
     assert len(box_shell(Box(np.zeros(3), np.eye(3), np.full(3, .2)))) == 4**3 - 2**3 and len(box_shell(Box(np.zeros(3), np.eye(3), np.zeros(3)))) == 1
     assert box_distances([]).shape == (0, 0)
 
+def whole_grid(box):
+    "The shell as it was first built: all points of the grid, then those on the outside."
+    n = np.maximum(np.ceil(box.lengths/.05 - 1e-9).astype(int), 1) - 1; grid = np.indices(n + 1).reshape(3, -1).T
+    return box.centre + (grid[((grid == 0) | (grid == n)).any(1)] - n/2)*.05 @ box.axes
+
+@pytest.mark.parametrize('lengths', [(0, 0, 0), (.04, 1, 1), (1, .04, 1), (1, 1, .04), (.1, .1, .1), (.1, 1, .05), (.3, .7, .9), (2, 1.4, .6)])
+def test_only_the_faces_are_built_point_for_point(lengths):
+    b = Box(np.array([1., 2, 3]), turn(np.random.default_rng(0)), np.array(lengths, float)); assert np.array_equal(box_shell(b), whole_grid(b))
+
+def test_memory_goes_with_the_surface():
+    "A bed in inches: its grid has 880 million points, of which 6.3 million lie outside; a tenth of each side is tried."
+    import tracemalloc
+    tracemalloc.start()
+    try: n = len(box_shell(Box(np.zeros(3), np.eye(3), np.array([2., 1.5, .6])*3.937*4))); peak = tracemalloc.get_traced_memory()[1]
+    finally: tracemalloc.stop()
+    assert n == 2*(630*473 + 630*189 + 473*189) - 4*(630 + 473 + 189) + 8 and peak < 200*n
+    for lengths in ([2000., 1500, 600], [1e300, 1, 1], [np.nan, 1, 1]):
+        with pytest.raises(ValueError, match='expected a surface below 80,000 m²: is it in metres'): box_shell(Box(np.zeros(3), np.eye(3), np.array(lengths)))
+
 def plain_alpha_shape(xy, alpha):
     "Triangles one by one, edges that occur once, polygons of the edges, their union."
     count = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from vsgrpo.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
-from vsgrpo.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure)
+from vsgrpo.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure, read_meta_info)
 from vsgrpo.scannet import Scene, instances_of, read_scene, write_scene
 from vsgrpo.vsibench import QUESTION_TYPES, read_questions, score_answer, write_questions
 
@@ -166,7 +166,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="preset 'vsi', expected one of paper, vsibench"): make_questions(FACTS, 'vsi')
     with pytest.raises(ValueError, match="paper: question type 'route_planning'"): make_questions(FACTS, types=['route_planning'])
     with pytest.raises(ValueError, match="distance 'far', expected one of center, closest"): make_questions(FACTS, distance='far')
-    with pytest.raises(ValueError, match='meta info entry has no room_size'): facts_from_meta_info(dict(video_path='a.mp4', dataset='x', object_counts={}, object_bbox={}))
+    with pytest.raises(ValueError, match='s1: meta info entry has no room_size'): facts_from_meta_info(dict(video_path='a.mp4', dataset='x', object_counts={}, object_bbox={}), 's1')
 
 def test_rows_survive_a_file_and_score_full(tmp_path):
     questions = ask(per_type=2) + [q for q in ask(room(ITEMS, name='other'), 'paper', per_type=2)]; write_questions(questions, tmp_path/'q.parquet')
@@ -230,7 +230,7 @@ DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
 def bench():
     meta, rows = DATA/'vsibench_meta_info'/'scannet_meta_info_val.json', DATA/'vsibench_test.parquet'
     if not (meta.is_file() and rows.is_file()): pytest.skip("VSI-Bench's rows and meta info are not here")
-    facts = {k: facts_from_meta_info(v) for k, v in json.loads(meta.read_text()).items()}
+    facts = read_meta_info(meta)
     return facts, [q for q in read_questions(rows) if q.dataset == 'scannet']
 
 def sides(q): return re.search(r'between the (.*) and the (.*) \(in', q.question).groups()
@@ -242,6 +242,43 @@ def test_benchmark_answers_are_found_again(bench):
     share = found['agree, %']; exact = ['object_size_estimation', 'room_size_estimation', 'object_rel_distance', 'object_rel_direction']
     assert (share[exact] == 100).all() and share.object_counting > 99 and share.object_abs_distance >= 98
     assert found['MRA of centres'].object_abs_distance == pytest.approx(32.8, abs=.1) and found['agree with centres, %'].object_rel_distance == pytest.approx(85.3, abs=.1)
+
+def meta_entry(dataset, film, **objects):
+    boxes = {c: [dict(centroid=[x, 0, .5], axesLengths=[1, 1, 1], normalizedAxes=[1, 0, 0, 0, 1, 0, 0, 0, 1]) for x in xs] for c, xs in objects.items()}
+    return dict(dataset=dataset, video_path=film, room_size=20., object_counts={c: len(xs) for c, xs in objects.items()}, object_bbox=boxes)
+
+def test_a_scene_is_named_by_its_key_not_by_its_film(tmp_path):
+    "ScanNet++ calls every film rgb_compressed.mp4, ARKitScenes puts _compressed behind the name."
+    path = tmp_path/'meta.json'; pp, arkit = '/data/{}/iphone/rgb_compressed.mp4', '/videos/{}_compressed.mov'
+    entries = {'7b64': meta_entry('scannetpp', pp.format('7b64'), bed=[0], tv=[3.05]), '3e8b': meta_entry('scannetpp', pp.format('3e8b'), bed=[0], tv=[4.05]),
+               '41069025': meta_entry('arkitscenes', arkit.format('41069025'), bed=[0], tv=[5.05])}
+    path.write_bytes(b'\xef\xbb\xbf' + json.dumps(entries).encode()); facts = read_meta_info(path)
+    assert [f.name for f in facts.values()] == list(facts) == list(entries)
+    asked = [q for f in facts.values() for q in make_questions(f, 'vsibench', types=['object_abs_distance'])]; assert [q.scene_name for q in asked] == list(entries)
+    assert [q.ground_truth for q in asked] == ['2.1', '3.1', '4.1'] and agreement(asked, facts)['agree, %'].tolist() == [100]
+
+def test_what_the_annotations_lack_is_counted_and_said(tmp_path):
+    facts = {'s': facts_from_meta_info(meta_entry('scannetpp', 'a.mp4', bed=[0], tv=[3], **{'coat hanger': [6]}), 's')}
+    asked = make_questions(facts['s'], 'vsibench', types=['object_abs_distance'], per_type=None); assert {'coat rack', 'bed', 'tv'} == {c for q in asked for c in sides(q)}
+    strange = replace(asked[0], question=asked[0].question.replace(sides(asked[0])[0], 'dragon'))
+    found = agreement(asked + [strange], facts).loc['object_abs_distance']; assert (found.n, found['without a box'], found['agree, %']) == (4, 1, 100)
+    for text, message in (('[]', 'no scenes'), ('{"a": 3}', 'a: meta info entry has no dataset'), ('{', 'not JSON')):
+        (tmp_path/'m.json').write_text(text)
+        with pytest.raises(ValueError, match=f'm.json: .*{message}'): read_meta_info(tmp_path/'m.json')
+
+def test_scannetpp_answers_are_found_again(data):
+    meta, rows = data/'vsibench_meta_info'/'scannetpp_meta_info_val.json', data/'vsibench_test.parquet'
+    found = agreement([q for q in read_questions(rows) if q.dataset == 'scannetpp'], read_meta_info(meta))
+    assert found.n.to_dict() == dict(object_counting=176, object_size_estimation=233, room_size_estimation=50, object_abs_distance=210, object_rel_distance=284, object_rel_direction=251)
+    share = found['agree, %']; exact = ['object_size_estimation', 'room_size_estimation', 'object_rel_distance', 'object_rel_direction']
+    assert (share[exact] == 100).all() and share.min() > 97.6 and (found['without a box'] == 0).all()
+
+@pytest.mark.parametrize('factor,unit', [(39.37, 'inches'), (100, 'centimetres')])
+def test_a_thing_in_another_unit_is_refused_with_the_factor(factor, unit):
+    "A small room that is short enough even so: what gives it away is the bed."
+    small = [('bed', (1., 1., .3), (2.04, 1.4, .6)), ('door', (1.5, 1.8, 1.), (.9, .1, 2.02))]; scene = scanned(small, size=(2, 1.9)); measure(scene)
+    with pytest.raises(ValueError, match=rf'scene0003_00: object 0 \(bed\) is \d+(\.\d+)? m long, expected at most 30; is it in {unit}\? times [0-9.]+ it would be 2.0 m high'):
+        measure(replace(scene, vertices=scene.vertices*factor))
 
 @pytest.mark.parametrize('difficulty,n,clear', [('easy', 63, 1.), ('medium', 147, .97), ('hard', 133, .90)])
 def test_benchmark_directions(bench, difficulty, n, clear):

@@ -1,6 +1,7 @@
 "Generated rooms: exact, without overlaps, filmed as promised, and written so that they read back."
 from collections import Counter
 from dataclasses import replace
+import time
 import numpy as np
 import pytest
 import shapely
@@ -240,6 +241,22 @@ def test_many_rooms_resume(tmp_path):
     assert not list((tmp_path/"scans").glob(".*"))
     labels = read_label_map(tmp_path/"scannetv2-labels.combined.tsv", "category")
     assert labels["chair"] == "chair" and set(CATEGORIES) <= set(labels)
+
+def test_the_second_writer_of_rooms_waits(tmp_path, capsys):
+    from threading import Thread
+    from vsgrpo.files import one_at_a_time
+    tiny, scans, found = replace(PRESETS["overview"], n_frames=2), tmp_path/"scans", []
+    scans.mkdir()
+    writer = Thread(target=lambda: found.extend(write_rooms([3], tiny, scans)))
+    with one_at_a_time(scans/".writing.lock", "never"):
+        writer.start()
+        line, end = "", time.monotonic() + 60
+        while not line and time.monotonic() < end:
+            time.sleep(.01)
+            line = capsys.readouterr().out
+        assert line == f"{scans}: another process writes rooms here; waiting for it\n" and not found
+    writer.join()
+    assert found == [scans/"room_overview_000003"] and not list(scans.glob(".*"))
 
 def test_two_processes_write_the_same(tmp_path):
     tiny = replace(PRESETS["overview"], n_frames=2)

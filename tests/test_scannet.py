@@ -1,9 +1,10 @@
 "ScanNet's layout, in and out, on planted files with the faults of the real ones."
 import json, struct
+from dataclasses import replace
 import numpy as np
 import pytest
 from vsgrpo.scannet import (Instance, Scene, align, group_instances, instances_of, list_scenes, read_alignment, read_label_map,
-                            read_ply, read_poses, read_scene, write_label_map, write_ply, write_scene)
+                            read_ply, read_poses, read_scene, tracked, write_label_map, write_ply, write_scene)
 
 def rigid(seed):
     rng = np.random.default_rng(seed); q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
@@ -51,6 +52,35 @@ def test_axis_alignment_absent_is_identity(tmp_path):
     p.write_text('axisAlignment = 0.5 0.5\n')
     with pytest.raises(ValueError, match='axisAlignment has 2 numbers, expected 16'): read_alignment(p)
 
+LINE = 'axisAlignment = 0 -1 0 1 1 0 0 2 0 0 1 3 0 0 0 1\n'
+TURNED = [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]]
+
+@pytest.mark.parametrize('text', [LINE, '\ufeff' + LINE, LINE.lower(), LINE.upper(), LINE.replace(' =', ':'), LINE.replace(' = ', ' '), LINE.replace('\n', '\r\n'), '  ' + LINE,
+                                  LINE.replace('A', '_a'), 'colorHeight = 968\r' + LINE, '\ufeffcolorHeight = 968\n' + LINE, LINE + LINE])
+def test_an_alignment_is_read_however_its_line_is_written(tmp_path, text):
+    (tmp_path/'s.txt').write_bytes(text.encode()); assert read_alignment(tmp_path/'s.txt').tolist() == TURNED
+
+@pytest.mark.parametrize('data,message', [
+    (('# ' + LINE).encode(), "'# axisAlignment' is no name that is read"), (LINE.replace('=', '= [').encode(), "could not convert string to float: '\\['"),
+    (LINE.replace('=', '==').encode(), 'could not convert'), ((LINE + LINE.replace('3', '4')).encode(), '2 different lines about axisAlignment'),
+    (b'axisAlignment =\n', 'axisAlignment has 0 numbers'), (b'axisAlignment\n1 0 0 0\n', 'has 0 numbers'), (LINE.replace('A', 'A\0').encode(), 'not text, a zero byte'),
+    (LINE.encode('utf-16'), 'not text'), (LINE.encode('utf-16-le'), 'not text, a zero byte at character 1')])
+def test_an_alignment_that_cannot_be_read_is_no_absent_one(tmp_path, data, message):
+    folder = folder_of(tmp_path, planted()); (folder/'scene0001_02.txt').write_bytes(data)
+    with pytest.raises(ValueError, match=f'scene0001_02.txt: .*{message}'): read_scene(folder)
+
+def test_a_scan_without_alignment_is_counted(tmp_path):
+    folder = folder_of(tmp_path, planted()); assert read_scene(folder).skipped == {}
+    (folder/'scene0001_02.txt').write_text('colorHeight = 968\n'); assert read_scene(folder).skipped == {'scene: no alignment, taken as it stands': 1}
+
+def test_every_text_file_may_start_with_a_byte_order_mark(tmp_path):
+    scene = planted(); folder = folder_of(tmp_path, scene, rigid(4)); before = read_scene(folder)
+    texts = [p for p in folder.rglob('*') if p.suffix in ('.txt', '.json')]; assert len(texts) == 8
+    for p in texts: p.write_bytes(b'\xef\xbb\xbf' + p.read_bytes())
+    after = read_scene(folder)
+    assert (after.vertices == before.vertices).all() and (after.poses == before.poses).all() and (after.intrinsic == before.intrinsic).all() and len(after.instances) == 4
+    (tmp_path/'l.tsv').write_bytes('\ufeffraw_category\tcategory\ncouch\tsofa\n'.encode()); assert read_label_map(tmp_path/'l.tsv', 'category') == {'couch': 'sofa'}
+
 def test_segments_are_arbitrary_numbers():
     objs, skipped = group_instances(np.array([900_000, 4, 4, 77, 900_000]), [dict(objectId=8, label='a', segments=[4]), dict(objectId=2, label='b', segments=[900_000, 4242])])
     assert [(o.object_id, o.vertices.tolist()) for o in objs] == [(8, [1, 2]), (2, [0, 4])] and skipped == {}
@@ -79,7 +109,7 @@ def test_unannotated_vertices_belong_to_nobody(tmp_path):
     scene = planted(); back = read_scene(folder_of(tmp_path, scene)); owned = np.concatenate([o.vertices for o in back.instances])
     assert len(owned) == len(set(owned)) < len(back.vertices)
 
-@pytest.mark.parametrize('text', ['-inf '*16, 'nan '*16])
+@pytest.mark.parametrize('text', ['-inf '*16, 'nan '*16, '0 '*16, '0 0 0 1 '*4])
 def test_lost_tracking_is_counted(tmp_path, text):
     folder = folder_of(tmp_path, planted()); (folder/'pose'/'5.txt').write_text(text); back = read_scene(folder)
     assert back.skipped == {'pose: tracking lost': 1} and back.pose_frames.tolist() == [0, 2, 11]
@@ -91,6 +121,29 @@ def test_pose_files_are_in_frame_order_and_whole(tmp_path):
     with pytest.raises(ValueError, match='11.txt: 3 numbers'): read_poses(tmp_path)
     (tmp_path/'none').mkdir()
     with pytest.raises(FileNotFoundError, match='no pose file'): read_poses(tmp_path/'none')
+
+def test_a_scan_of_which_no_pose_is_left_has_no_cameras(tmp_path):
+    folder = folder_of(tmp_path, planted())
+    for p in (folder/'pose').iterdir(): p.write_text('0 '*16)
+    back = read_scene(folder); assert back.poses is None and back.pose_frames is None and back.skipped == {'pose: tracking lost': 3}
+    assert tracked(np.stack([np.eye(4), np.zeros((4, 4)), np.full((4, 4), -np.inf)])).tolist() == [True, False, False]
+
+@pytest.mark.parametrize('name,message', [('²3.txt', "'²3' is no frame number"), ('٣.txt', "'٣' is no frame number"), ('011.txt', 'frame 11 is 11.txt already|frame 11 is 011.txt already'),
+                                          ('1700000000000.txt', 'frame number 1700000000000, expected at most 1,000,000')])
+def test_a_pose_file_without_a_frame_number_is_named(tmp_path, name, message):
+    folder = folder_of(tmp_path, planted()); (folder/'pose'/name).write_text('1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1'); (folder/'pose'/'notes.txt').write_text('not ours')
+    with pytest.raises(ValueError, match=f'pose/.*txt: ({message})'): read_scene(folder)
+
+@pytest.mark.parametrize('k', ['-inf 0 320 0 500 240 0 0 1', '500 0 nan 0 500 240 0 0 1', '0 0 320 0 500 240 0 0 1', '500 0 320 0 -500 240 0 0 1', '500 0 320 0 500 1e-9 0 0 1', '500 inf 320 0 500 240 0 0 1'])
+def test_an_intrinsic_that_is_no_camera_is_named(tmp_path, k):
+    folder = folder_of(tmp_path, planted()); (folder/'intrinsic'/'intrinsic_color.txt').write_text(k)
+    with pytest.raises(ValueError, match='intrinsic_color.txt: no camera has focal lengths'): read_scene(folder)
+
+@pytest.mark.parametrize('metres,unit,factor', [(.0254, 'inches', '0.0254'), (.01, 'centimetres', '0.01'), (.001, 'millimetres', '0.001'), (1000., 'units of 1000 m', '1000')])
+def test_a_scan_in_another_unit_is_refused_with_the_factor(tmp_path, metres, unit, factor):
+    rng = np.random.default_rng(0); room = rng.uniform(0, 1, (400, 3))*[7, 5, 2.4]; assert len(read_scene(folder_of(tmp_path/'m', replace(planted(), vertices=room))).vertices) == 400
+    with pytest.raises(ValueError, match=rf'scene0001_02: the scan is [0-9.e+-]+ m long, expected 0.5 to 200; is it in {unit}\? times {factor} it would be 2.4 m high'):
+        read_scene(folder_of(tmp_path, replace(planted(), vertices=room/metres)))
 
 def edit(path, **kw): path.write_text(json.dumps({**json.loads(path.read_text()), **kw}))
 
@@ -116,6 +169,13 @@ def test_ply_with_more_properties(tmp_path):
     body = b''.join(struct.pack('<fffBBBBH', i, 0, 0, 1, 2, 3, 255, 9) for i in range(3)) + struct.pack('<Biii', 3, 0, 1, 2)
     v, c, f = read_ply(ply(tmp_path, HEAD + ['property ushort label', 'element face 1', 'property list uchar int vertex_index'], body))
     assert v[:, 0].tolist() == [0, 1, 2] and c.tolist() == [[1, 2, 3]]*3 and f.tolist() == [[0, 1, 2]]
+
+def test_a_header_may_end_its_lines_as_windows_does(tmp_path):
+    "The first body byte is a line feed, so that one read too many would show."
+    body = b''.join(struct.pack('<fffBBBB', x, 0, 0, 1, 2, 3, 255) for x in (struct.unpack('<f', b'\n\r\n@')[0], 1, 2)) + struct.pack('<Biii', 3, 0, 1, 2)
+    unix = read_ply(ply(tmp_path, HEAD + FACE, body)); text = '\r\n'.join(HEAD + FACE + ['end_header', '']).encode()
+    (tmp_path/'w.ply').write_bytes(text + body); windows = read_ply(tmp_path/'w.ply')
+    assert all((a == b).all() for a, b in zip(unix, windows)) and windows[0][1:, 0].tolist() == [1, 2]
 
 FACE = ['element face 1', 'property list uchar int vertex_indices']
 @pytest.mark.parametrize('header,body,message', [

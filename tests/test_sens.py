@@ -68,6 +68,47 @@ def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     shown = [int(f[0, 0, 0]) for f in _pictures(tmp_path, 24, (8, 6))]
     assert len(shown) == 900*24//30 + 1 and all(shown.count(v) >= 79 for v in sorted(set(shown))[:-1]) and len(set(shown)) == 10
 
+@pytest.mark.parametrize("names,message", [
+    (["0.jpg", "3000000.jpg"], "3000000.jpg: frame number 3000000, expected at most 1,000,000"),
+    (["0.jpg", "5.jpg", "1006.jpg"], "1006.jpg: the picture before it is 5.jpg, expected one at most 1,000 frames earlier"),
+    (["1700000000000.jpg", "1700000000033.jpg"], "1700000000000.jpg: frame number 1700000000000, expected"),
+    (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is no frame number"), (["7.jpg", "07.png"], "7.jpg: frame 7 is 07.png already")])
+def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, names, message):
+    from vsgrpo.sens import write_film
+    folder = tmp_path/"scene0000_00"
+    (folder/"color").mkdir(parents=True)
+    for name in names: (folder/"color"/name).write_bytes(b"never opened")
+    with pytest.raises(ValueError, match=f"color/{message}"): write_film(folder, tmp_path/"film.mp4")
+    assert not list(tmp_path.glob("film.mp4*"))
+
+def test_a_picture_the_disk_does_not_give_is_no_broken_picture(tmp_path, monkeypatch):
+    from pathlib import Path
+    from PIL import Image
+    from vsgrpo.sens import _pictures
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path/"0.jpg")
+    def denied(self): raise PermissionError(13, "Permission denied", str(self))
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(PermissionError, match="0.jpg"): list(_pictures(tmp_path, 24, (8, 6)))
+
+@pytest.mark.parametrize("lost", [0., -np.inf])
+def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp_path, lost):
+    "The same rule as for a scan that came without poses: asked about everything, and counted."
+    scene, frames, _ = filmed
+    folder = write_scene(replace(scene, name="scene0046_00", poses=None, intrinsic=None, visibility=None), tmp_path/"scans"/"scene0046_00")
+    write_sens(folder/"scene0046_00.sens", [(f, np.ones((3, 4)), np.full((4, 4), lost), k) for k, f in enumerate(frames)], scene.intrinsic)
+    asking = vsi100k.Asking(labels="raw", frames=8)
+    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", asking, film=False)
+    bare = write_scene(replace(scene, name="scene0047_00", poses=None, intrinsic=None, visibility=None), tmp_path/"scans"/"scene0047_00")
+    none = vsi100k.scene_rows(bare, tmp_path/"out", "scannet", asking, film=False)
+    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][vsi100k.UNSEEN] == 1
+    assert len(made["train"]) == len(none["train"]) > 3
+
+def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
+    scene, frames, _ = filmed
+    folder = write_scene(replace(scene, name="scene0048_00", poses=None, intrinsic=None), tmp_path/"scene0048_00")
+    write_sens(folder/"scene0048_00.sens", [(f, np.ones((3, 4)), np.eye(4), k) for k, f in enumerate(frames)], np.full((3, 3), -np.inf))
+    with pytest.raises(ValueError, match="scene0048_00.sens: no camera has focal lengths -inf"): with_cameras(read_scene(folder), folder)
+
 def test_one_bad_stamp_does_not_change_the_film():
     from vsgrpo.sens import film_frames
     times = np.arange(300)*1e6/15

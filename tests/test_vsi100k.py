@@ -1,7 +1,13 @@
 "From rooms on disk to rows, and back."
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -230,3 +236,145 @@ def test_a_missing_video_is_named(built, tmp_path):
     data = vsi100k.open_dataset(built)
     for name in ("train", "train_benchmark", "dev", "test"): write_questions(getattr(data, name), tmp_path/f"{name}.parquet")
     with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"): vsi100k.open_dataset(tmp_path)
+
+def test_meta_info_takes_several_files(tmp_path):
+    "A list with commas or spaces, a folder, a name with a space in it; whatever is missing is one error."
+    names = ["scannet_meta_info_val.json", "scannetpp_meta_info_val.json"]
+    folder = tmp_path/"meta info"
+    folder.mkdir()
+    for name in names: (folder/name).write_text("{}"), (tmp_path/name).write_text("{}")
+    both = [tmp_path/name for name in names]
+    for text in (f"{both[0]},{both[1]}", f"{both[0]} , {both[1]}", f"{both[0]} {both[1]}", f" {both[0]}\n{both[1]} ", f"{both[0]},{both[1]}, "): assert vsi100k.meta_files(text) == both
+    assert vsi100k.meta_files(str(folder)) == [folder/name for name in names] and vsi100k.meta_files(str(folder/names[0])) == [folder/names[0]]
+    (tmp_path/"empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"meta_info: no file at {tmp_path}/a.json, {tmp_path}/empty, wanted the benchmark's"):
+        vsi100k.meta_files(f"{tmp_path}/a.json {both[0]} {tmp_path}/empty")
+
+def test_the_benchmark_s_datasets_stand_side_by_side(data):
+    meta = data/"vsibench_meta_info"
+    table = vsi100k.agreements(f"{meta}/scannet_meta_info_val.json,{meta}/scannetpp_meta_info_val.json", data/"vsibench_test.parquet").round(1)
+    assert table["scannet"]["agree, %"].to_dict() == dict(object_counting=99.6, object_size_estimation=100, room_size_estimation=100, object_abs_distance=100,
+                                                          object_rel_distance=100, object_rel_direction=100)
+    assert table["scannetpp"]["agree, %"].to_dict() == dict(object_counting=98.9, object_size_estimation=100, room_size_estimation=100, object_abs_distance=97.6,
+                                                            object_rel_distance=100, object_rel_direction=100)
+    assert table["scannetpp"]["n"].sum() == 1204
+    with pytest.raises(ValueError, match="scannet has been read from another file already"):
+        vsi100k.agreements(f"{meta} {meta}/scannet_meta_info_val.json", data/"vsibench_test.parquet")
+
+def files_of(out): return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+def av_error(code):
+    from av.error import classes
+    return classes[code](code, os.strerror(code), "film.mp4")
+
+FAULTS = dict(disk=lambda: OSError(errno.ENOSPC, "No space left on device"), rights=lambda: PermissionError(errno.EACCES, "Permission denied", "a.ply"),
+              memory=lambda: MemoryError("Unable to allocate 9.9 TiB"), many=lambda: OSError(errno.EMFILE, "Too many open files"),
+              film=lambda: av_error(errno.ENOSPC), shut=lambda: av_error(errno.EACCES))
+DATA_FAULTS = dict(gone=lambda: FileNotFoundError(errno.ENOENT, "No such file", "a.ply"), picture=lambda: OSError("image file is truncated"), value=lambda: ValueError("no mesh"),
+                   torn=lambda: av_error(errno.EIO), key=lambda: KeyError("x"))
+
+def scene_jobs(built, raised=None):
+    "Five scenes with the questions of built ones; the third raises."
+    data = vsi100k.open_dataset(built)
+    def rows(name):
+        if raised and name == names[2]: raised()
+        return dict(train=[q for q in data.train if q.scene_name == name], benchmark=[q for q in data.test if q.scene_name == name], skipped={"object: stuff": 1})
+    names = sorted({q.scene_name for q in data.train + data.test})[:5]
+    return [vsi100k.Job(name, "train" if k < 3 else "test", partial(rows, name)) for k, name in enumerate(names)]
+
+def raiser(fault, wrapped):
+    def plain(): raise fault()
+    def hidden():
+        try: plain()
+        except Exception as e: raise ValueError(f"a.ply: cannot be read: {e}") from None
+    return hidden if wrapped else plain
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_path, fault, wrapped):
+    "One line; the next build tries that scene again, and the dataset is that of a machine without faults."
+    write = lambda out, raised=None: vsi100k.write_dataset(tmp_path/out, scene_jobs(built, raised), {}, most_broken=.9, card="scannet", workers=1)
+    for _ in range(2):
+        with pytest.raises(OSError, match="out: stopped at room.*, for the machine failed and not the scan: .*; what is done is kept, build again to go on") as caught:
+            write("out", raiser(FAULTS[fault], wrapped))
+        assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists() and len(list((tmp_path/"out"/"parts").iterdir())) == 2
+    assert files_of(write("out")) == files_of(write("whole"))
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("fault", DATA_FAULTS)
+def test_a_fault_of_the_data_is_set_aside(built, tmp_path, fault, wrapped):
+    out = vsi100k.write_dataset(tmp_path/"out", scene_jobs(built, raiser(DATA_FAULTS[fault], wrapped)), {}, most_broken=.2, card="scannet", workers=1)
+    assert json.loads((out/"dataset.json").read_text())["broken"] == 1 and not (out/"parts").exists()
+
+def test_a_full_disk_in_one_scan(built, tmp_path, monkeypatch):
+    "Where the film is put, through all of `build_scans`."
+    name, honest = sorted(p.name for p in (built/"scans").iterdir())[4], vsi100k.write_film
+    def full(folder, path):
+        if folder.name == name: raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return honest(folder, path)
+    monkeypatch.setattr(vsi100k, "write_film", full)
+    build = lambda: vsi100k.build_scans(built/"scans", tmp_path/"out", leak_guard=False, most_broken=.5, workers=1)
+    with pytest.raises(OSError, match=f"stopped at {name}, .*No space left on device"): build()
+    monkeypatch.setattr(vsi100k, "write_film", honest)
+    data = vsi100k.open_dataset(build())
+    assert name in {q.scene_name for q in data.train + data.dev + data.test} and json.loads((tmp_path/"out"/"dataset.json").read_text())["broken"] == 0
+
+def test_a_worker_that_dies_stops_the_build(built, tmp_path):
+    def die():
+        import os
+        os.kill(os.getpid(), 9)
+    write = lambda raised, workers: vsi100k.write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, most_broken=.9, card="scannet", workers=workers)
+    with pytest.raises(OSError, match="out: a worker process was killed, .*what is done is kept, build again to go on") as caught: write(die, 2)
+    assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists()
+    assert json.loads((write(None, 1)/"dataset.json").read_text())["scenes"] == {"train": 3, "test": 2}
+
+BUILDER = """import sys, time
+from pathlib import Path
+from vsgrpo import vsi100k
+out, hold = Path(sys.argv[1]), sys.argv[2:]
+make = vsi100k.make_room
+def slow(*a):
+    while hold and not Path(hold[0]).exists(): time.sleep(.02)
+    return make(*a)
+vsi100k.make_room = slow
+vsi100k.build_rooms(out, vsi100k.RoomsSpec(1, 1, 1), workers=1)
+print(sorted((p.name, p.stat().st_mtime_ns) for p in out.rglob('*') if p.suffix != '.lock' and p.is_file()))    # the other one may hold it by now
+"""
+
+def test_two_builders_in_one_folder(tmp_path):
+    "The second starts while the first builds: it says that it waits, and both end with one dataset, written once."
+    out, start = tmp_path/"out", lambda *args: subprocess.Popen([sys.executable, "-c", BUILDER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with start(out, tmp_path/"go on") as first:
+        for _ in range(6000):
+            if (out/"parts").is_dir(): break
+            time.sleep(.02)
+        with start(out) as second:
+            line = second.stdout.readline()
+            (tmp_path/"go on").touch()
+            ends = [p.communicate(timeout=300) for p in (first, second)]
+    assert line == f"{out}: another process builds here; waiting, to go on with its result\n"
+    assert first.returncode == second.returncode == 0, ends
+    assert ends[0][0].splitlines()[-1] == ends[1][0].splitlines()[-1] and len(ends[1][0].splitlines()) == 1
+    assert len(vsi100k.open_dataset(out).test) > 3 and not list(out.rglob("*.tmp")) and not list(out.glob("building*"))
+
+WATCHED = """import os, sys
+from pathlib import Path
+from vsgrpo import vsi100k
+from vsgrpo.rooms import PRESETS, write_rooms
+out, touched = Path(sys.argv[1]), []
+def watch(event, args):
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if (writes or event in ("os.remove", "os.mkdir", "os.rmdir", "os.rename", "os.link", "shutil.rmtree")) and str(args[0]).startswith(str(out)): touched.append((event, str(args[0])))
+sys.addaudithook(watch)
+vsi100k.build_rooms(out, vsi100k.RoomsSpec(3, 2, 4))
+write_rooms([0, 1, 2], PRESETS["overview"], out/"scans")
+print(touched)
+(out/"probe").touch()
+(out/"probe").unlink()
+print(len(touched))
+"""
+
+def test_nothing_is_written_where_all_is_built(built):
+    "So a read-only folder will do; the last line shows that the watch is awake."
+    done = subprocess.run([sys.executable, "-c", WATCHED, built], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "2"], done.stderr

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'file_hash', 'FileHashes', 'read_manifest', 'commit', 'commit_folder', 'begin_manifest', 'damage',
            'is_committed', 'committed', 'plain', 'write_text', 'write_json', 'read_json', 'read_lines', 'whole_part',
-           'Log', 'tensor_bytes', 'save_tensor', 'load_tensor']
+           'Log', 'tensor_bytes', 'save_tensor', 'load_tensor', 'one_at_a_time']
 
 # %% ../nbs/07_files.ipynb #07-002
+import fcntl
 import hashlib
 import json
 import math
 import os
 import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -281,3 +283,32 @@ def load_tensor(
         return x
     except (SafetensorError, ValueError, OSError) as e:
         warnings.warn(f"{path}: broken cache entry ({e}), making it anew")
+
+# %% ../nbs/07_files.ipynb #07-018
+@contextmanager
+def one_at_a_time(
+    path:str|Path, # the lock's file, there only while somebody works; its folder exists
+    waiting:str, # the line to print while another process works
+):
+    "Let one process in, the next one waits; given back when the process ends, however it ends."
+    path = Path(path)
+    with _held(path, waiting):
+        try: yield
+        finally: path.unlink(missing_ok=True)      # still held: nobody has come in
+
+def _held(path, waiting):
+    "The lock's file, open and held; one that its last holder has removed is opened anew."
+    while True:
+        file = open(path, "a")
+        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting: print(waiting, flush=True)
+            waiting = ""      # once
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _lies_at(file, path): return file
+        file.close()
+
+def _lies_at(file, path):
+    "Whether an open file is the one that lies at the path now."
+    try: return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError: return False

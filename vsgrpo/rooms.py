@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 import numpy as np
+from .files import one_at_a_time
 from .scannet import Scene, instances_of, write_label_map, write_scene
 from .video import encode
 
@@ -921,8 +922,10 @@ def generator_digest(
 def _write_seed(job):
     "Write the room of one (seed, preset, folder) unless it is there already."
     seed, preset, scans = job
-    folder = Path(scans)/f"room_{preset.name}_{seed:06d}"
+    folder = _seed_folder(*job)
     return folder if folder.is_dir() else write_room(make_room(seed, preset), scans)
+
+def _seed_folder(seed, preset, scans): return Path(scans)/f"room_{preset.name}_{seed:06d}"
 
 def write_rooms(
     seeds:list,             # one room each
@@ -930,11 +933,18 @@ def write_rooms(
     scans_folder:str|Path,  # rooms that lie there already are kept
     workers:int=1,          # processes
 )->list:                    # the scenes' folders, in the order of the seeds
-    "Write many rooms, and the label map beside the scans folder; a second call goes on where the first stopped."
+    "Write many rooms, and the label map beside the scans folder; a second call goes on where the first stopped, or waits for it."
     scans, preset = Path(scans_folder), _preset(preset)
+    jobs, table = [(int(s), preset, scans) for s in seeds], scans.parent/"scannetv2-labels.combined.tsv"
+    folders = [_seed_folder(*j) for j in jobs]
+    if table.is_file() and all(f.is_dir() for f in folders): return folders
     scans.mkdir(parents=True, exist_ok=True)
-    write_label_map(scans.parent/"scannetv2-labels.combined.tsv", {c: c for c in [*CATEGORIES, "floor", "wall", "ceiling"]})
-    jobs = [(int(s), preset, scans) for s in seeds]
+    with one_at_a_time(scans/".writing.lock", f"{scans}: another process writes rooms here; waiting for it"):
+        write_label_map(table, {c: c for c in [*CATEGORIES, "floor", "wall", "ceiling"]})
+        return _write_seeds(jobs, workers)
+
+def _write_seeds(jobs, workers):
+    "The folders of many jobs, in their order."
     if workers == 1: return [_write_seed(j) for j in jobs]
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
