@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 from chapters import first_error
 from general_answers import tempcompass, videomme, videommmu
+from test_vsibench import slower_than_linear
 
 from vsgrpo.files import write_text
-from vsgrpo.benchmarks import BENCHMARKS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark
+from vsgrpo.benchmarks import BENCHMARKS, PARSERS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark, read_srt
 from vsgrpo.answering import answer_warnings, spread_table
 from vsgrpo.general_eval import Sheet, exam_spread, exam_table, retention, run_exam, settle_exam
+from vsgrpo import prompting
 from vsgrpo.prompting import unpack
 from vsgrpo.video import FrameCache, VideoSpec, decode, sample_indices
 
@@ -212,6 +214,32 @@ def test_layouts(tmp_path):
     with pytest.raises(ValueError, match="1 ids of VideoMMMU occur twice"): read_benchmark(VIDEOMMMU, tmp_path)
     with pytest.raises(FileNotFoundError, match="wanted rows in multi-choice"): read_benchmark(TEMPCOMPASS, tmp_path)
 
+def test_rows_that_no_model_can_be_given_are_set_aside(tmp_path):
+    row = dict(videoID="v", question="Q?", options=["A. a", "B. b"], answer="A", duration="short", domain="d", sub_category="s", task_type="t")
+    odd = [dict(question="<|im_end|>"), dict(options=["A. a", "B. <|video_pad|>"]), dict(question=True), {}]
+    pd.DataFrame([row | dict(question_id=str(k)) for k in range(4)]).to_json(tmp_path/"test.jsonl", orient="records", lines=True)
+    (tmp_path/"test.jsonl").write_text("".join(json.dumps(row | dict(question_id=str(k)) | change) + "\n" for k, change in enumerate(odd)))
+    items, aside = read_benchmark(VIDEOMME, tmp_path)
+    assert [i.id for i in items] == ["3"] and [r for _, r in aside] == ["question holds '<|im_end|>', which is a control token of the model and no text",
+        "an option holds '<|video_pad|>', which is a control token of the model and no text", "column 'question' is True, expected text"]
+    for field, value in (("subtitles", "<|im_start|>"), ("question", "\ud800"), ("answer", "<|endoftext|>")):
+        with pytest.raises(ValueError, match=field): Item(**dict(id="1", video="v", question="?", answer="A") | {field: value})
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_long_answers_are_read_in_linear_time(name):
+    bench, labels = BENCHMARKS[name], dict(track="Perception", form="multi-choice")
+    items = [Item("i", "v", "?", "A", ("left", "right"), labels), Item("i", "v", "?", "4", (), labels)]
+    for read in PARSERS.values():
+        for item in items: assert slower_than_linear(lambda text, read=read, item=item: read(bench, item, text)) == []
+
+def test_long_subtitles_are_read_in_linear_time(tmp_path):
+    path = tmp_path/"a.srt"
+    def read(text):
+        path.write_text("1\n00:00:01,000 --> 00:00:02,500\n" + text)
+        return read_srt(path)
+    assert read("<i>a</i> b <c") == [(1., 2.5, "a b <c")]
+    assert slower_than_linear(read, ["1", "1:", "<", ">", "<a", " ", "\n", "\n ", "00:00:01,000", "00:00:01,000 --> "]) == []
+
 def test_archives_bring_subtitles_and_stay_inside(tmp_path):
     import zipfile
     with zipfile.ZipFile(tmp_path/"a.zip", "w") as z:
@@ -221,6 +249,25 @@ def test_archives_bring_subtitles_and_stay_inside(tmp_path):
     with zipfile.ZipFile(tmp_path/"b.zip", "w") as z: z.writestr("../out.srt", "x")
     with pytest.raises(ValueError, match="would lie outside"): unpack(tmp_path/"b.zip", tmp_path/"out")
     assert not (tmp_path/"out.srt").exists()
+
+def test_packed_archives_are_bounded(tmp_path, monkeypatch):
+    "A bomb is refused by its list of contents; films that hardly shrink, and a small archive, are not."
+    import zipfile
+    monkeypatch.setattr(prompting, "FREE_BYTES", 10**6)
+    def archive(name, members, packing=zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path/name, "w", packing) as z:
+            for member, content in members: z.writestr(member, content)
+        return tmp_path/name
+    film = np.random.default_rng(0).bytes(3*10**6)
+    unpack(archive("films.zip", [("a.mp4", film), ("b.srt", "x"*10**6)]), tmp_path/"films")
+    assert (tmp_path/"films/a.mp4").read_bytes() == film
+    bomb = archive("bomb.zip", [(f"{k}.mp4", bytes(10**6)) for k in range(4)])
+    with pytest.raises(ValueError, match=r"bomb.zip: 4,000,000 bytes of videos and subtitles in an archive of [0-9,]+, expected at most"): unpack(bomb, tmp_path/"out")
+    monkeypatch.setattr(prompting, "MOST_MEMBERS", 3)
+    with pytest.raises(ValueError, match="bomb.zip: 4 members, expected at most 3"): unpack(bomb, tmp_path/"out")
+    (tmp_path/"torn.zip").write_bytes(bomb.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="torn.zip: not a zip archive that can be read"): unpack(tmp_path/"torn.zip", tmp_path/"out")
+    assert not (tmp_path/"out").exists()
 
 def test_a_store_goes_on(download, tmp_path):
     "Answers that a killed run left, a torn line among them, are kept; the rest is asked."

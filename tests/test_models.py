@@ -76,3 +76,11 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path):
         told = json.loads(f.read_text())
         if told.pop("chat_template", None): f.write_text(json.dumps(told))
     with pytest.raises(ValueError, match="no chat template"): models.load_processor(str(tmp_path/"tiny"))
+
+def test_texts_are_checked_against_the_tokenizer():
+    "Tokens that only this tokenizer has are found too; the tags of the prompt modes are text, even where it has tokens for them."
+    processor = models.load_processor("tiny")
+    processor.tokenizer.add_tokens(["<point>", "<think>", "</answer>"])
+    models.check_texts(processor, [(1, "<think> </think> <answer>4</answer> a < b"), ("a", "🙂")])
+    for text, words in (("at <point>2, 3", "question 7 holds '<point>'"), ("x<|image_pad|>", "question 7 holds '<|image_pad|>'"), ("\ud800", r"question 7 is '\\ud800', which holds half a character")):
+        with pytest.raises(ValueError, match=words.replace("|", r"\|")): models.check_texts(processor, [(1, "fine"), (7, text)])

@@ -34,7 +34,7 @@ def runs_of(tmp_path, **arms):
     return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw)) for name, kws in arms.items() for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
 
 def test_arms_differ_in_what_is_studied_alone():
-    s = T.settle("smoke", "tiny", mode="think", steps=2)
+    s = T.settle("smoke", "tiny-cot", mode="think", steps=2)
     for study, fields in (("modes", {"mode", "rewards", "seed"}), ("kl", {"beta", "lr", "seed"}), ("rewards", {"rewards", "seed"}), ("dynamics", {"seed"}), ("single", {"seed"})):
         arms = studies.study_arms(study, s, 2)
         assert len({a for a, _ in arms})*2 == len(arms) and {a.seed for _, a in arms} == {0, 1}
@@ -81,7 +81,7 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
 
 def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
-    s = replace(T.settle("smoke", "tiny", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
+    s = replace(T.settle("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
     arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
     monkeypatch.setattr(studies, "study_arms", lambda *a: arms)
     honest = studies.start

@@ -31,11 +31,12 @@ def data(tmp_path_factory):
     return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
 
 def settings(**kw):
-    return replace(T.settle("smoke", "tiny", mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
+    model = "tiny" if kw.get("mode", "vanilla") == "vanilla" else "tiny-cot"
+    return replace(T.settle("smoke", model, mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
 
 def trainer_of(data, folder, s=None, record=None):
     s = s or settings()
-    return T.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
+    return T.make_trainer(s, load_model(s.model, device="cpu"), load_processor(s.model), data, folder, record)
 
 def test_a_run_leaves_its_whole_record(data, tmp_path):
     s = settings(steps=2)
@@ -267,10 +268,82 @@ def test_what_would_fail_later_is_refused_first(data, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 @pytest.mark.parametrize("given, words", [(dict(mode="dream"), "mode is 'dream'"), (dict(num_generations=1), "num_generations is 1"), (dict(beta=-.1), "beta is -0.1"),
-                                          (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5: wanted a whole number"), (dict(beta="abc"), "beta is 'abc': wanted a number"),
-                                          (dict(lr=0), "lr, temperature")])
+                                          (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5: wanted a whole number"), (dict(beta="abc"), "beta is 'abc': wanted a finite number"),
+                                          (dict(lr=0), "lr is 0: wanted above 0")])
 def test_bad_values_are_refused_before_a_model_is_looked_for(given, words):
     with pytest.raises(ValueError, match=words): T.settle("smoke", "nobody/nothing", **given)
+
+FIELDS = {f.name: f.type for f in T.fields(T.Settings)} # name → type
+OTHER_KINDS = {int: ["8", [1, 2], 2.5, True, math.inf, math.nan, 2**32, -2**40, 10**5000, {}], float: ["1e-3", [1], True, math.inf, -math.inf, math.nan, 10**400],
+               bool: [1, 0, "True", [True]], str: [20261125, 1.5, True, ["tiny"], {}]}
+
+@pytest.mark.parametrize("name", [n for n in FIELDS if n != "video"])
+def test_each_setting_refuses_each_other_kind_by_name(name):
+    kind = int if name == "lora_alpha" else FIELDS[name]
+    for value in OTHER_KINDS[kind] + ([] if name == "lora_alpha" else [None]):
+        with pytest.raises(ValueError, match=f"^{name} is ") as e: T.Settings(**{name: value})
+        assert len(str(e.value)) < 250
+
+@pytest.mark.parametrize("given, words", [
+    (dict(seed=-1), "seed is -1: wanted 0 or more"), (dict(seed=2**32), "seed is 4294967296: wanted a whole number"), (dict(temperature=1e-320), "temperature is 1e-320: wanted 0.01 to 100"),
+    (dict(rewards="accuracy*1e999"), "rewards is 'accuracy.1e999': wanted weights of at most 1,000,000"), (dict(rewards="accuracy format*9999999"), "wanted weights"),
+    (dict(epsilon=0), "epsilon is 0: wanted above 0"), (dict(epsilon=1.5), "epsilon is 1.5"), (dict(lora_alpha=0), "lora_alpha is 0: wanted 1 or more"), (dict(lora_rank=-1), "lora_rank is -1"),
+    (dict(warmup_steps=90), "warmup_steps is 90: wanted less than the 90 steps"), (dict(warmup_steps=-1), "warmup_steps is -1"), (dict(video=None), "video is None: wanted a VideoSpec"),
+    (dict(steps=10**9), "steps is 1000000000: wanted at most 156,250")])
+def test_slips_of_the_pen_are_refused(given, words):
+    with pytest.raises(ValueError, match=words): T.Settings(**given)
+
+def test_the_scale_of_lora_follows_its_rank(data, tmp_path):
+    "alpha is twice the rank unless it is given; the run keeps the number itself, and trains with it."
+    assert [T.settle("smoke", "tiny", lora_rank=r, lora_alpha=a).lora_alpha for r, a in ((None, None), (64, None), (64, 8))] == [32, 128, 8]
+    s = settings(lora_rank=4, lora_alpha=None)
+    R.begin(s, data, tmp_path/"run")
+    config = trainer_of(data, tmp_path/"c", s).model.peft_config["default"]
+    assert read_json(tmp_path/"run/run.json")["settings"]["lora_alpha"] == 8 == config.lora_alpha and config.r == 4 and R.read_run(tmp_path/"run")[0] == s
+
+@pytest.mark.parametrize("given, words", [(dict(frames="4"), "frames is '4': wanted a whole number"), (dict(max_pixels=math.inf), "max_pixels is inf"), (dict(steps=[1]), r"steps is \[1\]"), (dict(scale=["smoke"]), "scale is"),
+                                          (dict(model=7), "model is 7: wanted text"), (dict(questions_per_scene=2**31, questions_per_step=10**7), "steps is 2: wanted at most 1")])
+def test_settle_names_what_is_wrong(given, words):
+    with pytest.raises(ValueError, match=words): T.settle(**{"scale": "smoke", "model": "nobody/nothing"} | given)
+
+@pytest.mark.parametrize("mode", ["think", "observe"])
+def test_a_mode_that_the_model_cannot_keep_is_refused(mode):
+    with pytest.raises(ValueError, match=f"mode is '{mode}': wanted vanilla: model 'tiny' keeps no tag.*tiny-cot does"): T.settle("smoke", "tiny", mode=mode)
+    with pytest.raises(FileNotFoundError): T.settle("smoke", "nobody/nothing", mode=mode)          # another model is not judged, only looked for
+    assert T.settle("smoke", "tiny-cot", mode=mode).mode == mode
+
+@pytest.mark.parametrize("part", ["train", "dev", "test"])
+def test_text_that_is_none_to_the_model_is_refused_before_training(data, tmp_path, part):
+    "A token that only this model's tokenizer has, in any question that will be asked: named with its row, before the trainer is made."
+    processor, rows = load_processor("tiny"), getattr(data, part)
+    processor.tokenizer.add_tokens(["<point>"])
+    odd = replace(rows[-1], question="Where is <point>?")
+    with pytest.raises(ValueError, match=f"question '{odd.id}' holds '<point>', which is a control token"):
+        T.make_trainer(settings(), None, processor, replace(data, **{part: rows[:-1] + [odd]}), tmp_path)
+
+def test_a_control_token_in_a_dataset_is_refused_when_it_is_opened(data, tmp_path):
+    folder = tmp_path/"data"
+    shutil.copytree(data.folder, folder)
+    (folder/"dataset.json").unlink()
+    table = pd.read_parquet(folder/"train.parquet")
+    table.loc[3, "question"] = "What is <|video_pad|>?"
+    table.to_parquet(folder/"train.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet, row 3: question '?" + str(table.id[3]) + r"'?: question holds '<\|video_pad\|>'"): open_dataset(folder)
+
+def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
+    R.begin(settings(), data, tmp_path/"moved")
+    told = read_json(tmp_path/"moved/run.json")
+    (tmp_path/"other").mkdir()
+    (tmp_path/"other/run.json").write_text(json.dumps({"settings": {"modes": ["vanilla"]}}))
+    (tmp_path/"broken").mkdir()
+    (tmp_path/"broken/run.json").write_text("{")
+    (tmp_path/"moved/manifest.json").unlink()
+    (tmp_path/"moved/run.json").write_text(json.dumps(told | {"settings": told["settings"] | {"data": str(tmp_path/"gone")}}))
+    for name, words in (("nowhere", "no run.json there"), ("moved/run.json", "no run.json there"), ("other", "not the settings of a training"), ("broken", "not JSON"), ("moved", "gone: no train.parquet")):
+        with pytest.raises(SystemExit) as e: R.train_cli([str(tmp_path/name)])
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and err.count("\n") == 1 and err.startswith("vsgrpo-train: ") and words in err, err
+    assert not (tmp_path/"nowhere").exists() and not list(tmp_path.rglob(".lock"))
 
 def test_reward_and_score_read_alike(data):
     "What the benchmark's scorer counts as right for a lettered question earns the reward, in every mode."

@@ -1,13 +1,16 @@
 """Golden values of the VSI-Bench scorer, checks on the released rows where they lie beside the checkout, and the command line."""
-import json, subprocess, sys
+import json, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from vsgrpo import vsibench
 from vsgrpo.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS, Question, best_constant, mra, official_parse,
-    paper_table, parse_number, prompt, read_questions, score_answer, score_table, tagged_answer, write_questions)
+    paper_table, parse_answer, parse_number, prompt, read_questions, read_rows, score_answer, score_table, tagged_answer, write_questions)
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT.parent/"shared"/"data"/"vsibench_test.parquet"
@@ -98,6 +101,30 @@ def test_two_word_answers(): assert score_answer(ask("object_rel_distance", "tra
 def test_unknown_parser():
     with pytest.raises(ValueError, match="parser is 'kind'"): score_answer(ask(), "4", "kind")
 
+def test_what_overflows_is_no_number():
+    for text in ("hundred "*160, "9"*400, "-" + "9"*5000):
+        for parser in PARSERS: assert parse_answer(ask(), text, parser) is None, (text[:9], parser)
+        assert all(score_answer(ask(), text, parser) == 0 for parser in PARSERS)
+    assert parse_answer(ask(), "three hundred and twenty-one", "lmms-eval") == 321 and parse_answer(ask(), "two thousand five hundred", "lmms-eval") == 2500
+
+LONG = ["1", "1,", "1.", "1e", ",", ".", "-", " ", "\n", "(", "<", "< ", "hundred ", "zero ", "A ", "<answer>", "<answer>A ", "<answer>1 ", "</answer>", "</think>", "<think></think><answer>"]
+
+def slower_than_linear(read, texts=LONG, n=10**5):
+    "Texts of which eight times as many characters take more than 24 times as long."
+    def seconds(text):
+        begin = time.process_time()
+        read(text)
+        return time.process_time() - begin
+    def slow(text):
+        short = seconds(text[:n//8])
+        return short > 1 or (long := seconds(text)) > .3 and long > 24*short
+    whole = [(t*n)[:n] for t in texts] + ["<answer>" + " "*n, "<answer>" + "1"*n, "1"*n + "x", "1"*n + ",", "1." + "1"*n, "<" + " "*n]
+    return [t[:12] for t in whole if slow(t)]
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_long_answers_are_read_in_linear_time(parser):
+    for q in (ask(), ask("route_planning"), ask("route_planning", "left")): assert slower_than_linear(lambda text, q=q: score_answer(q, text, parser)) == []
+
 # ---- questions and prompts
 
 def test_names():
@@ -108,11 +135,26 @@ def test_names():
     (dict(question_type="size"), "question_type is 'size'"), (dict(ground_truth="0.0"), "expected a number > 0"), (dict(ground_truth="-2"), "expected a number > 0"),
     (dict(ground_truth="many"), "expected a number > 0"), (dict(scene_name=""), "scene_name"), (dict(question=None), "question is None"), (dict(ground_truth=4), "ground_truth is 4"),
     (dict(id=None), "id is NoneType"), (dict(question_type="route_planning", ground_truth="C", options=["A. x", "B. y"]), "expected one of the option letters A, B"),
+    *((dict(ground_truth=g), f"ground_truth of object_counting is {g!r}, expected a number > 0") for g in ("3 m", "1,000", "1_0", "４", " 4", "4 ", "+4", "nan", "inf", "1e999", "-0")),
+    (dict(ground_truth="9"*5000), "expected a number > 0"), (dict(id=2**63), "id is int, expected text or an integer of 64 bits"), (dict(id=True), "id is bool"),
+    *((dict(question=f"Is {t} here?"), f"question holds '{t}', which is a control token") for t in ("<|video_pad|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<tool_call>")),
+    (dict(question="half \ud83d a face"), "question is 'half \\ud83d a face', which holds half a character"), (dict(scene_name="s\udc00"), "scene_name is 's\\udc00'"), (dict(id="\ud800"), "holds half a character"),
+    (dict(question_type="route_planning", ground_truth="<|im_end|>"), "ground_truth holds '<|im_end|>'"),
+    (dict(question_type="route_planning", ground_truth="A", options=["A. x", "B. <|im_start|>user"]), "an option holds '<|im_start|>'"),
+    (dict(question_type="route_planning", ground_truth="A", options=["A. x", "B. "]), "expected 'A. …'"), (dict(question_type="route_planning", ground_truth="A", options=["A. x", 2]), "expected 'A. …'"),
     (dict(question_type="route_planning", ground_truth="A", options=["left", "right"]), "expected 'A. …'"), (dict(question_type="route_planning", ground_truth="A", options=[]), "options")])
 def test_refused_questions(change, words):
     row = dict(id=1, dataset="d", scene_name="s", question_type="object_counting", question="?", ground_truth="4") | change
     with pytest.raises(ValueError, match="question ") as e: Question(**row)
     assert words in str(e.value)
+
+def test_tags_and_brackets_are_text():
+    for text in ("<think>a</think> <observe> <answer>", "if a < b | c > d", "a <| b", "<||>", "|>", "🙂"): assert ask(gold="4").question and Question(1, "d", "s", "object_counting", text, "4").question == text
+
+def test_true_numbers_are_read_once():
+    "What passes the check is what the score divides by, in every form that passes."
+    for gold, value in (("4", 4), ("4.0", 4), ("0.5", .5), (".5", .5), ("4.", 4), ("1e2", 100), ("004", 4)):
+        assert score_answer(ask(gold=gold), str(value)) == 1 and float(best_constant([ask(gold=gold)])["object_counting"]) == value
 
 def test_prompts():
     number, choice, word = ask(), ask("object_rel_direction_easy"), ask("object_rel_direction_easy", "left")
@@ -136,6 +178,35 @@ MIXED = [Question(7, "scannet", "scene0011_00", "object_abs_distance", "How far?
 def test_files_round_trip(tmp_path, name, questions):
     path = write_questions(questions, tmp_path/name)
     assert read_questions(path) == questions and [p.name for p in tmp_path.iterdir()] == [name]
+
+def test_rows_that_are_none_are_named_and_counted(tmp_path):
+    rows = [GOOD, GOOD | {"id": 2, "question": "<|video_pad|>"}, GOOD | {"id": 3, "ground_truth": "3 m"}, GOOD | {"id": 4, "question_type": "route_planning", "ground_truth": float("nan")}]
+    pd.DataFrame([r | {"ground_truth": str(r["ground_truth"])} for r in rows[:3]]).to_parquet(tmp_path/"q.parquet")
+    (tmp_path/"q.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    good, broken = read_rows(tmp_path/"q.parquet")
+    assert [q.id for q in good] == [1] and [i for i, _ in broken] == [2, 3] and "row 1: question 2: question holds '<|video_pad|>'" in broken[0][1]
+    with pytest.raises(ValueError, match=r"row 1: question 2: question holds '<\|video_pad\|>'"): read_questions(tmp_path/"q.parquet")
+    assert [i for i, _ in read_rows(tmp_path/"q.jsonl")[1]] == [2, 3, 4] and "ground_truth: nan, expected text" in read_rows(tmp_path/"q.jsonl")[1][2][1]
+
+def test_numbers_of_all_kinds_are_text(tmp_path):
+    for gold in (np.int64(4), np.float32(4), 4.0, 4): assert vsibench._text(gold, "x") in ("4", "4.0")
+    for gold in (True, np.True_, float("nan"), np.inf, None, [4]):
+        with pytest.raises(ValueError, match="x: .*, expected text"): vsibench._text(gold, "x")
+
+def packed(path, **columns):
+    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
+    return path
+
+def test_packed_files_are_bounded(tmp_path, monkeypatch):
+    "Few bytes on disk: too many rows, too many items of lists, one long text many times over; the last is known only while it is read."
+    for name, most in (("MOST_ROWS", 5000), ("MOST_CELLS", 20_000), ("MOST_BYTES", 10**7), ("_AT_ONCE", 10**6)): monkeypatch.setattr(vsibench, name, most)
+    rows = packed(tmp_path/"rows.parquet", id=pa.array(np.zeros(6000, np.int64)))
+    items = packed(tmp_path/"items.parquet", options=pa.ListArray.from_arrays([0, 30_000], pa.array(np.zeros(30_000, np.int8))))
+    text = packed(tmp_path/"text.parquet", question=pa.DictionaryArray.from_arrays(pa.array(np.zeros(4000, np.int32)), pa.array(["x"*100_000])))
+    for path, words in ((rows, "rows.parquet: 6,000 rows unpacked, expected at most 5,000"), (items, "items.parquet: 30,000 cells"), (text, "text.parquet: 10,[0-9,]* bytes unpacked, expected at most 10,000,000")):
+        assert path.stat().st_size < 20_000
+        with pytest.raises(ValueError, match=words): read_rows(path)
+    with pytest.raises(ValueError, match="rows.parquet: 6,000 rows"): read_questions(rows)
 
 def test_unknown_columns_are_left_aside(tmp_path):
     row = {"id": 1, "dataset": "d", "scene_name": "s", "question_type": "object_counting", "question": "?", "ground_truth": 4, "pruned": True, "options": None}
@@ -253,12 +324,15 @@ def test_cli_refuses(tmp_path):
     rows = write_questions(questions, tmp_path/"rows.jsonl")
     good = answer_file(tmp_path/"a.jsonl", questions).read_text().splitlines()
     cases = {"missing": (good[1:], "no answer for 1 of 10 questions"), "doubled": (good + good[:1], "doubled id"), "unknown": (good + ['{"id": "x", "prediction": "4"}'], "unknown id"),
-             "column": (['{"id": "x"}'], "line 1: missing column prediction"), "broken": (good[:2] + ['{"id": '], "line 3: not JSON"), "kind": (['{"id": 1, "prediction": [4]}'], "prediction: [4], expected text")}
+             "column": (['{"id": "x"}'], "line 1: missing column prediction"), "broken": (good[:2] + ['{"id": '], "line 3: not JSON"), "kind": (['{"id": 1, "prediction": [4]}'], "prediction: [4], expected text"),
+             "id": (['{"id": 1.5, "prediction": "4"}'], "line 1: id is 1.5, expected text or an integer")}
     for name, (lines, words) in cases.items():
         path = tmp_path/f"{name}.jsonl"
         path.write_text("\n".join(lines))
         r = run_cli(path, "--rows", rows)
         assert r.returncode == 2 and r.stdout == "" and len(r.stderr.splitlines()) == 1 and words in r.stderr and "Traceback" not in r.stderr, (name, r.stderr)
+    pd.DataFrame([dict(id=q.id, prediction=None) for q in questions]).to_parquet(tmp_path/"empty.parquet")
+    assert run_cli(tmp_path/"empty.parquet", "--rows", rows).returncode == 0          # none at all is an empty answer
     for args, words in (((tmp_path/"none.jsonl",), "no such file"), ((tmp_path/"a.jsonl",), "missing column dataset"), ((tmp_path/"a.jsonl", "--rows", tmp_path/"none.parquet"), "no such file")):
         r = run_cli(*args)
         assert r.returncode == 2 and words in r.stderr and len(r.stderr.splitlines()) == 1

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .models import VideoReader, make_prompt
+from .models import VideoReader, check_texts, make_prompt
 from .prefix_tree import Features, Sight, sample_answers
 from .rollouts import Run
 from .vsibench import TASKS, Question, parse_answer, prompt, score_draws, score_table
@@ -63,6 +63,7 @@ def ask(
     ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
     room = [(max_new_tokens or MAX_NEW_TOKENS)[mode] if max_new_tokens is None or isinstance(max_new_tokens, Mapping) else max_new_tokens for mode, _ in asked]
     texts, shown = [put(q, mode, wording) for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
+    check_texts(processor, [(q.id, text) for (_, q), text in zip(asked, texts)])
     missing = sorted({s for s in shown if not (Path(folder)/s).is_file()})
     if missing: raise FileNotFoundError(f"{len(missing)} videos are missing, the first {Path(folder)/missing[0]}: wanted <dataset>/<scene_name>.mp4 in {folder}")
     had = _known(store, arm, asked)

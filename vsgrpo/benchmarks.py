@@ -22,7 +22,7 @@ import pandas as pd
 from .answering import count_answers
 from .prompting import VIDEOS, check_enough, what_can_be_asked
 from .video import frame_times
-from .vsibench import table_rows
+from .vsibench import check_text, table_rows
 
 # %% ../nbs/41_benchmarks.ipynb #41-004
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Item:
     options:tuple=() # as the row has them; none for an open question
     labels:dict=field(default_factory=dict) # what it is counted under: {"duration": "short", …}
     subtitles:str="" # what is said while the frames are shown, where it is asked with subtitles
+
+    def __post_init__(self):
+        for name in ("id", "video", "question", "answer", "subtitles"): check_text(getattr(self, name), name)
+        for option in self.options: check_text(option, "an option")
 
     @property
     def scene_name(self)->str: return self.video
@@ -83,7 +87,7 @@ class Files:
         return self._said[stem]
 
 # %% ../nbs/41_benchmarks.ipynb #41-006
-_TIME = r"(\d+):(\d+):(\d+)[,.](\d+)"
+_TIME = r"(\d{1,9}):(\d{1,9}):(\d{1,9})[,.](\d{1,9})"
 _LINE = re.compile(_TIME + r"\s*-->\s*" + _TIME + r"[^\n]*\n(.*?)(?=\n\s*\n|\Z)", re.DOTALL)
 
 def read_srt(
@@ -93,7 +97,12 @@ def read_srt(
     try: text = Path(path).read_text("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e: raise ValueError(f"{path}: subtitles are not UTF-8 ({e})") from None
     at = lambda h, m, s, ms: int(h)*3600 + int(m)*60 + int(s) + int(ms)/1000
-    return [(at(*m.groups()[:4]), at(*m.groups()[4:8]), " ".join(re.sub(r"<[^>]*>", "", m[9]).split())) for m in _LINE.finditer(text)]
+    return [(at(*m.groups()[:4]), at(*m.groups()[4:8]), " ".join(_untagged(m[9]).split())) for m in _LINE.finditer(text)]
+
+def _untagged(text):
+    "Text without what stands in angle brackets; behind the last closing one nothing is looked for."
+    end = text.rfind(">") + 1
+    return re.sub(r"<[^>]*>", "", text[:end]) + text[end:]
 
 def _lines_shown(srt, video, frames):
     lines, ends = read_srt(srt), frame_times(video, frames)[:, 1]
@@ -103,7 +112,7 @@ def _lines_shown(srt, video, frames):
 def _cells(record, *names):
     "Cells of a row, as text; a missing one is named."
     for n in names:
-        if not isinstance(record.get(n), (str, int)) or record[n] == "": raise ValueError(f"column {n!r} is {record.get(n)!r}, expected text")
+        if not isinstance(record.get(n), (str, int)) or isinstance(record[n], bool) or record[n] == "": raise ValueError(f"column {n!r} is {record.get(n)!r}, expected text")
     return [str(record[n]) for n in names]
 
 def _choices(record, least=2):
@@ -224,7 +233,8 @@ def last_option(
 # %% ../nbs/41_benchmarks.ipynb #41-016
 _SIGNS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "are ", "in total ", "total ", "identify ", "recognize ", "calculated as ", "counted as ",
           "measured as ", "observed as ", "concluded as ", "found to be ", "equals ", "determined to be ", "number of ", "value is ", "adds up to ", "have ", "has ")
-_NUMBERS = (r"-?\b\d{1,3}(?:,\d{3})+\b", r"-?\d+(?:\.\d+)?[eE][+-]?\d+", r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])") # with commas, with exponents, plain
+_NUMBERS = ( # with commas, with exponents, plain; a number begins where no digit stands before it
+    r"-?\b\d{1,3}(?:,\d{3})+\b", r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+", r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])")
 
 def _values(text):
     "A number as a number, another text in small letters; a single sign only beside a space, so that it is not found inside words."
@@ -314,12 +324,12 @@ def put(
     asked = item.question + ("Options:\n" + "".join(f"{o}\n" for o in lettered(item.options)) if item.options else "")
     return said + asked + _THINK + _FORM[bool(item.options)]
 
-_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
-
 def _inside(said):
     "What the first pair of answer tags holds; without any, or with nothing in it, all that was said."
-    found = _TAGGED.search(said)
-    return found[1] if found and found[1] else said
+    begin = said.find("<answer>")
+    end = said.find("</answer>", begin)
+    inside = said[begin + len("<answer>"):end].strip() if 0 <= begin < end else ""
+    return inside or said
 
 def _r1_read(bench, item, said):
     if not item.options: return bench.read(item, _inside(said))
@@ -389,7 +399,11 @@ def read_items(
     path:str|Path, # of `write_items`
 )->list[Item]:
     "Questions that were kept."
-    return [Item(**r | dict(options=tuple(r["options"]), labels=json.loads(r["labels"]))) for _, r in table_rows(path)]
+    return [_kept_item(r, where) for where, r in table_rows(path)]
+
+def _kept_item(r, where):
+    try: return Item(**r | dict(options=tuple(r["options"]), labels=json.loads(r["labels"])))
+    except (KeyError, TypeError, ValueError) as e: raise ValueError(f"{where}: not a question that was kept ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/41_benchmarks.ipynb #41-029
 def part_draws(

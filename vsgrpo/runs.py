@@ -253,18 +253,24 @@ def cluster_commands(
     return [f"torchrun --nnodes {nodes} --nproc_per_node {num_processes} --rdzv_backend c10d --rdzv_endpoint FIRST_MACHINE:29500 --no_python vsgrpo-train {folder}",
             f"accelerate launch --config_file ACCELERATE.yaml --no_python vsgrpo-train {folder}"]
 
+def _run_folder(folder):
+    "A run folder as it is; one that holds no run is refused, and not made."
+    if not (folder/"run.json").is_file(): raise FileNotFoundError(f"{folder}: no run.json there, wanted a run folder")
+    return folder
+
 def train_cli(argv=None):
     "`vsgrpo-train FOLDER`: train the run of a folder and ask it the held-out questions; every process of a launcher calls it."
     import argparse
     p = argparse.ArgumentParser(description=train_cli.__doc__)
     p.add_argument("folder", help="run folder with run.json")
     folder = Path(p.parse_args(argv).folder)
+    try: s, data = read_run(_run_folder(folder))
+    except (ValueError, OSError) as e: p.exit(2, f"vsgrpo-train: {' '.join(str(e).split())}\n")
     import torch
     if sharded := [k for k in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED") if os.environ.get(k, "").lower() in ("true", "1")]:
         raise ValueError(f"{sharded[0]} is set: sharded weights are not supported, since rollouts call parts of the model by themselves; wanted a launcher's configuration with DDP (MULTI_GPU)")
     if world_size() > 1 and not torch.cuda.is_available(): os.environ["ACCELERATE_USE_CPU"] = "true"
     with alone(folder):
-        s, data = read_run(folder)
         if is_first(): begin(s, data, folder, True, world_size())      # what the settings name may have changed since they were written
         go_on(s, data, folder)
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()

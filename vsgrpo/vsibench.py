@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'MODES', 'WORDINGS', 'PARSERS', 'LETTERS',
-           'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'Question', 'official_parse', 'parse_number', 'tagged_answer',
-           'mra', 'parse_answer', 'score_answer', 'prompt', 'table_rows', 'read_rows', 'read_questions', 'record_of',
+           'CONTROL', 'NUMBER_WORDS', 'PRE', 'LETTER_POST', 'POST', 'MOST_ROWS', 'MOST_CELLS', 'MOST_BYTES',
+           'check_text', 'gold_number', 'Question', 'official_parse', 'parse_number', 'tagged_answer', 'mra',
+           'parse_answer', 'score_answer', 'prompt', 'table_rows', 'read_rows', 'read_questions', 'record_of',
            'RowWriter', 'write_questions', 'score_draws', 'score_table', 'best_constant', 'paper_table', 'score_cli']
 
 # %% ../nbs/01_vsibench.ipynb #01-002
-import argparse, json, math, os, re, sys
+import argparse, json, math, numbers, os, re, sys
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -38,6 +39,29 @@ def _need(ok, message):
 def _one_of(value, known, name):
     _need(value in known, f"{name} is {value!r}, expected one of {', '.join(known)}")
 
+CONTROL = re.compile(r"<\|[^\s<>|]+\|>|</?tool_(?:call|response)>") # how Qwen2-VL and its relatives write the tokens that steer a chat
+
+def check_text(
+    text:str,
+    name:str, # what it is, for the error
+    control:re.Pattern=CONTROL, # what must not stand in it
+):
+    "Refuse text that a model cannot be given as text."
+    try: text.encode()
+    except UnicodeEncodeError: raise ValueError(f"{name} is {text!r:.80}, which holds half a character (a lone surrogate)") from None
+    found = control.search(text)
+    _need(not found, f"{name} holds {found and found[0]!r}, which is a control token of the model and no text")
+
+_GOLD = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+
+def gold_number(
+    text:str, # of a row
+)->float: # > 0, finite
+    "A true number, to check it and to score by it: digits alone, no sign, unit or separator."
+    value = float(text) if _GOLD.fullmatch(text) else math.nan
+    _need(0 < value < math.inf, f"{text!r:.80}, expected a number > 0")
+    return value
+
 # %% ../nbs/01_vsibench.ipynb #01-007
 @dataclass(frozen=True)
 class Question:
@@ -53,10 +77,11 @@ class Question:
 
     def __post_init__(self):
         who = f"question {self.id!r}"
-        _need(isinstance(self.id, (str, int)) and not isinstance(self.id, bool), f"{who}: id is {type(self.id).__name__}, expected text or integer")
+        _need(_is_id(self.id), f"{who}: id is {type(self.id).__name__}, expected text or an integer of 64 bits")
         _one_of(self.question_type, QUESTION_TYPES, f"{who}: question_type")
         for name in ("dataset", "scene_name", "question", "ground_truth"):
             _need(isinstance(getattr(self, name), str) and getattr(self, name), f"{who}: {name} is {getattr(self, name)!r}, expected text")
+        _check_texts(self, who)
         if not self.is_mca: _check_number(self, who)
         elif self.options is not None: _check_options(self, who)
 
@@ -74,15 +99,27 @@ class Question:
         return f"{self.dataset}/{self.scene_name}.mp4"
 
 # %% ../nbs/01_vsibench.ipynb #01-008
+def _is_id(value):
+    "Whether a value can name a row: text, or an integer that a parquet file can hold."
+    return isinstance(value, str) or type(value) is int and -2**63 <= value < 2**63
+
+def _check_texts(q, who):
+    "What a model is shown or taught is text to it; the rest is text to a file system."
+    for name in ("question", "ground_truth"): check_text(getattr(q, name), f"{who}: {name}")
+    for option in q.options or (): check_text(str(option), f"{who}: an option")
+    for name in ("id", "dataset", "scene_name"): check_text(str(getattr(q, name)), f"{who}: {name}")
+
 def _check_number(q, who):
     "A gold number must be one that an error can be divided by."
-    gold = parse_number(q.ground_truth)
-    _need(gold is not None and gold > 0, f"{who}: ground_truth of {q.question_type} is {q.ground_truth!r}, expected a number > 0")
+    try: gold_number(q.ground_truth)
+    except ValueError as e: raise ValueError(f"{who}: ground_truth of {q.question_type} is {e}") from None
+
+def _is_option(letter, option): return isinstance(option, str) and option.startswith(f"{letter}. ") and option[3:].strip() != ""
 
 def _check_options(q, who):
     "Options are lettered in order and the gold is one of the letters."
     letters = LETTERS[:len(q.options)]
-    lettered = len(q.options) == len(letters) > 0 and all(o.startswith(f"{c}. ") for c, o in zip(letters, q.options))
+    lettered = len(q.options) == len(letters) > 0 and all(_is_option(c, o) for c, o in zip(letters, q.options))
     _need(lettered, f"{who}: options are {q.options!r}, expected 'A. …', 'B. …' in order")
     _need(q.ground_truth in tuple(letters), f"{who}: ground_truth is {q.ground_truth!r}, expected one of the option letters {', '.join(letters)}")
 
@@ -122,13 +159,17 @@ def tagged_answer(
 _SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split()
 NUMBER_WORDS = {w: i for i, w in enumerate(_SMALL)} | {w: 10*i for i, w in enumerate("thirty forty fifty sixty seventy eighty ninety hundred".split(), 3)} | {"thousand": 1000}
 
+def _finite(value):
+    "A number that was read, None where it has overflown."
+    return value if math.isfinite(value) else None
+
 def _words_value(words):
     "Value of a run of number words: three hundred twenty one."
-    total = part = 0
+    total = part = 0.
     for v in map(NUMBER_WORDS.get, words):
-        if v == 1000: total, part = total + max(part, 1)*1000, 0
-        else: part = max(part, 1)*100 if v == 100 else part + v
-    return float(total + part)
+        if v == 1000: total, part = total + max(part, 1.)*1000, 0.
+        else: part = max(part, 1.)*100 if v == 100 else part + v
+    return _finite(float(total + part))
 
 def _first_number(text):
     "First number of a text, in digits or in words (lmms-eval 0.7.3)."
@@ -139,25 +180,32 @@ def _first_number(text):
             if not words: start = m.start()
             words.append(m[0])
         elif words and m[0] != "and": break
-    if digits and (not words or digits.start() < start): return float(digits[0])
+    if digits and (not words or digits.start() < start): return _finite(float(digits[0]))
     return _words_value(words) if words else None
 
 # %% ../nbs/01_vsibench.ipynb #01-019
 _NUMBER = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
-_TAIL = re.compile(r".*<\s*/\s*think\s*>", re.DOTALL|re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(r"<\s*/\s*think\s*>", re.IGNORECASE)
+_ANSWER_ENDS = re.compile("</answer>", re.IGNORECASE)
+
+def _end(pattern, text, end):
+    "Where the last match of a pattern begins or ends; 0 where there is none."
+    return max((m.start() if end == "start" else m.end() for m in pattern.finditer(text)), default=0)
+
+def _after_thinking(text): return text[_end(_THOUGHT_ENDS, text, "end"):]
 
 def _tagged_or_last_number(text):
     "Number that opens the answer tags, else the last one after the thinking (VLMEvalKit)."
     text = re.sub(r"\b(" + "|".join(_SMALL) + r")\b", lambda m: str(NUMBER_WORDS[m[0].lower()]), text, flags=re.IGNORECASE)
     m = re.search(rf"<answer>\s*({_NUMBER})(?:[^\d<][^<]*)?</answer>", text, re.IGNORECASE)
-    numbers = [m[1]] if m else re.findall(_NUMBER, _TAIL.sub("", text)) or re.findall(_NUMBER, text)
-    return float(numbers[-1]) if numbers else None
+    numbers = [m[1]] if m else re.findall(_NUMBER, _after_thinking(text)) or re.findall(_NUMBER, text)
+    return _finite(float(numbers[-1])) if numbers else None
 
 def _tagged_or_last_letter(text):
     "Letter that opens the answer tags, else the one standing capital on the last line with any (VLMEvalKit, shortened)."
-    m = re.search(r"<answer>\s*([A-J])\s*[.:)\]]?.*?</answer>", text, re.IGNORECASE|re.DOTALL)
+    m = re.search(r"<answer>\s*([A-J])", text[:_end(_ANSWER_ENDS, text, "start")], re.IGNORECASE)
     if m: return m[1].upper()
-    for line in reversed(_TAIL.sub("", text).strip().splitlines()[-6:]):
+    for line in reversed(_after_thinking(text).strip().splitlines()[-6:]):
         found = set(re.findall(r"(?<![A-Za-z])([A-F])(?=$|[\s.,:;!?)\]*_`}])", line)) or set(re.findall(r"^\W*([a-f])\W*$", line))
         if len(found) == 1: return found.pop().upper()
     return ""
@@ -202,7 +250,7 @@ def score_answer(
 )->float: # in [0, 1]
     "Score of one answer: MRA for numbers, right or wrong for options and words."
     read = parse_answer(q, prediction, parser)
-    if not q.is_mca: return mra(read, float(q.ground_truth))
+    if not q.is_mca: return mra(read, gold_number(q.ground_truth))
     return float(read == (q.ground_truth if q.options is not None else _plain(q.ground_truth)))
 
 # %% ../nbs/01_vsibench.ipynb #01-031
@@ -236,12 +284,36 @@ def prompt(
 # %% ../nbs/01_vsibench.ipynb #01-036
 _REQUIRED = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth")
 
+MOST_ROWS, MOST_CELLS, MOST_BYTES = 2_000_000, 50_000_000, 2**31 # of a file of rows: items of lists are cells, bytes are unpacked
+_AT_ONCE = 2**26 # bytes that a batch may unpack to, however it is packed
+
+def _too_large(**sizes):
+    "The first size beyond its limit in words; empty if there is none."
+    limits = dict(rows=MOST_ROWS, cells=MOST_CELLS, bytes=MOST_BYTES)
+    return next((f"{n:,} {k} unpacked, expected at most {limits[k]:,} in a file of rows" for k, n in sizes.items() if n > limits[k]), "")
+
+def _unpack(file):
+    "The table in a parquet file, or what makes it too large: known from its head, and counted while it is read."
+    import pyarrow as pa
+    groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+    cells = sum(g.column(c).num_values for g in groups for c in range(g.num_columns))
+    fault = _too_large(rows=file.metadata.num_rows, cells=cells, bytes=sum(g.total_byte_size for g in groups))
+    if fault: return None, fault
+    largest, held, batches = max((g.total_byte_size for g in groups), default=1), 0, []
+    for batch in file.iter_batches(min(4096, max(1, _AT_ONCE//max(1, largest)))):
+        held += batch.nbytes
+        if fault := _too_large(bytes=held): return None, fault
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow).to_pandas(), ""
+
 def _read_parquet(path):
     "The rows of a parquet file, each with its place."
-    import pyarrow as pa
+    import pyarrow as pa, pyarrow.parquet as pq
     data = BytesIO(committed(path))
-    try: rows = pd.read_parquet(data).to_dict("records")
+    try: table, fault = _unpack(pq.ParquetFile(data))
     except (ValueError, OSError, pa.lib.ArrowException) as e: raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
+    _need(not fault, f"{path}: {fault}")
+    rows = table.to_dict("records")
     return [(f"{path}, row {k}", r) for k, r in enumerate(rows)]
 
 def table_rows(
@@ -259,8 +331,8 @@ def _columns(record, where, names):
     _need(not missing, f"{where}: missing column {', '.join(missing)}")
 
 def _text(value, where):
-    "A cell that holds text; a number counts as its text."
-    if isinstance(value, (int, float)) and not isinstance(value, bool): value = str(value)
+    "A cell that holds text; a number counts as its text, a missing one does not."
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value): value = str(value)
     _need(isinstance(value, str), f"{where}: {value!r}, expected text")
     return value
 
@@ -432,8 +504,8 @@ def score_table(
 # %% ../nbs/01_vsibench.ipynb #01-044
 def _best_number(golds):
     "The gold value with the highest mean MRA over all golds; of equals the smallest."
-    texts = {float(g): g for g in golds}
-    values, n = np.unique([float(g) for g in golds], return_counts=True)
+    texts = {gold_number(g): g for g in golds}
+    values, n = np.unique([gold_number(g) for g in golds], return_counts=True)
     passed = np.abs(values[:, None] - values)[..., None]/values[None, :, None] <= _MARGINS
     return texts[values[np.argmax(passed.mean(-1)@n)]]
 
@@ -484,10 +556,16 @@ def paper_table(
 def _read_answers(path):
     "Answers by id as text, and the records they stand in."
     records = table_rows(path)
-    for where, r in records: _columns(r, where, ("id", "prediction"))
+    for where, r in records:
+        _columns(r, where, ("id", "prediction"))
+        _need(_is_id(r["id"]), f"{where}: id is {r['id']!r:.80}, expected text or an integer of 64 bits")
     _refuse_doubles([r["id"] for _, r in records], path)
-    answers = {str(r["id"]): "" if r["prediction"] is None else _text(r["prediction"], f"{where}: prediction") for where, r in records}
-    return answers, records
+    return {str(r["id"]): _prediction(r, where) for where, r in records}, records
+
+def _prediction(record, where):
+    "The answer in a record; none at all is an empty one."
+    value = _cell(record, "prediction")
+    return "" if value is None else _text(value, f"{where}: prediction")
 
 def _score_file(path, rows, parser):
     answers, records = _read_answers(path)
