@@ -29,7 +29,7 @@ from .models import VideoReader, default_spec, lora_config, make_prompt, model_s
 from .pairs import RULES, Pair, make_pairs, pairs_of_answers
 from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
 from .files import commit_folder, write_json, write_text
-from .rewards import KL_EXPONENT, accuracy_reward, reward_terms
+from .rewards import KL_EXPONENT, accuracy_reward, parse_rewards, reward_terms
 from .rollouts import PAIRS, Run, read_records
 from .video import VideoSpec, fix_torchvision
 from .vsi100k import Dataset, RoomsSpec
@@ -81,7 +81,7 @@ class Settings:
         _check(self.mode in MODES, "mode", self.mode, f"one of {list(MODES)}")
         _check(self.method == "grpo" or self.mode == "vanilla", "mode", self.mode, f"vanilla: the rows hold answers and no thoughts that {self.method} could learn")
         _check(self.pairs in (*RULES, "sampled"), "pairs", self.pairs, f"one of {[*RULES, 'sampled']}")
-        reward_terms(self.rewards)
+        parse_rewards(self.rewards)
         _check(self.on_collapse in ("note", "stop", "rollback"), "on_collapse", self.on_collapse, "note, stop or rollback")
         for name in ("steps", "questions_per_step", "micro_groups", "questions_per_scene", "num_generations", "num_iterations", "lora_rank", "max_new_tokens", "seed",
                      "save_every", "probe_every", "ask_batch", "test_scenes", "curve_every", "curve_scenes"):
@@ -129,7 +129,9 @@ def settle(
     given.setdefault("rewards", ("accuracy:ratio" if size == "tiny" else "accuracy:linear") + (" format" if mode != "vanilla" else ""))
     if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
     else: own = dict(micro_groups=max(k for k in range(1, per_scene + 1) if q % k == 0), gradient_checkpointing=True, ask_batch=32, max_new_tokens=MAX_NEW_TOKENS[mode])
-    return Settings(model=model, steps=steps, video=default_spec(model, frames, max_pixels), **{**own, **given})
+    s = Settings(model=model, steps=steps, video=default_spec(model, frames, max_pixels), **{**own, **given})
+    reward_terms(s.rewards)     # own functions are looked for now, not after the data is read
+    return s
 
 # %% ../nbs/26_trainer.ipynb #26-010
 class Looking:
@@ -197,11 +199,11 @@ def grpo_trainer():
 
     class VideoGRPOTrainer(Looking, GRPOTrainer):
         "GRPO on questions about videos: rollout, policy and reference see the same frames, or the run stops."
-        def __init__(self, *args, asked, order, reader, ends, banned, settings, data, record=None, **kw):
+        def __init__(self, *args, asked, order, reader, ends, banned, terms, settings, data, record=None, **kw):
             super().__init__(*args, train_dataset=asked.select(order), **kw)
             _check(self.args.per_device_train_batch_size % self.num_generations == 0, "per_device_train_batch_size",
                    self.args.per_device_train_batch_size, f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
-            self.ends, self.banned = ends, banned
+            self.ends, self.banned, self.terms = ends, banned, terms
             self.watch(asked, reader, settings, record, data)
 
         def _prepare_inputs(self, batch):
@@ -263,7 +265,7 @@ def grpo_trainer():
         def _probe(self, inputs):
             "Accuracy of greedy answers to the step's questions, with their own video and with another room's."
             asked = list({x["row"]: x for x in inputs}.values())
-            pays = next((t.function for t in reward_terms(self.settings.rewards) if t.name == "accuracy_reward"), accuracy_reward)
+            pays = next((t.function for t in self.terms if t.name == "accuracy_reward"), accuracy_reward)
             columns = {k: [x[k] for x in asked] for k in ("question_type", "ground_truth", "mode", "options")}
             for name, video in (("own", "video"), ("other", "other")):
                 said, _ = self._answer([make_prompt(self.processing_class, x["prompt"], self.reader(x[video])) for x in asked], 1, 0)
@@ -337,7 +339,7 @@ def grpo_trainer():
             first = self.accelerator.process_index*len(inputs)
             own = rows.iloc[first:first + len(inputs)].assign(row=[x["row"] for x in inputs])
             most_varied = own.groupby("row").completion.nunique().idxmax()
-            check_group(own[own.row == most_varied], self.data.train[most_varied], reward_terms(self.settings.rewards), self.settings.mode, self._where())
+            check_group(own[own.row == most_varied], self.data.train[most_varied], self.terms, self.settings.mode, self._where())
             return own.advantage.tolist()
 
     return VideoGRPOTrainer
@@ -446,7 +448,7 @@ def make_trainer(
     asked, order = training_rows(data.train, data.folder, s.mode, s.seed), draw_questions(data.train, s)
     common = dict(output_dir=str(folder), max_steps=s.steps, gradient_accumulation_steps=s.questions_per_step//world//groups, learning_rate=s.lr, lr_scheduler_type="linear",
                   warmup_steps=s.warmup_steps, max_grad_norm=1.0, gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
-                  remove_unused_columns=False, logging_steps=1, save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations, save_total_limit=2,
+                  remove_unused_columns=False, logging_steps=1, save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations,
                   report_to=s.report_to, ddp_find_unused_parameters=False, disable_tqdm=True, dataloader_pin_memory=cuda)
     ours = dict(processing_class=processor, peft_config=lora_config(s.lora_rank, s.lora_alpha), reader=reader, settings=s, record=record, data=data)
     if s.method == "grpo": trainer = _grpo(s, model, common, groups, dict(ours, asked=asked, order=order))
@@ -462,7 +464,7 @@ def _grpo(s, model, common, groups, ours):
                         max_completion_length=s.max_new_tokens, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=s.num_iterations,
                         reward_weights=[t.weight for t in terms], shuffle_dataset=False)
     processor = ours["processing_class"]
-    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor), banned=vision_tokens(processor), **ours)
+    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor), banned=vision_tokens(processor), terms=terms, **ours)
 
 def _tuning(s, model, common, groups, ours):
     SFT, DPO = tuning_trainers()
