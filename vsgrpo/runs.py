@@ -229,9 +229,10 @@ def go_on(
         _set_aside(folder, step)
         record.truncate_after(step or -1)
         if (told := folder/"collapse.json").is_file() and read_json(told)["step"] > step: told.unlink()
+    stop = stop or StopRequest()
+    if world_size() == 1: stop.check("before its next step")      # one of several would leave the others waiting
     torch.manual_seed(s.seed)
     trainer = make_trainer(s, load_model(s.model, four_bit=s.four_bit), load_processor(s.model), data, folder/"checkpoints", record)
-    stop = stop or StopRequest()
     trainer.add_callback(_care(trainer, stop, s.num_iterations))
     try:
         if step < s.steps: trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
