@@ -1,11 +1,13 @@
 """What a reward pays and what it must not: a table of completions with the reason for each."""
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
 
-from vsgrpo.rewards import LENGTHS, READINGS, accuracy_reward, extract_answer, format_reward, length_reward, relative_error_reward, reward_terms
+from vsgrpo.rewards import (LENGTHS, READINGS, absolute_rewards, accuracy_reward, extract_answer, format_reward, length_reward, own_files, parse_rewards,
+                            relative_error_reward, reward_terms)
 from vsgrpo.vsibench import Question, parse_number, score_answer
 
 N, D, W, L = "object_counting", "object_abs_distance", "object_rel_direction_easy", "route_planning"
@@ -203,3 +205,77 @@ def test_numbers_are_read_by_one_parser():
     for text in ("4", "4.", "4 chairs", "2.5 m", "+4", "17.25"):
         value = parse_number(text)
         assert accuracy_reward([text], D, str(value), "vanilla") == [1.]
+
+# ---- functions of one's own
+
+def paying(folder, code, name="mine.py"):
+    "A function `pay` of a file that holds some code."
+    (folder/name).write_text(code)
+    return reward_terms(f"{folder/name}:pay")[0].function
+
+def test_reading_a_line_of_rewards_loads_nothing(tmp_path):
+    (tmp_path/"mine.py").write_text(f"open({str(tmp_path/'mark')!r}, 'w').close()\ndef pay(completions, **kw): return [0]*len(completions)")
+    line = f"accuracy*0.5 {tmp_path/'mine.py'}:pay"
+    assert [(n.name, n.form, n.weight) for n in parse_rewards(line)] == [("accuracy", "linear", .5), (str(tmp_path/"mine.py"), "pay", 1)]
+    assert own_files(line) == [tmp_path/"mine.py"] and not (tmp_path/"mark").exists()
+    reward_terms(line)
+    assert (tmp_path/"mark").exists()
+
+def test_a_file_is_loaded_once_and_is_a_module(tmp_path):
+    "A dataclass under `from __future__ import annotations` looks itself up in `sys.modules`; a helper lies beside the file."
+    (tmp_path/"own_helper.py").write_text("worth = .5")
+    path, loaded = list(sys.path), f"open({str(tmp_path/'loads')!r}, 'a').write('x')"
+    code = f"""from __future__ import annotations
+from dataclasses import dataclass
+from own_helper import worth
+{loaded}
+@dataclass
+class Worth:
+    of: float = worth
+def pay(completions, **kw): return [Worth().of]*len(completions)
+def also(completions, **kw): return [1]*len(completions)"""
+    pay = paying(tmp_path, code)
+    assert pay(completions=["a"]) == [.5] and sys.path == path
+    reward_terms(f"{tmp_path/'mine.py'}:also {tmp_path/'mine.py'}:pay")
+    (tmp_path/"mine.py").unlink()                      # it is needed no more
+    reward_terms(f"{tmp_path/'mine.py'}:pay")
+    assert (tmp_path/"loads").read_text() == "x"
+
+def test_a_file_that_fails_is_loaded_again(tmp_path):
+    with pytest.raises(ZeroDivisionError): paying(tmp_path, "1/0")
+    assert paying(tmp_path, "def pay(completions, **kw): return [1]*len(completions)")(completions=["a"]) == [1]
+
+def test_two_files_of_one_name_are_two_modules(tmp_path):
+    "And neither takes the name of a module of Python's."
+    for k in (1, 2): (tmp_path/f"{k}").mkdir()
+    pays = [paying(tmp_path/f"{k}", f"def pay(completions, **kw): return [{k}]", "json.py") for k in (1, 2)]
+    assert [p(completions=["a"]) for p in pays] == [[1], [2]] and sys.modules["json"].loads("1") == 1
+
+@pytest.mark.parametrize("gives, words", [
+    ("{'a': 1, 'b': 2}", "gave a dict, {'a': 1, 'b': 2}"), ("{1: 'a', 2: 'b'}", "gave a dict"), ("None", "gave None"), ("1.5", "gave a float, 1.5"), ("'no'", "gave a str, 'no'"),
+    ("{1, 2}", "gave a set"), ("[1]", "gave [1], 1 of them"), ("[1, 'x']", "gave [1, 'x']"), ("[1, float('nan')]", "gave [1, nan]"), ("[1, 10**400]", "2 of them"),
+    ("torch.tensor(1.)", "gave a Tensor"), ("torch.ones(2, 2)", "2 of them")])
+def test_what_is_no_list_of_rewards_is_refused_by_name(tmp_path, gives, words):
+    pay = paying(tmp_path, f"import torch\ndef pay(completions, **kw): return {gives}")
+    with pytest.raises(ValueError, match=re.escape(words)) as e: pay(completions=["a", "b"])
+    assert f"{tmp_path/'mine.py'}:pay gave" in str(e.value) and "wanted a list with a finite number or None for each of 2 completions" in str(e.value)
+
+def test_rewards_in_any_sequence_are_taken(tmp_path):
+    for gives in ("[1, None]", "(1., None)", "iter([True, None])", "numpy.array([1, None])"):
+        assert paying(tmp_path, f"import numpy\ndef pay(completions, **kw): return {gives}", f"m{abs(hash(gives))}.py")(completions=["a", "b"]) == [1, None]
+    assert paying(tmp_path, "import torch\ndef pay(completions, **kw): return torch.tensor([.5, 1.])", "t.py")(completions=["a", "b"]) == [.5, 1.]
+
+def test_an_async_function_is_refused_before_it_is_called(tmp_path):
+    with pytest.raises(ValueError, match="mine.py:pay is `async def`, wanted a plain function that returns a list"):
+        paying(tmp_path, "async def pay(completions, **kw): return [1]")
+
+def test_a_line_of_rewards_means_the_same_anywhere(tmp_path, monkeypatch):
+    "Its files get absolute paths, in which there may be spaces; a line without files stays as it is."
+    (tmp_path/"my own").mkdir()
+    monkeypatch.chdir(tmp_path/"my own")
+    (tmp_path/"my own/mine.py").write_text("def pay(completions, **kw): return [2]*len(completions)")
+    line = absolute_rewards("accuracy:ratio mine.py:pay*0.5")
+    assert line == f"accuracy:ratio {tmp_path}/my own/mine.py:pay*0.5" == absolute_rewards(line)
+    monkeypatch.chdir(tmp_path)
+    assert own_files(line) == [tmp_path/"my own/mine.py"] and [(t.name, t.weight) for t in reward_terms(line)] == [("accuracy_reward", 1), ("pay_reward", .5)]
+    assert absolute_rewards("accuracy  format") == "accuracy  format"

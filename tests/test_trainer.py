@@ -2,6 +2,8 @@
 import json
 import math
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -16,11 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vsgrpo import prefix_tree, rewards, sharing
+from vsgrpo import explorer, general_eval, prefix_tree, rewards, sharing, studies
 from vsgrpo import runs as R
 from vsgrpo import trainer as T
 from vsgrpo.files import commit_folder, read_json, write_json
-from vsgrpo.models import load_model, load_processor
+from vsgrpo.models import TINY, load_model, load_processor
 from vsgrpo.rollouts import Run, choose_folder
 from vsgrpo.video import encode
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
@@ -158,6 +160,7 @@ def checkpoints(folder, *steps):
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
     checkpoints(tmp_path, 10, 20, 30)
     assert R.last_checkpoint(tmp_path) == (tmp_path/"checkpoints/checkpoint-30", 30)
+    assert R.last_checkpoint(tmp_path, 29, every=20)[1] == 20 and R.last_checkpoint(tmp_path, 29, every=15) == (None, 0)
     (tmp_path/"checkpoints/checkpoint-old").mkdir()
     (tmp_path/"checkpoints/checkpoint-40").write_text("a file")
     (tmp_path/"checkpoints/checkpoint-30/manifest.json").unlink()        # killed before its end
@@ -386,6 +389,11 @@ def test_run_folders_are_never_overwritten(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"): choose_folder(tmp_path, "b", True, "x")
     with pytest.raises(ValueError, match="wanted True or False"): choose_folder(tmp_path, "a", "true", "x")
 
+def test_runs_that_begin_in_one_second_have_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20261125-101112")
+    found = [choose_folder(tmp_path, "", False, "x") for _ in range(3)]
+    assert [f.name for f in found] == ["grpo-x-20261125-101112", "grpo-x-20261125-101112-2", "grpo-x-20261125-101112-3"] and all(f.is_dir() for f in found)
+
 def test_think_mode_pays_for_format(data, tmp_path):
     run = Run(tmp_path/"run")
     trainer_of(data, tmp_path/"c", settings(mode="think", steps=1, max_new_tokens=24), run).train()
@@ -501,6 +509,106 @@ def test_a_process_that_fails_is_told(data, tmp_path):
     write_json(told, tmp_path/"run/run.json")
     with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
 
+# ---- a run that is stopped
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    "A run that nobody disturbed: its settings and its folder."
+    s, folder = settings(steps=14, save_every=5, questions_per_step=2, test_scenes=2, ask_batch=4), tmp_path_factory.mktemp("whole")/"run"
+    R.begin(s, data, folder)
+    R._train_and_test(folder, [], R.StopRequest())
+    return s, folder
+
+def resumed(folder):
+    "Resume a run here, and what it has in the end."
+    R._train_and_test(folder, [], R.StopRequest())
+    return folder
+
+def same_run(a, b):
+    "`same_record`, and answers but their seconds, and scores."
+    same_record(a, b)
+    for path in sorted((a/"answers").glob("*.jsonl")):
+        said = [pd.read_json(x/"answers"/path.name, lines=True).drop(columns="seconds").to_json() for x in (a, b)]
+        assert said[0] == said[1], path.name
+    assert (a/"scores.csv").read_bytes() == (b/"scores.csv").read_bytes()
+
+def after_steps(folder, n, process):
+    "Wait until a run has recorded some steps."
+    begin = time.time()
+    while not (folder/"metrics.jsonl").is_file() or (folder/"metrics.jsonl").read_text().count("\n") < n:
+        assert process.poll() is None and time.time() - begin < 300
+        time.sleep(.01)
+
+def stopped_at(folder, words):
+    "The step after which a run was stopped, as its last line says; a whole checkpoint of that step is there."
+    step = int(re.search(rf"run: {words} after step (?P<step>\d+) of 14, which is saved; to resume: vsgrpo-train .*run, or -p resume True", words_of(folder)[-1])["step"])
+    assert R.last_checkpoint(folder) == (folder/f"checkpoints/checkpoint-{step}", step) and Run(folder).read_metrics().step.tolist() == list(range(1, step + 1))
+    assert not (folder/"adapter").exists() and not [line for line in words_of(folder) if "Traceback" in line]
+    return step
+
+def words_of(folder): return (folder/"train.log").read_text().splitlines()
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, number, code):
+    "`vsgrpo-train` saves, says in one line how to resume, and ends with the signal's code; the rest is byte by byte what it would have been."
+    s, undisturbed = whole
+    R.begin(s, data, run := tmp_path/"run")
+    call = [sys.executable, "-c", "from vsgrpo.runs import train_cli; train_cli()", str(run)]
+    with open(run/"train.log", "w") as log: process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, PYTHONPATH=str(root)))
+    after_steps(run, 2, process)
+    process.send_signal(number)
+    assert process.wait(300) == code
+    assert 2 <= stopped_at(run, f"stopped by {number.name}") < 14
+    same_run(undisturbed, resumed(run))
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=["TERM", "INT", "KILL"])
+def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root, number):
+    "However papermill ends, and whether or not its kernel outlives it for a moment."
+    s, undisturbed = whole
+    R.begin(s, data, run := tmp_path/"run")
+    cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[], source=f"from vsgrpo.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, threads=1))")
+    write_json(dict(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=5), tmp_path/"nb.ipynb")
+    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nb.ipynb", "out.ipynb"]
+    papermill = subprocess.Popen(call, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(root)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after_steps(run, 2, papermill)
+    papermill.send_signal(number)
+    assert papermill.wait(60) != 0
+    begin = time.time()
+    while R.is_running(run):
+        assert time.time() - begin < 120
+        time.sleep(.05)
+    assert stopped_at(run, "stopped( by SIGTERM|, since the notebook that started it is gone)") < 14      # papermill interrupts its kernel, or leaves it
+    same_run(undisturbed, resumed(run))
+
+def test_all_processes_of_a_training_stop_after_the_same_step(data, tmp_path):
+    "Torch's launcher hands SIGTERM on; nobody waits for somebody who has left."
+    R.begin(settings(steps=14, questions_per_step=4, micro_groups=2, num_iterations=2), data, run := tmp_path/"run", num_processes=2)
+    process = R.start(run, 2, 1)
+    after_steps(run, 1, process)
+    R.stop(process)
+    said = [line for line in words_of(run) if "which is saved" in line]
+    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 14", said[0])[1])
+    assert len(said) == 1 and step % 2 == 0 and R.last_checkpoint(run)[1] == step == len(Run(run).read_metrics()) and not R.is_running(run)
+
+def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkeypatch):
+    "Answers of whole arms are kept, those of the arm that was being asked are not; the rest is asked later."
+    s, undisturbed = whole
+    run = shutil.copytree(undisturbed, tmp_path/"run")
+    for path in (run/"scores.csv", *run.glob("answers/*")): path.unlink()
+    stop, batches = R.StopRequest(), []
+    def ask(*a, between, **kw):
+        def counted():
+            batches.append(a[10])
+            if batches.count("trained") == 2: stop.note(signal.SIGTERM, "stopped by SIGTERM")
+            between()
+        return honest(*a, between=counted, **kw)
+    honest = R.ask
+    monkeypatch.setattr(R, "ask", ask)
+    with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"): R._train_and_test(run, [], stop)
+    assert batches.count("trained") == 2 and [p.name for p in (run/"answers").glob("*.jsonl")] == ["base.jsonl"] and not (run/"scores.csv").exists()
+    monkeypatch.setattr(R, "ask", honest)
+    same_run(undisturbed, resumed(run))
+
 # ---- collapse
 
 def falling(monkeypatch, step):
@@ -588,6 +696,85 @@ def test_a_run_pays_what_its_line_of_rewards_says(data, tmp_path):
     rows = run.read_rollouts()
     assert np.allclose(rows.reward, 2*rows.accuracy_reward + .5*rows.length_reward + rows.brevity_reward.fillna(0)) and rows.brevity_reward.isna().sum() == 1
     assert np.allclose(rows.length_reward, (rows.n_tokens/6).clip(upper=1))
+
+def test_a_file_of_rewards_is_loaded_once_and_not_missed_later(data, tmp_path):
+    "It deletes itself in the first step; the probe of the second needs the accuracy reward alone."
+    (tmp_path/"mine.py").write_text(f"""from pathlib import Path
+with open({str(tmp_path/"loads")!r}, "a") as f: f.write("x")
+def gone(completions, **kw):
+    Path({str(tmp_path/"mine.py")!r}).unlink(missing_ok=True)
+    return [0]*len(completions)""")
+    run = Run(tmp_path/"run")
+    trainer_of(data, tmp_path/"c", settings(steps=2, probe_every=1, rewards=f"accuracy {tmp_path/'mine.py'}:gone"), run).train()
+    assert run.read_metrics()["probe/own"].notna().all() and (tmp_path/"loads").read_text() == "x" and not (tmp_path/"mine.py").exists()
+
+@pytest.fixture(scope="module")
+def planted(data, tmp_path_factory):
+    "A finished run whose file of rewards leaves a mark when it is loaded, and the place of that mark."
+    home = tmp_path_factory.mktemp("planted")
+    own = home/"mine.py"
+    own.write_text("def pay(completions, **kw): return [0]*len(completions)")
+    s = settings(steps=1, test_scenes=2, rewards=f"accuracy:linear {own}:pay")
+    R.begin(s, data, home/"run")
+    R._train_and_test(home/"run", [own], R.StopRequest())
+    own.write_text(f"open({str(home/'mark')!r}, 'w').close()\n" + own.read_text())
+    sys.modules.pop(next(name for name in sys.modules if name.startswith("mine_") and sys.modules[name].__file__ == str(own)))
+    return home/"run", own, home/"mark"
+
+def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
+    "Whoever opens a run folder, it may be anybody's."
+    import IPython.display
+    run, own, mark = planted
+    monkeypatch.setattr(IPython.display, "display", lambda *a, **kw: None)
+    s, there = R.read_run(run)
+    assert str(own) in s.rewards
+    R.read_predictions(s, there, run)
+    R.follow(run)
+    explorer.write_page(run, tmp_path/"page.html")
+    explorer.explore_run(run)
+    explorer.reward_lab(run)
+    sharing.write_card(run)
+    sharing.check_shareable(run)
+    sharing.merge_adapter(run, tmp_path/"merged")
+    general_eval.trained_adapters(run, "tiny")
+    studies.arm_row(run)
+    studies.before_after(run, T.VideoReader(load_processor("tiny"), s.video, T.frame_folder()).frames, "object_counting")
+    runpy.run_path(str(root/"docs/tour.py"))["tour"](run, tmp_path/"tour.html")
+    shutil.copytree(run, tmp_path/"runs/grpo-tiny-think-s0")
+    list(runpy.run_path(str(root/"docs/ledger.py"))["collect"](tmp_path/"runs"))
+    assert not mark.exists()
+
+def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tmp_path, monkeypatch):
+    "Otherwise it is refused, before anything is loaded, with the command that would."
+    run, own, mark = planted
+    run = shutil.copytree(run, tmp_path/"run")
+    monkeypatch.setattr(R.StopRequest, "listen", lambda self: self)
+    for given in ([], ["--rewards", str(tmp_path/"other.py")]):
+        with pytest.raises(ValueError, match=f"its rewards are paid by {own}, which training would run; if you trust what is there: vsgrpo-train .*run --rewards {own}"):
+            R.train_cli([str(run), *given])
+    assert not mark.exists()
+    for path in (run/"adapter", run/"checkpoints"): shutil.rmtree(path)
+    with pytest.raises(ValueError, match="began with other settings: own_rewards"): R.train_cli([str(run), "--rewards", str(own)])      # it was changed
+    assert not mark.exists()
+
+def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
+    "Of its data, its benchmark, its model and its file of rewards; the same places may be given in any way when it is resumed."
+    shutil.copytree(data.folder, tmp_path/"data")
+    shutil.copytree(TINY, tmp_path/"model")
+    (tmp_path/"mine.py").write_text("def pay(completions, **kw): return [0]*len(completions)")
+    monkeypatch.chdir(tmp_path)
+    s = settings(steps=1, model="model", rewards="accuracy mine.py:pay")
+    R.begin(s, R.with_bench(replace(open_dataset("data"), train=data.train), "data"), "run")
+    told = read_json(tmp_path/"run/run.json")["settings"]
+    assert [told[k] for k in ("data", "bench", "model", "rewards")] == [f"{tmp_path}/data"]*2 + [f"{tmp_path}/model", f"accuracy {tmp_path}/mine.py:pay"]
+    assert list(told["own_rewards"]) == [f"{tmp_path}/mine.py"]
+    R.begin(s, R.with_bench(open_dataset("../" + tmp_path.name + "/data"), "./data"), "run", resume=True)
+    monkeypatch.chdir(tmp_path/"model")
+    again, there = R.read_run(tmp_path/"run")
+    assert there.folder == there.bench == tmp_path/"data"
+    R.begin(again, there, tmp_path/"run", resume=True)
+    write_json({"settings": told | {"data": "../data"}, **{k: v for k, v in read_json(tmp_path/"run/run.json").items() if k != "settings"}}, tmp_path/"run/run.json")     # as earlier versions may have
+    R.begin(again, there, tmp_path/"run", resume=True)
 
 def test_the_probe_looks_at_other_videos_and_changes_nothing(data, tmp_path):
     told = []

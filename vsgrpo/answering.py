@@ -58,6 +58,7 @@ def ask(
     seed:int=0, # of the samples, which do not depend on what is asked beside them
     store:Run|None=None, # where answers are written, and those of `arm` looked up
     put=prompt, # question, mode, wording → the text put to the model; another benchmark has its own
+    between=None, # called before each batch: what it raises stops the asking there
 )->pd.DataFrame: # one row per mode, question and sample, with ANSWER_FIELDS
     "Answers of a model to questions about videos."
     ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
@@ -73,6 +74,7 @@ def ask(
     try:
         with tqdm(total=len(asked), initial=len(rows), desc=arm, mininterval=5, file=sys.stdout) as bar:
             for at in _by_video(shown, max(1, batch//samples), rows):
+                if between: between()
                 begin = time.perf_counter()
                 prompts = [make_prompt(processor, texts[i], reader(Path(folder)/shown[i])) for i in at]
                 seeds = [int(hashlib.sha256(f"{seed} {arm} {asked[i][0]} {asked[i][1].id}".encode()).hexdigest()[:15], 16) for i in at]

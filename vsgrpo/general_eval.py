@@ -21,7 +21,7 @@ from .answering import SPREAD, ask
 from .baselines import arm_name, difference, mean_difference, t_interval
 from .benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_draws, part_scores,
                                part_spread, put, read_items, write_items)
-from .models import VideoReader, default_spec, load_config, load_model, load_processor, model_size
+from .models import absolute_model, VideoReader, default_spec, load_config, load_model, load_processor, model_size
 from .prefix_tree import Features
 from .prompting import Bench, conditions, fetch_bench, open_store
 from .rollouts import Run
@@ -139,7 +139,7 @@ def trained_adapters(
     found = [p for p in (folder, *sorted(folder.glob("*/"))) if (p/"adapter"/"adapter_model.safetensors").is_file() and (p/"scores.csv").is_file()]
     if not found: raise FileNotFoundError(f"runs {folder}: no finished run there: wanted adapter/adapter_model.safetensors and scores.csv, in it or one folder below")
     settings = [read_run(p)[0] for p in found]
-    if other := [(p.name, s.model) for p, s in zip(found, settings) if s.model != model]: raise ValueError(f"runs {folder}: {other[0][0]} was trained on model {other[0][1]!r}, asked for is {model!r}")
+    if other := [(p.name, s.model) for p, s in zip(found, settings) if absolute_model(s.model) != absolute_model(model)]: raise ValueError(f"runs {folder}: {other[0][0]} was trained on model {other[0][1]!r}, asked for is {model!r}")
     return pd.DataFrame([(arm_name(s), s.seed, str(p)) for p, s in zip(found, settings)], columns=["arm", "seed", "folder"])
 
 def named_adapters(

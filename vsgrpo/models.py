@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TINY', 'TINY_COT', 'TINY_GENERAL', 'ALIASES', 'LORA_TARGETS', 'SHOWN', 'TAGS', 'lacks_tags', 'resolve_model',
-           'load_config', 'weights_id', 'processing_id', 'load_processor', 'load_model', 'lora_config', 'load_adapter',
-           'model_size', 'default_spec', 'VideoInputs', 'VideoReader', 'Prompt', 'make_prompt', 'check_texts']
+           'absolute_model', 'load_config', 'weights_id', 'processing_id', 'load_processor', 'load_model',
+           'lora_config', 'load_adapter', 'model_size', 'default_spec', 'VideoInputs', 'VideoReader', 'Prompt',
+           'make_prompt', 'check_texts']
 
 # %% ../nbs/03_models.ipynb #03-002
 import hashlib
@@ -49,6 +50,12 @@ def resolve_model(
         raise FileNotFoundError(f"model {name!r}: wanted one of {sorted(ALIASES)}, a hub id 'owner/name' or a local "
                                 f"folder with config.json; {target!r} is none of them")
     return target
+
+def absolute_model(
+    name:str, # alias, hub id or folder
+)->str:
+    "The same model's name from any working directory."
+    return os.path.abspath(name) if name not in ALIASES and Path(name).is_dir() else name
 
 # %% ../nbs/03_models.ipynb #03-008
 def _from_pretrained(loader, name, **kw):

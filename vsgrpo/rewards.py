@@ -4,14 +4,20 @@
 
 # %% auto #0
 __all__ = ['READINGS', 'LENGTHS', 'KL_EXPONENT', 'relative_error_reward', 'extract_answer', 'accuracy_reward', 'format_reward',
-           'length_reward', 'Term', 'reward_terms', 'group_advantages', 'grpo_loss']
+           'length_reward', 'Term', 'Named', 'parse_rewards', 'reward_terms', 'own_path', 'own_files',
+           'absolute_rewards', 'group_advantages', 'grpo_loss']
 
 # %% ../nbs/21_rewards.ipynb #21-002
+import hashlib
 import importlib.util
+import inspect
 import math
+import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 from .doctor import repo_root
 from .vsibench import MODES, NA_TYPES, NUMBER_WORDS, QUESTION_TYPES, mra, official_parse, parse_number, tagged_answer
@@ -167,52 +173,117 @@ class Term:
     weight:float
     ours:bool=True # of this notebook, and so a function of the completion alone
 
-_TERM = re.compile(r"(?P<name>[^\s:*]+)(:(?P<form>\w+)(\((?P<low>\d+),(?P<high>\d+)\))?)?(\*(?P<weight>\d*\.?\d+(e-?\d+)?))?")
+@dataclass(frozen=True)
+class Named:
+    "A term of a line of rewards, as it is written."
+    text:str
+    name:str # accuracy, format, length, or a file of the user's
+    form:str|None # a reading, a form of the length reward, or a function of the file
+    limits:dict # low and high of a length reward
+    weight:float
+
+    @property
+    def own(self): return self.name.endswith(".py") # a function of the user's
+
+    @property
+    def column(self): # where its rewards stand in a run's rollouts
+        name = self.form if self.own else self.name
+        return name if name.endswith("_reward") else f"{name}_reward"
+
+_TERM = re.compile(r"(?P<name>/.+\.py|[^\s:*]+)(:(?P<form>\w+)(\((?P<low>\d+),(?P<high>\d+)\))?)?(\*(?P<weight>\d*\.?\d+(e-?\d+)?))?")
+_TEXTS = re.compile(r"/.+?\.py:\S+|\S+") # the terms of a line; an absolute path may hold spaces
 _USUAL = {"accuracy": "linear", "format": None, "length": "window"}
+_FORMS = {"accuracy": READINGS, "format": (), "length": LENGTHS}
+
+def parse_rewards(
+    rewards:str, # terms, a space between two: name[:form[(low,high)]][*weight] or file.py:function[*weight]
+)->list[Named]:
+    "What a line of rewards names; no file is loaded, and what the line cannot mean is refused."
+    named = [_named(text) for text in _TEXTS.findall(rewards)]
+    if not named: raise ValueError("rewards is empty, expected at least one term, such as accuracy")
+    if len({n.column for n in named}) < len(named): raise ValueError(f"rewards: {rewards!r} names a reward twice")
+    return named
+
+def _named(text):
+    "One term."
+    m = _TERM.fullmatch(text)
+    if not m or not (m["name"] in _USUAL or m["name"].endswith(".py")):
+        raise ValueError(f"rewards: {text!r} is not a term, expected accuracy[:{'|'.join(READINGS)}], format, length[:{'|'.join(LENGTHS)}] or file.py:function, each with *weight if not 1")
+    limits = {k: int(m[k]) for k in ("low", "high") if m[k]}
+    n = Named(text, m["name"], m["form"] or _USUAL.get(m["name"]), limits, float(m["weight"] or 1))
+    if n.own and not n.form: raise ValueError(f"rewards: {n.name} without a function, expected {n.name}:function")
+    if not n.own and n.form is not None and n.form not in _FORMS[n.name]:
+        raise ValueError(f"rewards: {text!r}: {n.name} has no form {n.form!r}, expected {' | '.join(_FORMS[n.name]) or 'none'}")
+    if limits and n.name != "length": raise ValueError(f"rewards: {text!r}: {n.name} takes no limits")
+    if n.name == "length": length_reward([], [], [], [], [], n.form, **limits)      # bad limits are refused here
+    return n
 
 def reward_terms(
-    rewards:str, # terms, a space between two: name[:form[(low,high)]][*weight] or file.py:function[*weight]
+    rewards:str, # as `parse_rewards` takes it
 )->list[Term]:
-    "The rewards that a text names; anything it cannot mean is refused."
-    terms = []
-    for text in rewards.split():
-        m = _TERM.fullmatch(text)
-        if not m or not (m["name"] in _USUAL or m["name"].endswith(".py")):
-            raise ValueError(f"rewards: {text!r} is not a term, expected accuracy[:{'|'.join(READINGS)}], format, length[:{'|'.join(LENGTHS)}] or file.py:function, each with *weight if not 1")
-        if m["name"].endswith(".py"): name, function = _own_reward(m["name"], m["form"])
-        else: name, function = f"{m['name']}_reward", _named_reward(text, m)
-        function.__name__ = name
-        terms.append(Term(name, function, float(m["weight"] or 1), m["name"] in _USUAL))
-    if not terms: raise ValueError("rewards is empty, expected at least one term, such as accuracy")
-    if len({t.name for t in terms}) < len(terms): raise ValueError(f"rewards: {rewards!r} names a reward twice")
+    "The rewards of a line, ready to pay. Files of the user's are loaded: do not call this to read somebody's run."
+    terms = [Term(n.column, _own_reward(n) if n.own else _our_reward(n), n.weight, not n.own) for n in parse_rewards(rewards)]
+    for t in terms: t.function.__name__ = t.name
     return terms
 
-def _named_reward(text, m):
+def _our_reward(n):
     "One of the three rewards of this notebook in a form."
-    name, form = m["name"], m["form"] or _USUAL[m["name"]]
-    known, limits = {"accuracy": READINGS, "format": (), "length": LENGTHS}[name], {k: int(m[k]) for k in ("low", "high") if m[k]}
-    if form is not None and form not in known: raise ValueError(f"rewards: {text!r}: {name} has no form {form!r}, expected {' | '.join(known) or 'none'}")
-    if name == "accuracy" and limits: raise ValueError(f"rewards: {text!r}: accuracy takes no limits")
-    if name == "length": length_reward([], [], [], [], [], form, **limits)      # bad limits are refused here
-    bound = {"accuracy": dict(reading=form), "format": {}, "length": dict(form=form, **limits)}[name]
-    plain = {"accuracy": accuracy_reward, "format": format_reward, "length": length_reward}[name]
+    bound = {"accuracy": dict(reading=n.form), "format": {}, "length": dict(form=n.form, **n.limits)}[n.name]
+    plain = {"accuracy": accuracy_reward, "format": format_reward, "length": length_reward}[n.name]
     return lambda completions, **kw: plain(completions, **kw, **bound)
 
-def _own_reward(file, name):
-    "A function of a file of the user's, checked at each call for what it gives."
-    path = repo_root()/file
+# %% ../nbs/21_rewards.ipynb #21-038
+def own_path(
+    file:str, # as a line of rewards names it, from the repository or absolute
+)->Path: # absolute
+    "Where a file of the user's lies."
+    return Path(os.path.abspath(repo_root()/file))
+
+def own_files(
+    rewards:str, # as `parse_rewards` takes it
+)->list[Path]: # absolute, each once
+    "The files of the user's that a line of rewards names; they are not loaded."
+    return list(dict.fromkeys(own_path(n.name) for n in parse_rewards(rewards) if n.own))
+
+def absolute_rewards(
+    rewards:str, # as `parse_rewards` takes it
+)->str:
+    "The same line with absolute paths, which means the same from any working directory."
+    named = parse_rewards(rewards)
+    if not any(n.own for n in named): return rewards
+    return " ".join(n.text.replace(n.name, str(own_path(n.name)), 1) if n.own else n.text for n in named)
+
+def _load(path):
+    "The module of a file, loaded once a process."
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"      # no other module's name
+    if name in sys.modules: return sys.modules[name]
     if not path.is_file(): raise FileNotFoundError(f"rewards: no file {path}")
-    if not name: raise ValueError(f"rewards: {file} without a function, expected {file}:function")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-    if not callable(function := getattr(module, name, None)): raise ValueError(f"rewards: {file} has no function {name!r}")
-    def checked(completions, **kw):
-        paid = list(function(completions=completions, **kw))
-        paid = [p.item() if hasattr(p, "item") and p.ndim == 0 else p for p in paid]      # numpy's and torch's numbers
-        if len(paid) != len(completions) or not all(p is None or isinstance(p, (int, float)) and math.isfinite(p) for p in paid):
-            raise ValueError(f"rewards: {file}:{name} gave {paid[:5]!r}, {len(paid)} of them, expected a finite number or None for each of {len(completions)} completions")
-        return paid
-    return name if name.endswith("_reward") else f"{name}_reward", checked
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try: spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally: sys.path.remove(str(path.parent))
+    return module
+
+def _own_reward(n):
+    "A function of a file of the user's, checked at each call for what it gives."
+    function, where = getattr(_load(own_path(n.name)), n.form, None), f"rewards: {n.name}:{n.form}"
+    if not callable(function): raise ValueError(f"rewards: {n.name} has no function {n.form!r}")
+    if inspect.iscoroutinefunction(function): raise ValueError(f"{where} is `async def`, wanted a plain function that returns a list of numbers or None")
+    return lambda completions, **kw: _paid(function(completions=completions, **kw), len(completions), where)
+
+def _paid(paid, n, where):
+    "What a function of the user's gave, as a list; anything but TRL's shape is refused."
+    wanted = f"wanted a list with a finite number or None for each of {n} completions"
+    if isinstance(paid, (str, bytes, Mapping, Set)) or not isinstance(paid, Iterable) or getattr(paid, "ndim", 1) == 0:
+        raise ValueError(f"{where} gave {'' if paid is None else f'a {type(paid).__name__}, '}{paid!r:.60}, {wanted}")
+    rewards = [p.item() if hasattr(p, "item") and p.ndim == 0 else p for p in paid]      # numpy's and torch's numbers
+    if len(rewards) != n or not all(p is None or isinstance(p, (int, float)) and abs(p) < 1e300 for p in rewards):
+        raise ValueError(f"{where} gave {rewards[:5]!r}, {len(rewards)} of them, {wanted}")
+    return rewards
 
 # %% ../nbs/21_rewards.ipynb #21-035
 def group_advantages(

@@ -9,7 +9,7 @@ __all__ = ['METRICS', 'ROLLOUTS', 'PAIRS', 'ANSWERS', 'PACKAGES', 'HERE', 'ROLLO
            'rescore']
 
 # %% ../nbs/22_rollouts.ipynb #22-002
-import hashlib, importlib.metadata, json, platform, subprocess, time, warnings
+import hashlib, importlib.metadata, itertools, json, os, platform, subprocess, time, warnings
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -140,7 +140,7 @@ class Run:
     )->list[str]:      # one line a difference, empty if all are equal
         "What differs from the settings of the run in this folder."
         old, new = self.read_settings()["settings"], plain(settings)
-        return [f"{k} was {old.get(k, 'not set')!r}, is {new.get(k, 'not set')!r}" for k in sorted({*old, *new}) if old.get(k, "not set") != new.get(k, "not set")]
+        return [f"{k} was {old.get(k, 'not set')!r}, is {new.get(k, 'not set')!r}" for k in sorted({*old, *new}) if not _same(old.get(k, "not set"), new.get(k, "not set"))]
 
     def resume(self,
         settings:dict, # of a run that wants to go on here
@@ -201,6 +201,10 @@ class Run:
     def read_answers(self)->pd.DataFrame: return read_records(self.answers_path, ANSWERS)
     def read_rollouts(self)->pd.DataFrame: return read_records(self.rollouts_path, ROLLOUTS)
 
+def _same(old, new):
+    "Equal, or two ways to write the path of one place."
+    return old == new or isinstance(old, str) and isinstance(new, str) and os.path.realpath(old) == os.path.realpath(new)
+
 def made_with()->dict: # versions, commit, code
     "Which code and packages run now."
     return {"versions": versions(), "commit": git_commit(), "code": code_hash()}
@@ -218,7 +222,7 @@ def choose_folder(
     name:str, # of the run, in a new folder's name
     kind:str="grpo", # first word of a new folder's name
 )->Path:
-    "Where a run goes; nothing that is there is overwritten."
+    "Where a run goes; a new folder is made at once, and nothing that is there is overwritten."
     if not isinstance(resume, bool): raise ValueError(f"resume is {resume!r}: wanted True or False")
     runs = sorted((root/"runs").glob(f"{kind}-*/run.json"), key=lambda p: p.stat().st_mtime)
     if out:
@@ -226,10 +230,19 @@ def choose_folder(
         if resume and not there: raise FileNotFoundError(f"out {folder}: no run.json there, nothing to resume")
         if there and not resume: raise ValueError(f"out {folder} holds a run already: pass `-p resume True` to go on with it, or another out")
         return folder
-    if not resume: return root/"runs"/f"{kind}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not resume: return _new_folder(root/"runs"/f"{kind}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     open_runs = [p.parent for p in runs if not is_committed(p.parent/"scores.csv") and p.parent.name.startswith(f"{kind}-{name}-")]
     if not open_runs: raise FileNotFoundError(f"resume: no unfinished run {kind}-{name}-* under {root/'runs'}")
     return open_runs[-1]
+
+def _new_folder(path):
+    "Make a folder that was not there: of two runs that begin in one second, each has its own."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for k in itertools.count(1):
+        folder = path if k == 1 else path.with_name(f"{path.name}-{k}")
+        try: folder.mkdir()
+        except FileExistsError: continue
+        return folder
 
 def read_metrics(
     folder:str|Path, # of a run

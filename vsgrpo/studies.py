@@ -23,7 +23,7 @@ from .answering import PARSER
 from .files import is_committed, read_json, write_text
 from .models import model_size
 from .prompting import film_png
-from .rewards import READINGS, extract_answer
+from .rewards import READINGS, extract_answer, own_files
 from .rollouts import read_metrics, read_scores, smooth
 from .runs import begin, finish, follow, held_out, read_predictions, read_run, settle_in, start, stop, whole_settings
 from .trainer import Settings
@@ -80,6 +80,7 @@ def run_arms(
     at_once = at_once or (1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0))//num_processes))
     runs = pd.DataFrame([(name, a.seed, str(Path(folder)/f"{i:02d}-{_slug(name)}-s{a.seed}")) for i, (name, a) in enumerate(arms)], columns=["arm", "seed", "folder"])
     waiting, running, began = [], {}, time.time()
+    own_rewards = {where: own_files(a.rewards) for (_, a), where in zip(arms, runs.folder)}
     for (_, a), where in zip(arms, runs.folder):
         if is_committed(Path(where)/"scores.csv"): continue
         begin(a, data, where, (Path(where)/"run.json").is_file(), num_processes)        # all are checked before one begins
@@ -89,13 +90,12 @@ def run_arms(
         while waiting or running:
             while waiting and len(running) < at_once:
                 where = waiting.pop(0)
-                running[where] = start(where, num_processes, 1 if at_once > 1 else None)
+                running[where] = start(where, num_processes, 1 if at_once > 1 else None, own_rewards[where])
             for where in [w for w, p in running.items() if p.poll() is not None]:
                 finish(running.pop(where), where)
                 print(f"{wanted - len(waiting) - len(running)} of {wanted} runs, {(time.time() - began)/60:.1f} minutes: {Path(where).name}", flush=True)
             time.sleep(.5)
-    finally:
-        for p in running.values(): stop(p)
+    finally: stop(*running.values())
     return runs
 
 def run_study(
@@ -111,7 +111,7 @@ def run_study(
     arms, folder = study_arms(study, s, seeds), Path(folder)
     if len(arms) == 1:
         begin(arms[0][1], data, folder, resume, num_processes)
-        follow(folder, start(folder, num_processes))
+        follow(folder, start(folder, num_processes, own_rewards=own_files(s.rewards)))
         return pd.DataFrame([(arms[0][0], s.seed, str(folder))], columns=["arm", "seed", "folder"])
     return run_all(arms, dict(study=study, seeds=seeds), s, data, folder, resume, num_processes)
 

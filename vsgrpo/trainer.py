@@ -29,7 +29,7 @@ from .models import VideoReader, check_texts, default_spec, lacks_tags, lora_con
 from .pairs import RULES, Pair, make_pairs, pairs_of_answers
 from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
 from .files import commit_folder, write_json, write_text
-from .rewards import KL_EXPONENT, accuracy_reward, reward_terms
+from .rewards import KL_EXPONENT, accuracy_reward, parse_rewards, reward_terms
 from .rollouts import PAIRS, Run, read_records
 from .video import VideoSpec, fix_torchvision
 from .vsi100k import Dataset, RoomsSpec
@@ -95,9 +95,8 @@ def _check_choices(s):
     _check(s.method == "grpo" or s.mode == "vanilla", "mode", s.mode, f"vanilla: the rows hold answers and no thoughts that {s.method} could learn")
     _check(s.pairs in (*RULES, "sampled"), "pairs", s.pairs, f"one of {[*RULES, 'sampled']}")
     _check(s.on_collapse in ("note", "stop", "rollback"), "on_collapse", s.on_collapse, "note, stop or rollback")
-    reward_terms(s.rewards)
-    weights = [float(term.partition("*")[2] or 1) for term in s.rewards.split()]
-    _check(max(weights) <= MOST_WEIGHT, "rewards", s.rewards, f"weights of at most {MOST_WEIGHT:,}")
+    heaviest = max(term.weight for term in parse_rewards(s.rewards))
+    _check(heaviest <= MOST_WEIGHT, "rewards", s.rewards, f"weights of at most {MOST_WEIGHT:,}")
 
 MOST_QUESTIONS, MOST_WEIGHT = 5_000_000, 1_000_000 # 43 passes over VSI-100k, which are drawn before the first step; of a reward
 _AT_LEAST = {1: "steps questions_per_step micro_groups questions_per_scene num_iterations lora_rank lora_alpha max_new_tokens ask_batch save_every",
@@ -152,7 +151,9 @@ def settle(
     given.setdefault("rewards", ("accuracy:ratio" if size == "tiny" else "accuracy:linear") + (" format" if mode != "vanilla" else ""))
     if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
     else: own = dict(micro_groups=max(k for k in range(1, min(per_scene, q) + 1) if q % k == 0), gradient_checkpointing=True, ask_batch=32, max_new_tokens=MAX_NEW_TOKENS[mode])
-    return Settings(model=model, steps=steps, video=default_spec(model, frames, max_pixels), **{**own, **given})
+    s = Settings(model=model, steps=steps, video=default_spec(model, frames, max_pixels), **{**own, **given})
+    reward_terms(s.rewards)     # own functions are looked for now, not after the data is read
+    return s
 
 # %% ../nbs/26_trainer.ipynb #26-010
 class Looking:
@@ -220,11 +221,11 @@ def grpo_trainer():
 
     class VideoGRPOTrainer(Looking, GRPOTrainer):
         "GRPO on questions about videos: rollout, policy and reference see the same frames, or the run stops."
-        def __init__(self, *args, asked, order, reader, ends, banned, settings, data, record=None, **kw):
+        def __init__(self, *args, asked, order, reader, ends, banned, terms, settings, data, record=None, **kw):
             super().__init__(*args, train_dataset=asked.select(order), **kw)
             _check(self.args.per_device_train_batch_size % self.num_generations == 0, "per_device_train_batch_size",
                    self.args.per_device_train_batch_size, f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
-            self.ends, self.banned = ends, banned
+            self.ends, self.banned, self.terms = ends, banned, terms
             self.watch(asked, reader, settings, record, data)
 
         def _prepare_inputs(self, batch):
@@ -286,7 +287,7 @@ def grpo_trainer():
         def _probe(self, inputs):
             "Accuracy of greedy answers to the step's questions, with their own video and with another room's."
             asked = list({x["row"]: x for x in inputs}.values())
-            pays = next((t.function for t in reward_terms(self.settings.rewards) if t.name == "accuracy_reward"), accuracy_reward)
+            pays = next((t.function for t in self.terms if t.name == "accuracy_reward"), accuracy_reward)
             columns = {k: [x[k] for x in asked] for k in ("question_type", "ground_truth", "mode", "options")}
             for name, video in (("own", "video"), ("other", "other")):
                 said, _ = self._answer([make_prompt(self.processing_class, x["prompt"], self.reader(x[video])) for x in asked], 1, 0)
@@ -360,7 +361,7 @@ def grpo_trainer():
             first = self.accelerator.process_index*len(inputs)
             own = rows.iloc[first:first + len(inputs)].assign(row=[x["row"] for x in inputs])
             most_varied = own.groupby("row").completion.nunique().idxmax()
-            check_group(own[own.row == most_varied], self.data.train[most_varied], reward_terms(self.settings.rewards), self.settings.mode, self._where())
+            check_group(own[own.row == most_varied], self.data.train[most_varied], self.terms, self.settings.mode, self._where())
             return own.advantage.tolist()
 
     return VideoGRPOTrainer
@@ -471,7 +472,7 @@ def make_trainer(
     asked, order = training_rows(data.train, data.folder, s.mode, s.seed), draw_questions(data.train, s)
     common = dict(output_dir=str(folder), max_steps=s.steps, gradient_accumulation_steps=s.questions_per_step//world//groups, learning_rate=s.lr, lr_scheduler_type="linear",
                   warmup_steps=s.warmup_steps, max_grad_norm=1.0, gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
-                  remove_unused_columns=False, logging_steps=1, save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations, save_total_limit=2,
+                  remove_unused_columns=False, logging_steps=1, save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations,
                   report_to=s.report_to, ddp_find_unused_parameters=False, disable_tqdm=True, dataloader_pin_memory=cuda)
     ours = dict(processing_class=processor, peft_config=lora_config(s.lora_rank, s.lora_alpha), reader=reader, settings=s, record=record, data=data)
     if s.method == "grpo": trainer = _grpo(s, model, common, groups, dict(ours, asked=asked, order=order))
@@ -487,7 +488,7 @@ def _grpo(s, model, common, groups, ours):
                         max_completion_length=s.max_new_tokens, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=s.num_iterations,
                         reward_weights=[t.weight for t in terms], shuffle_dataset=False)
     processor = ours["processing_class"]
-    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor), banned=vision_tokens(processor), **ours)
+    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor), banned=vision_tokens(processor), terms=terms, **ours)
 
 def _tuning(s, model, common, groups, ours):
     SFT, DPO = tuning_trainers()
