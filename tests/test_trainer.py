@@ -20,7 +20,7 @@ from vsgrpo import prefix_tree, rewards, sharing
 from vsgrpo import runs as R
 from vsgrpo import trainer as T
 from vsgrpo.files import commit_folder, read_json, write_json
-from vsgrpo.models import load_model, load_processor
+from vsgrpo.models import TINY, load_model, load_processor
 from vsgrpo.rollouts import Run, choose_folder
 from vsgrpo.video import encode
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
@@ -54,7 +54,13 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
     assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
     sharing.write_card(tmp_path/"run")
     load_model("tiny", tmp_path/"run/adapter")          # its card is in the manifest too
-    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
+    for path in (tmp_path/"run/adapter").iterdir(): assert not {p for p in (str(tmp_path), str(TINY.parent)) if p.encode() in path.read_bytes()}, path
+    left = [tmp_path/"run/run.json.7.9.tmp", tmp_path/"run/answers/base.jsonl.7.9.tmp", tmp_path/"run/adapter.7.9.tmp"]      # of a killed process
+    left[1].parent.mkdir(exist_ok=True)
+    for path in left: path.write_text("half")
+    R.go_on(s, data, tmp_path/"run")
+    assert not list((tmp_path/"run").rglob("*.tmp"))
 
 def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
     "Rollout, reference and policy: three passes a step, each over the videos of the step's questions."

@@ -400,6 +400,6 @@ def csv_text(
     index:bool=False, # whether its index is written too
 )->str:
     "A table as CSV that is safe to open in a spreadsheet; `read_cell` gives its texts back."
-    table = table.reset_index() if index else table
+    table = table.reset_index(names=table.index.name or "") if index else table
     texts = {c: table[c].map(safe_cell) for c in table.columns if table[c].dtype.kind not in "biufc"}
     return table.assign(**texts).rename(columns=safe_cell).to_csv(index=False)

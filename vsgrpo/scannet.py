@@ -7,10 +7,12 @@ __all__ = ['FAR_M', 'Instance', 'Scene', 'read_ply', 'write_ply', 'read_alignmen
            'group_instances', 'read_poses', 'read_scene', 'list_scenes', 'instances_of', 'write_scene']
 
 # %% ../nbs/11_scannet.ipynb #11-002
-import itertools, json, os, re, shutil
+import itertools, json, re, shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+
+from .files import draft
 
 # %% ../nbs/11_scannet.ipynb #11-004
 @dataclass(frozen=True, eq=False)
@@ -105,9 +107,7 @@ def _read_faces(data, n, props, start, path):
 # %% ../nbs/11_scannet.ipynb #11-010
 def _write(path, data):
     "Write bytes or text in one step, by a move."
-    path = Path(path); tmp = path.with_name(path.name + '.tmp')
-    tmp.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(tmp, path)
+    with draft(path) as beside: beside.write_bytes(data.encode() if isinstance(data, str) else data)
 
 def write_ply(
     path:str|Path,       # file to write
