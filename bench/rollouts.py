@@ -1,11 +1,12 @@
 """What does it cost to look at the rollouts of a long run?
 
-    .venv/bin/python bench/rollouts.py                  # 10^6 rollouts, some minutes on one core, 2 GB of disk while it runs
+    .venv/bin/python bench/rollouts.py                  # 10^6 rollouts, half an hour and more on one core, 2 GB of disk while it runs
     .venv/bin/python bench/rollouts.py --rows 5000      # that the bench itself works
 
 A made run, written as training writes it: 14 rollouts to a question, 8 questions a step, about 1.7 kB a rollout, and the dataset that it is
 about. Then what the closing cells of the chapters call, each in a process of its own: seconds and the highest resident memory, beside that of
-a process that imports the same and reads nothing (`nothing`). The folder is removed. The last line is one JSON object.
+a process that imports the same and reads nothing (`nothing`; it begins with what the bench itself holds, so lower peaks are not seen). The
+folder is removed. The last line is one JSON object.
 """
 import argparse
 import json
