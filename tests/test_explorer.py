@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from vsgrpo.explorer import (choose_groups, explore_run, group_html, group_rows, lab_summary, lab_table, load_scene, open_run, page_data, read_guess, reward_lab,
+from vsgrpo.explorer import (choose_groups, explore_run, group_html, group_rows, lab_steps, lab_summary, lab_table, load_scene, open_run, page_data, read_guess, reward_lab,
                              score_html, script_json, write_page)
 from vsgrpo.geometry import room_outline
 from vsgrpo.rewards import accuracy_reward
@@ -163,6 +163,7 @@ def test_missing_parts_are_said(folder, tmp_path):
         lone = Seen(write_page(folder, tmp_path/"lone.html", scans=tmp_path).read_text("utf-8"))
     data = json.loads(lone.scripts[1])
     assert "2 of 2 scenes lack" in (tmp_path/"lone.html").read_text("utf-8")
+    for path in (tmp_path/"bare/page.html", tmp_path/"lone.html"): assert str(tmp_path.parent) not in path.read_text("utf-8")
     with pytest.raises(ValueError, match="wanted a list of sentences"): write_page(folder, notes="one")
     assert all(s["scan"] is None and "no 3D view" in s["said"] and s["strip"] for s in data["scenes"].values())
     widget = explore_run(folder, scans=tmp_path)
@@ -184,15 +185,15 @@ def test_broken_files_are_said(folder, tmp_path):
     (bad/"run.json").write_text((folder/"run.json").read_text("utf-8"))
     (bad/"rollouts.jsonl").write_text("".join(json.dumps(json.loads(x) | {"mode": m, "ground_truth": "77"}) + "\n" for x, m in zip(lines, ["vanilla"]*4 + ["shout"])))
     run = open_run(bad)
-    assert len(run.rollouts) == 4 and any("1 completions are left out" in x for x in run.lacks) and any("but are others" in x for x in run.lacks)
-    kept = page_data(run, choose_groups(run.rollouts), .4)["steps"][0]["scenes"][0]["questions"][0]
+    assert len(run.rows([1])) == 4 and run.groups.rows.sum() == 4 and any("1 completions are left out" in x for x in run.lacks) and any("but are others" in x for x in run.lacks)
+    kept = page_data(run, choose_groups(run.groups), .4)["steps"][0]["scenes"][0]["questions"][0]
     assert kept["marks"] is None and "no provenance" in kept["said"]
 
 def test_choice_of_groups(run):
-    groups = choose_groups(run.rollouts, [3, 1], questions_per_step=3, scenes_per_step=1)
+    groups = choose_groups(run.groups, [3, 1], questions_per_step=3, scenes_per_step=1)
     assert groups.step.tolist() == [3]*3 + [1]*3 and groups.groupby("step").scene_name.nunique().tolist() == [1, 1]
-    assert choose_groups(run.rollouts).step.unique().tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match=r"steps \[9\] have no rollouts"): choose_groups(run.rollouts, [9])
+    assert choose_groups(run.groups).step.unique().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"steps \[9\] have no rollouts"): choose_groups(run.groups, [9])
 
 def test_lab(run, folder):
     q = of_task(run, "object_counting") if any(q.task == "object_counting" for q in run.questions.values()) else of_task(run, "object_abs_distance")
@@ -211,6 +212,12 @@ def test_lab(run, folder):
     assert lab.children[0].children[1].label == "all steps" and lab.children[1].value == before
     lab.children[0].children[0].value = "<b>"
     assert "cannot be computed" in lab.children[1].value and "<b>" not in lab.children[1].value
+
+def test_a_long_run_is_paid_again_in_part(run):
+    "The steps of the lab are drawn by seed where they are many."
+    group = len(run.rows([1]))
+    assert lab_steps(run) == [1, 2, 3] and len(lab_steps(run, 2*group + 1)) == 2 and len(lab_steps(run, 1)) == 1
+    assert lab_steps(run, group, seed=0) == lab_steps(run, group, seed=0) and len({*(lab_steps(run, group, seed=k)[0] for k in range(20))}) > 1
 
 def test_small_things():
     assert json.loads(script_json({"a": EVIL})) == {"a": EVIL} and "<" not in script_json(EVIL)

@@ -1,11 +1,12 @@
 "Run records: append, torn lines, kill and resume, non-finite numbers, tables, curves, other rewards."
-import json, os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time, tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vsgrpo.rollouts import (ROLLOUT_FIELDS, Run, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
+from vsgrpo.files import csv_text, write_text
+from vsgrpo.rollouts import (HERE, ROLLOUT_FIELDS, Rollouts, Run, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
                              read_rollouts, read_scores, rescore, rollout_table, smooth, total_reward, versions)
 from vsgrpo.video import VideoSpec
 from vsgrpo.vsibench import Question, write_questions
@@ -227,3 +228,38 @@ def test_rollouts_under_other_rewards(tmp_path):
     (tmp_path/"mine.py").write_text("def wordy(completions, question_type, completion_ids, prompts, **kw): return [float(len(i)) for i in completion_ids]")
     long = rescore(table, f"accuracy {tmp_path/'mine.py'}:wordy")
     assert long.new_reward.tolist() == [2., 1., 1.75, 9.] and np.sign(long.new_advantage).tolist() == [-1, -1, -1, 1] and long.wordy_reward.tolist() == [1, 1, 1, 9]
+
+
+def test_scores_are_safe_in_a_spreadsheet_and_read_back_as_they_were(tmp_path):
+    said = ["=HYPERLINK(1)", "+a", "-2 m", "-2", "@x", "'quoted'"]
+    scores = pd.DataFrame({"arm": ["trained"]*6, "question_type": said, "n": 3, "score": -1.5, "ci_low": -2.5, "ci_high": 0., "top_answer": said})
+    write_text(csv_text(scores), tmp_path/"scores.csv")
+    cells = [line.split(",") for line in (tmp_path/"scores.csv").read_text().splitlines()[1:]]
+    assert [c[-1] for c in cells] == ["'=HYPERLINK(1)", "'+a", "'-2 m", "-2", "'@x", "'quoted'"] and {c[3] for c in cells} == {"-1.5"}
+    back = read_scores(tmp_path)
+    assert back.top_answer.tolist() == said and back.score.tolist() == [-1.5]*6
+
+def test_no_table_is_written_past_csv_text():
+    for path in sorted(HERE.glob("*.py")):
+        if path.name != "files.py": assert ".to_csv(" not in path.read_text("utf-8"), path
+
+def test_a_long_record_is_never_held_whole(tmp_path):
+    "Reading, resuming and dropping lines of 60 MB take a few MB; a changed byte is noticed before anything is given."
+    run = Run(tmp_path)
+    run.write_settings({"model": "tiny"}, seed=0, dataset=[])
+    row = dict(id="q", question_type="object_counting", question="How many?", ground_truth="4", completion="x"*10_000, accuracy_reward=0.)
+    for step in range(60): run.log_rollouts([row | {"step": step, "id": k} for k in range(100)])
+    tracemalloc.start()
+    try:
+        rollouts = Rollouts(tmp_path)
+        assert sum(len(of) for _, of in rollouts) == 6000 and rollouts.read([59, 3]).step.unique().tolist() == [59, 3]
+        again = Run(tmp_path)
+        assert again.truncate_after(57) == {"rollouts.jsonl": 200}
+        again.log_rollouts([row | {"step": 58}])
+        assert tracemalloc.get_traced_memory()[1] < 12e6
+    finally: tracemalloc.stop()
+    assert Rollouts(tmp_path).steps == list(range(59))
+    with open(run.rollouts_path, "r+b") as f:
+        f.seek(30_000_000)
+        f.write(b"y")
+    with pytest.raises(ValueError, match="rollouts.jsonl: damaged"): Rollouts(tmp_path)

@@ -1,6 +1,12 @@
 "A card that tells what was recorded, an adapter that loads by its own lines, a merge that answers alike, an upload that is checked first."
+import io
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -8,11 +14,12 @@ import pytest
 import yaml
 from vsgrpo.files import write_json
 from vsgrpo import sharing
-from vsgrpo.answering import arm_scores
-from vsgrpo.models import TINY, default_spec, load_model, load_processor, lora_config, make_prompt, weights_id
+from vsgrpo.answering import arm_scores, ask
+from vsgrpo.models import TINY, VideoReader, default_spec, load_model, load_processor, lora_config, make_prompt, save_adapter, weights_id
 from vsgrpo.rollouts import Run
-from vsgrpo.video import encode, fix_torchvision
-from vsgrpo.vsibench import Question, write_questions
+from vsgrpo.video import SAMPLINGS, VideoSpec, decode, encode, fix_torchvision
+from vsgrpo.vsi100k import RoomsSpec, build_rooms
+from vsgrpo.vsibench import Question, read_questions, write_questions
 
 
 def make_run(folder, model="tiny", **given):
@@ -25,8 +32,8 @@ def make_run(folder, model="tiny", **given):
     adapted = get_peft_model(load_model(model, device="cpu"), lora_config())
     for name, p in adapted.named_parameters():
         if "lora_B" in name: p.data.normal_(std=.05)
-    adapted.save_pretrained(folder/"adapter")
-    settings = dict(model=model, mode="think", steps=2, num_generations=14, beta=1e-4, rewards="accuracy | format", video=spec.as_dict(), data=str(folder/"data"), weights=weights_id(model))
+    save_adapter(adapted, folder/"adapter", model, spec)
+    settings = dict(model=model, mode="think", max_new_tokens=24, steps=2, num_generations=14, beta=1e-4, rewards="accuracy | format", video=spec.as_dict(), data=str(folder/"data"), weights=weights_id(model))
     Run(folder).write_settings(settings | given, video_spec=spec, seed=0, dataset=[])
     for step in (1, 2): Run(folder).log_metrics(step, {"reward": .5, "probe/own": .61, "probe/other": .42})
     return folder
@@ -106,13 +113,15 @@ def test_a_base_from_the_hub_is_named(run, monkeypatch):
     monkeypatch.setattr(sharing, "resolve_model", lambda name: "Qwen/Qwen2-VL-2B-Instruct")
     assert yaml.safe_load(sharing.card_text(run).split("---")[1])["base_model"] == "Qwen/Qwen2-VL-2B-Instruct"
 
-def card_lines(card, folder):
-    "The code of a card, run with the folder it speaks of."
-    names = {}
-    code = card.read_text().split("```python\n")[1].split("\n```")[0]
-    assert len(code.splitlines()) == 4
-    exec(code.replace("ADAPTER", str(folder)).replace("MODEL", str(folder)), names)
-    return names["model"], names["processor"], names["reader"]
+def card_code(card): return card.read_text("utf-8").split("```python\n")[1].split("\n```")[0]
+
+def card_lines(card, folder, base):
+    "What the code of a card loads, with the folders it speaks of; and our own reader."
+    names, code = {}, card_code(card).split("\n\n\n")[0]
+    for name, place in (("BASE, ADAPTER", (str(base), str(folder))), ("MODEL", str(folder))):
+        code = re.sub(rf"^{name} = .*$", f"{name} = {place!r}", code, flags=re.M)
+    exec(code, names)
+    return names["model"], names["processor"], VideoReader(names["processor"], default_spec("tiny"))
 
 def film(folder):
     encode(np.random.default_rng(0).integers(0, 255, (4, 84, 84, 3), dtype=np.uint8), folder/"film.mp4")
@@ -135,13 +144,13 @@ def test_a_merged_model_answers_as_its_adapter(tmp_path, given, monkeypatch):
     edit(base/"generation_config.json", do_sample=True, temperature=.01, top_p=.001, top_k=1)
     run, out, path = make_run(tmp_path/"run", str(base)), tmp_path/"merged", film(tmp_path)
     assert sharing.merge_adapter(run if given == "run" else run/"adapter", out) == out
-    adapted, merged = card_lines(sharing.write_card(run), run/"adapter"), card_lines(out/"README.md", out)
+    adapted, merged = card_lines(sharing.write_card(run), run/"adapter", base), card_lines(out/"README.md", out, base)
     assert merged[0].generation_config.do_sample is False and not hasattr(merged[0], "peft_config")
     merged[0].generate(**merged[1].tokenizer("a", return_tensors="pt"), max_new_tokens=2)
     ours, theirs, plain = (logits(*m, path) for m in (merged, adapted, (load_model(str(base)), *adapted[1:])))
     assert (ours - theirs).abs().max() < 1e-5 < .01 < (theirs - plain).abs().max()
     assert yaml.safe_load((out/"README.md").read_text().split("---")[1])["library_name"] == "transformers"
-    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors", ".txt"} and not (tmp_path/"merged.tmp").exists()
+    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors", ".txt"} and not list(tmp_path.glob("*.tmp"))
     with pytest.raises(ValueError, match="is there already"): sharing.merge_adapter(run, out)
 
 def test_a_merge_takes_a_dtype(run, tmp_path):
@@ -172,6 +181,8 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
     def refused(words, error=ValueError):
         with pytest.raises(error, match=words): sharing.push_adapter(run, "me/x")
         assert not sent
+    refused("no README.md", FileNotFoundError)
+    (run/"adapter/README.md").write_text("- **Developed by:** [More Information Needed]")
     refused("is peft's empty form")
     sharing.write_card(run)
     (run/"adapter/optimizer.pt").write_bytes(b"x")
@@ -185,7 +196,8 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
         with pytest.raises(ValueError, match="wanted owner/name"): sharing.push_adapter(run, name)
     assert not sent
     assert sharing.push_adapter(run, "me/x") == "https://hub/x" and sent["folder_path"] == str(run/"adapter")
-    assert sent["repo"] == sent["repo_id"] == "me/x" and sent["private"] and sent["exist_ok"] and set(sent["allow_patterns"]) == {"*.safetensors", "*.json", "*.md"}
+    assert sent["repo"] == sent["repo_id"] == "me/x" and sent["private"] and sent["exist_ok"] and set(sent["allow_patterns"]) == {"*.safetensors", "*.json", "*.jinja", "*.txt", "*.md"}
+    assert {p.name for p in (run/"adapter").iterdir() if not any(p.match(x) for x in sent["allow_patterns"])} == set()
     for broken in (OSError("no route"), HfHubHTTPError.__bases__[0]("no route")):
         def down(self, *a, **k): raise broken
         monkeypatch.setattr(Api, "create_repo", down)
@@ -194,3 +206,81 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
     sent.clear()
     (run/"adapter/README.md").unlink()
     refused("no README.md", FileNotFoundError)
+
+
+ALONE = """
+import sys
+sys.modules["vsgrpo"] = None                       # whoever imports it gets an ImportError
+import torch
+from importlib.util import find_spec
+if torch.version.cuda is None and find_spec("torchvision"):
+    for op in ("nms", "qnms"): torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    "Held-out questions about two rooms, whose films have other sizes and more frames than the model sees."
+    folder = tmp_path_factory.mktemp("rooms")
+    with redirect_stdout(io.StringIO()): build_rooms(folder, RoomsSpec(1, 1, 2), workers=1)
+    return folder, read_questions(folder/"test.parquet")
+
+def in_plain_transformers(code, home, questions, films):
+    "Answers of a card's code, in a process that cannot import this library."
+    shutil.copy(films/questions[0].video, home/"film.mp4")
+    (home/"asked.json").write_text(json.dumps([[str(films/q.video), q.question, q.options or []] for q in questions]))
+    rest = "import json\njson.dump([ask(*of) for of in json.load(open('asked.json'))], open('said.json', 'w'))"
+    (home/"run.py").write_text(f"{ALONE}\n{code}\n{rest}")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "run.py"], cwd=home, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((home/"said.json").read_text())
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder, questions = rooms
+    run = make_run(tmp_path/"run", mode="vanilla", max_new_tokens=16)
+    model = load_model("tiny", run/"adapter")
+    ours = ask(model, load_processor("tiny"), questions, VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train", 16).prediction.tolist()
+    assert len(questions) > 15 and len(set(ours)) > 3
+    if merged: home = sharing.merge_adapter(run, tmp_path/"merged")
+    else:
+        home = sharing.write_card(run).parent
+        (home/"tiny").symlink_to(TINY)
+    code = card_code(home/"README.md")
+    assert in_plain_transformers(code, home, questions, folder) == ours
+    if merged:        # the control: a processor that was not set to the run's frames and pixels
+        load_processor("tiny").save_pretrained(home)
+        assert in_plain_transformers(code, home, questions, folder) != ours
+
+@pytest.mark.parametrize("sampling", list(SAMPLINGS))
+@pytest.mark.parametrize("total", [3, 24, 37])
+def test_the_code_of_a_card_picks_the_frames_of_the_run(tmp_path, sampling, total):
+    film = encode(np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3), dtype=np.uint8), tmp_path/"film.mp4", crf=0)
+    spec = VideoSpec(frames=6, min_pixels=56*56, max_pixels=56*56, factor=14, sampling=sampling)
+    code, names = sharing.ask_code(dict(model="tiny", mode="vanilla", max_new_tokens=16, video=spec.as_dict())), {}
+    exec("import av\nimport numpy as np\n" + code[code.index("def look"):code.index("def ask")], names)
+    assert (names["look"](str(film)) == decode(film, spec)).all()
+
+def test_no_way_to_ask_is_made_up(run):
+    edit(run/"run.json", settings={"model": "tiny"})
+    text = sharing.write_card(run).read_text("utf-8")
+    assert "```" not in text and "How it was asked is not recorded" in text
+
+def test_what_is_passed_on_names_no_folder_of_this_machine(tmp_path):
+    "Base, data and rewards lie in somebody's home; nothing that is uploaded tells where."
+    base = tmp_path/"somebody"/"base"
+    shutil.copytree(TINY, base)
+    run = make_run(tmp_path/"run", str(base), rewards=f"accuracy {tmp_path}/own.py:paid", data=str(tmp_path/"data"), own_rewards={f"{tmp_path}/own.py": "0"*64})
+    (run/"collapse.json").write_text(json.dumps(dict(step=2, reason=f"{tmp_path}/own.py is gone", action="stop")))
+    sharing.write_card(run)
+    sharing.check_shareable(run)
+    out = sharing.merge_adapter(run, tmp_path/"merged")
+    for path in (*(run/"adapter").iterdir(), *out.iterdir()):
+        for place in (tmp_path, TINY.parent): assert str(place).encode() not in path.read_bytes(), path
+    card = (run/"adapter/README.md").read_text("utf-8")
+    assert json.loads((run/"adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+    assert "`BASE` is the folder of the base, `base`." in card and "accuracy own.py:paid" in card
+    load_model(str(base), run/"adapter")
+    edit(run/"adapter/adapter_config.json", base_model_name_or_path=str(base))
+    with pytest.raises(ValueError, match="names its base by a folder of this machine"): sharing.check_shareable(run)

@@ -57,7 +57,13 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
     assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
     sharing.write_card(tmp_path/"run")
     load_model("tiny", tmp_path/"run/adapter")          # its card is in the manifest too
-    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".md"}
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
+    for path in (tmp_path/"run/adapter").iterdir(): assert not {p for p in (str(tmp_path), str(TINY.parent)) if p.encode() in path.read_bytes()}, path
+    left = [tmp_path/"run/run.json.7.9.tmp", tmp_path/"run/answers/base.jsonl.7.9.tmp", tmp_path/"run/adapter.7.9.tmp"]      # of a killed process
+    left[1].parent.mkdir(exist_ok=True)
+    for path in left: path.write_text("half")
+    R.go_on(s, data, tmp_path/"run")
+    assert not list((tmp_path/"run").rglob("*.tmp"))
 
 def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
     "Rollout, reference and policy: three passes a step, each over the videos of the step's questions."

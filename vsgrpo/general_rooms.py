@@ -9,7 +9,6 @@ __all__ = ['COLOURS', 'CORNERS', 'PEOPLE', 'CHOICES', 'LECTURES', 'FIRST_GENERAL
 # %% ../nbs/42_general_rooms.ipynb #42-003
 import io
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .benchmarks import BENCHMARKS, DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, put
-from .files import read_json, write_json
+from .files import draft, read_json, write_json
 from .rooms import PRESETS, generator_digest
 from .tiny_base import FIRST_ROOM, Lesson, ask_lesson, grounding, make_lesson, teach_on, words_of
 from .video import encode
@@ -85,18 +84,16 @@ def write_general_rooms(
     "The general set; one that is there already is kept if it was drawn alike."
     folder, told = Path(folder), dict(videos=videos, seed=seed, generator=generator_digest("overview"))
     if (note := folder/"general.json").is_file() and read_json(note) == told: return folder
-    draft = Path(f"{folder}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     rng, rows, tracks = np.random.default_rng(seed), [], {t: [] for t in LECTURES}
-    for k in range(videos):
-        rows += _write_film(draft/"VideoMME", make_lesson(FIRST_GENERAL + k, "overview", 112, 8), k, rng)
-        for track, row in _write_lecture(draft/"VideoMMMU", make_lesson(FIRST_GENERAL + videos + k, "overview", 112, 8), k, rng): tracks[track].append(row)
-    for place, part in (("VideoMME/videomme", rows), *((f"VideoMMMU/{t}", part) for t, part in tracks.items())):
-        (draft/place).mkdir(parents=True)
-        pd.DataFrame(part).to_parquet(draft/place/"test-00000-of-00001.parquet")
-    write_json(told, draft/"general.json")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    with draft(folder) as beside:
+        for k in range(videos):
+            rows += _write_film(beside/"VideoMME", make_lesson(FIRST_GENERAL + k, "overview", 112, 8), k, rng)
+            for track, row in _write_lecture(beside/"VideoMMMU", make_lesson(FIRST_GENERAL + videos + k, "overview", 112, 8), k, rng): tracks[track].append(row)
+        for place, part in (("VideoMME/videomme", rows), *((f"VideoMMMU/{t}", part) for t, part in tracks.items())):
+            (beside/place).mkdir(parents=True)
+            pd.DataFrame(part).to_parquet(beside/place/"test-00000-of-00001.parquet")
+        write_json(told, beside/"general.json")
+        shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 def _film(frames, path):

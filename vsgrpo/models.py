@@ -6,7 +6,7 @@
 __all__ = ['TINY', 'TINY_COT', 'TINY_GENERAL', 'ALIASES', 'LORA_TARGETS', 'SHOWN', 'TAGS', 'lacks_tags', 'resolve_model',
            'absolute_model', 'load_config', 'weights_id', 'processing_id', 'load_processor', 'load_model',
            'lora_config', 'load_adapter', 'model_size', 'default_spec', 'VideoInputs', 'VideoReader', 'Prompt',
-           'make_prompt', 'check_texts']
+           'make_prompt', 'check_texts', 'public_name', 'fit_processor', 'save_adapter']
 
 # %% ../nbs/03_models.ipynb #03-002
 import hashlib
@@ -264,3 +264,37 @@ def check_texts(
     own = [t for t in processor.tokenizer.get_added_vocab() if t not in TAGS]
     control = re.compile("|".join([CONTROL.pattern, *map(re.escape, own)]))
     for question_id, text in texts: check_text(text, f"question {question_id!r}", control)
+
+# %% ../nbs/03_models.ipynb #03-023
+def public_name(
+    name:str, # alias, hub id or folder
+)->str: # hub id, alias of a model that comes with the library, or the name of a folder
+    "What a model is called in files that are passed on."
+    target = resolve_model(name)
+    if not Path(target).is_dir(): return target
+    return next((alias for alias, folder in ALIASES.items() if folder == target), Path(target).resolve().name)
+
+def fit_processor(
+    processor, # of the model
+    spec:VideoSpec, # frames and pixels
+): # the same processor
+    "Set a processor to a number of frames and their size: it makes of frames as they are in the film what `VideoReader` makes of resized ones."
+    shown = dict(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}, min_pixels=None, max_pixels=None,
+                 do_resize=True, cap_pixels_per_frame=False, do_sample_frames=True, num_frames=spec.frames, fps=None)
+    video = processor.video_processor
+    processor.video_processor = type(video)(**(video.to_dict() | shown))
+    return processor
+
+def save_adapter(
+    model, # PeftModel
+    folder:str|Path, # to be written
+    name:str, # of the base: alias, hub id or folder
+    spec:VideoSpec, # frames and pixels that it was trained on
+):
+    "Write an adapter, its base by its public name, and the processor that shows films as in training."
+    model.save_pretrained(folder)
+    folder = Path(folder)
+    (folder/"README.md").unlink(missing_ok=True)      # peft's empty form; it names the folder the base was read from
+    config = json.loads((folder/"adapter_config.json").read_text("utf-8")) | {"base_model_name_or_path": public_name(name)}
+    (folder/"adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+    fit_processor(load_processor(name), spec).save_pretrained(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import load_tensor, save_tensor, tensor_bytes
+from .files import load_tensor, remove_drafts, save_tensor, tensor_bytes
 from .models import Prompt, VideoInputs
 
 # %% ../nbs/04_prefix_tree.ipynb #04-004
@@ -392,7 +392,9 @@ class Features:
         for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + tensor_bytes(x))
         self.tower, self.memory, self.disk, self.kept, self.size, self.broken = digest.hexdigest()[:16], memory_mb*2**20, disk_mb*2**20, {}, 0, 0
         self.folder = None if folder is None else Path(folder)/self.tower
-        if self.folder: self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.folder, older_s=3600)      # as in `FrameCache`
         self.used = sum(size for _, size, _ in self._entries())
 
     def _entry(self, video): return self.folder/f"{video.digest}-{'x'.join(map(str, video.grid[0].tolist()))}.safetensors"

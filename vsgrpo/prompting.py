@@ -11,7 +11,6 @@ __all__ = ['VIDEOS', 'MOST_MEMBERS', 'MOST_TIMES', 'FREE_BYTES', 'Bench', 'find_
 # %% ../nbs/00_prompting.ipynb #00-002
 import html
 import io
-import os
 import shutil
 import zipfile
 import zlib
@@ -26,7 +25,7 @@ import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos, paired_difference
 from .doctor import repo_root
-from .files import FileHashes, begin_manifest, commit, file_hash, write_text
+from .files import FileHashes, begin_manifest, commit, csv_text, draft, file_hash, write_text
 from .models import VideoReader, default_spec, load_model, load_processor, model_size, processing_id, weights_id
 from .prefix_tree import Features
 from .rollouts import Run, choose_folder, questions_hash
@@ -168,8 +167,7 @@ def _copy(source, place):
 
 def _write(source, place):
     place.parent.mkdir(parents=True, exist_ok=True)
-    with open(tmp := place.with_name(place.name + ".tmp"), "wb") as f: shutil.copyfileobj(source, f)
-    os.replace(tmp, place)
+    with draft(place) as beside, open(beside, "wb") as f: shutil.copyfileobj(source, f)
 
 # %% ../nbs/00_prompting.ipynb #00-013
 @dataclass(frozen=True)
@@ -228,7 +226,7 @@ def open_store(
     begin_manifest(folder)
     write(bench.questions, folder/"questions.parquet")
     commit(folder/"questions.parquet")
-    write_text(bench.aside.to_csv(index=False), folder/"aside.csv")
+    write_text(csv_text(bench.aside), folder/"aside.csv")
     store.write_settings(told, video_spec=spec, seed=seed, dataset=bench.questions, films=films)
     return store
 
@@ -249,7 +247,7 @@ def run_study(
     if s.samples: ask(reader=reader, modes=s.modes, samples=s.samples, temperature=1., arm="samples", **sent)
     ask(reader=VideoReader(processor, s.video, frame_folder, blank=True), modes=s.modes[0], arm="blind", **sent)
     scores = Answers(folder).scores(s.seed)
-    write_text(scores.to_csv(index=False), folder/"scores.csv")
+    write_text(csv_text(scores), folder/"scores.csv")
 
 # %% ../nbs/00_prompting.ipynb #00-015
 class Answers:

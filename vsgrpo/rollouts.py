@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['METRICS', 'ROLLOUTS', 'PAIRS', 'ANSWERS', 'PACKAGES', 'HERE', 'ROLLOUT_FIELDS', 'PANELS', 'Columns', 'read_records',
            'versions', 'code_hash', 'git_commit', 'questions_hash', 'Run', 'made_with', 'choose_folder', 'read_metrics',
-           'read_rollouts', 'read_scores', 'smooth', 'plot_curves', 'total_reward', 'group_advantage', 'rollout_table',
-           'rescore']
+           'read_rollouts', 'Rollouts', 'read_scores', 'smooth', 'plot_curves', 'total_reward', 'group_advantage',
+           'rollout_table', 'rescore']
 
 # %% ../nbs/22_rollouts.ipynb #22-002
 import hashlib, importlib.metadata, itertools, json, os, platform, subprocess, time, warnings
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import Log, begin_manifest, committed, is_committed, plain, read_json, read_lines, read_manifest, whole_part, write_json
+from .files import (Log, begin_manifest, committed, each_line, is_committed, plain, read_cell, read_json, read_manifest,
+                          whole_size, write_json)
 from .rewards import extract_answer, reward_terms
 from .vsibench import Question, read_questions
 
@@ -58,11 +60,16 @@ def read_records(
     columns:Columns|None=None, # what its lines hold; None: anything
 )->pd.DataFrame:           # one row a line; `.attrs["torn"]` is 1 where the end of the file was left out, else 0
     "All complete lines of a file; what a killed writer left behind them is left out and counted."
-    data = whole_part(path)
-    lines = read_lines(path, data)
-    for where, record in lines if columns else (): columns.check(record, where)
-    table = pd.DataFrame([record for _, record in lines], columns=None if lines or columns is None else list(columns.wanted))
-    table.attrs["torn"] = int(Path(path).stat().st_size > len(data))
+    size, records = whole_size(path), []
+    for k, _, record in each_line(path, size=size):
+        if columns: columns.check(record, f"{path}, line {k}")
+        records.append(record)
+    return _table(records, columns, torn=int(Path(path).stat().st_size > size))
+
+def _table(records, columns=None, **attrs):
+    "One row a record; without any, the columns that would be there."
+    table = pd.DataFrame(records, columns=None if records or columns is None else list(columns.wanted))
+    table.attrs.update(attrs)
     return table
 
 # %% ../nbs/22_rollouts.ipynb #22-010
@@ -253,8 +260,49 @@ def read_metrics(
 def read_rollouts(
     folder:str|Path, # of a run
 )->pd.DataFrame:     # one row a completion
-    "A run's rollouts."
+    "All rollouts of a run at once; a long run's are read step by step (`Rollouts`)."
     return read_records(Path(folder)/"rollouts.jsonl", ROLLOUTS)
+
+class Rollouts:
+    "The rollouts of a run, of which one step is held at a time, however long the run was."
+    def __init__(self,
+        folder:str|Path, # of the run
+    ):
+        self.path = Path(folder)/"rollouts.jsonl"
+        self.size, self._places = whole_size(self.path), None
+
+    def records(self): # yields each step and the records of its completions
+        "One pass over the file; every line is checked."
+        places, step, rows = {}, None, []      # step → the byte at which it begins, the number of that line
+        for k, at, record in each_line(self.path, size=self.size):
+            ROLLOUTS.check(record, where := f"{self.path}, line {k}")
+            if record["step"] != step:
+                if rows: yield step, rows
+                step, rows = record["step"], []
+                if step in places: raise ValueError(f"{where}: step {step} once more, wanted all lines of a step together")
+                places[step] = at, k
+            rows.append(record)
+        if rows: yield step, rows
+        ends = [at for at, _ in places.values()][1:] + [self.size]
+        self._places = {step: (at, end - at, k) for (step, (at, k)), end in zip(places.items(), ends)}
+
+    def __iter__(self): # yields each step and its completions, as `DataFrame.groupby("step")` does
+        for step, rows in self.records(): yield step, _table(rows)
+
+    @property
+    def steps(self)->list[int]:
+        "The steps there are, in the order of the file."
+        if self._places is None: deque(self.records(), maxlen=0)
+        return list(self._places)
+
+    def read(self,
+        steps, # some of `steps`
+    )->pd.DataFrame: # one row a completion
+        "The completions of some steps."
+        if gone := sorted(set(steps) - set(self.steps)): raise ValueError(f"{self.path}: no rollouts of step {gone[0]}")
+        rows = [r for step in steps for _, _, r in each_line(self.path, *self._places[step])]
+        if {r["step"] for r in rows} != set(steps): raise ValueError(f"{self.path} was changed while it was read")
+        return _table(rows, ROLLOUTS)
 
 def read_scores(
     folder:str|Path, # of a run
@@ -265,6 +313,8 @@ def read_scores(
     try: scores = pd.read_csv(data)
     except ValueError as e: raise ValueError(f"{path}: not a table that can be read ({e})") from None
     if not isinstance(scores.index, pd.RangeIndex): raise ValueError(f"{path}: a line holds more cells than the head")
+    scores = scores.rename(columns=read_cell)
+    scores = scores.assign(**{c: scores[c].map(read_cell) for c in scores.select_dtypes(exclude="number")})
     numbers = ["n", "score", "ci_low", "ci_high"]
     if lacks := [c for c in ("arm", "question_type", *numbers) if c not in scores]: raise ValueError(f"{path}: no column {', '.join(lacks)}")
     if other := [c for c in numbers if not pd.api.types.is_numeric_dtype(scores[c])]: raise ValueError(f"{path}: {other[0]} holds something else than numbers")

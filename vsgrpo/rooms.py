@@ -899,12 +899,14 @@ def write_room(
     folder, draft = scans/room.name, scans/f".{room.name}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    poses, intrinsic = camera_path(room)
-    frames, ids = render(room, poses, intrinsic, p.width, p.height)
-    video = encode(frames, draft/f"{room.name}.mp4", fps=p.fps)
-    write_scene(room_scene(room, poses, intrinsic, video=video, visibility=visibility(ids, len(room.items))), draft, _misalignment(room.seed))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    try:
+        poses, intrinsic = camera_path(room)
+        frames, ids = render(room, poses, intrinsic, p.width, p.height)
+        video = encode(frames, draft/f"{room.name}.mp4", fps=p.fps)
+        write_scene(room_scene(room, poses, intrinsic, video=video, visibility=visibility(ids, len(room.items))), draft, _misalignment(room.seed))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+    finally: shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 def generator_digest(

@@ -33,8 +33,9 @@ from pathlib import Path
 import pandas as pd
 
 from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos
-from .files import MANIFEST, FileHashes, begin_manifest, commit_folder, damage, file_hash, is_committed, read_json, write_json, write_text
-from .models import VideoReader, absolute_model, load_model, load_processor, processing_id, weights_id
+from .files import (MANIFEST, FileHashes, begin_manifest, commit_folder, csv_text, damage, draft, file_hash, is_committed, read_json,
+                          remove_drafts, write_json, write_text)
+from .models import VideoReader, absolute_model, load_model, load_processor, processing_id, save_adapter, weights_id
 from .prefix_tree import Features
 from .prompting import open_bench, why_unreadable
 from .rewards import absolute_rewards, own_files
@@ -220,6 +221,7 @@ def go_on(
     "Train from the newest whole checkpoint to the end, and leave the adapter in `folder/adapter`."
     import torch
     folder, (checkpoint, step) = Path(folder), last_checkpoint(folder)
+    if is_first(): remove_drafts(folder)
     if (folder/"adapter").is_dir():
         if fault := damage(folder/"adapter"):
             raise ValueError(f"{folder}: its adapter is damaged: {fault}; remove {folder/'adapter'} to make it again from the last checkpoint")
@@ -260,9 +262,9 @@ def _save_adapter(trainer, folder):
             for name, p in trainer.model.named_parameters():
                 if "lora_B" in name: p.data.zero_()      # the base: nothing good was kept
         write_json(fallen | dict(good=step), folder/"collapse.json")
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder/"adapter.tmp")
-    commit_folder(folder/"adapter.tmp")
-    os.replace(folder/"adapter.tmp", folder/"adapter")
+    with draft(folder/"adapter") as beside:
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), beside, trainer.settings.model, trainer.settings.video)
+        commit_folder(beside)
 
 def train(
     s:Settings,
@@ -470,7 +472,7 @@ def evaluate(
             save_answers(answers, folder/"answers", arm)
     predictions = {arm: read_predictions(s, data, folder, split)[arm] for arm in arms}
     scores = pd.concat([arm_scores({arm: said}, questions, "official" if arm == "constant" else PARSER[arm_mode(s, arm)]) for arm, said in predictions.items()])
-    write_text(scores.to_csv(index=False), folder/"scores.csv")
+    write_text(csv_text(scores), folder/"scores.csv")
     return predictions
 
 ARMS = ("base", "trained", "trained_shuffled", "trained_vanilla", "constant")

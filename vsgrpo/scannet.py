@@ -8,10 +8,12 @@ __all__ = ['FAR_M', 'ROOM_M', 'UNITS', 'LAST_FRAME', 'Instance', 'Scene', 'in_me
            'numbered_files', 'tracked', 'read_poses', 'read_scene', 'list_scenes', 'instances_of', 'write_scene']
 
 # %% ../nbs/11_scannet.ipynb #11-002
-import itertools, json, os, re, shutil
+import itertools, json, re, shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+
+from .files import draft
 
 # %% ../nbs/11_scannet.ipynb #11-004
 @dataclass(frozen=True, eq=False)
@@ -119,9 +121,7 @@ def _read_faces(data, n, props, start, path):
 # %% ../nbs/11_scannet.ipynb #11-010
 def _write(path, data):
     "Write bytes or text in one step, by a move."
-    path = Path(path); tmp = path.with_name(path.name + '.tmp')
-    tmp.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(tmp, path)
+    with draft(path) as beside: beside.write_bytes(data.encode() if isinstance(data, str) else data)
 
 def write_ply(
     path:str|Path,       # file to write

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import draft
 from .scannet import Scene, check_intrinsic, numbered_files, read_alignment, tracked
 from .video import VideoSpec, decode, encode, sample_indices
 
@@ -243,13 +244,9 @@ def write_film(
     if source.is_dir(): return encode(_pictures(source, fps, size), path, fps)
     if source.suffix == ".sens": return encode(film_of(open_sens(source), fps, size), path, fps)
     decode(source, VideoSpec(frames=2, min_pixels=56*56, max_pixels=56*56, factor=14))      # its first and last frame, or an error
-    tmp = Path(f"{path}.tmp")
-    tmp.unlink(missing_ok=True)
-    try:
-        try: os.link(source, tmp)
-        except OSError: shutil.copyfile(source, tmp)   # another file system
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    with draft(path) as beside:
+        try: os.link(source, beside)
+        except OSError: shutil.copyfile(source, beside)   # another file system
     return path
 
 # %% ../nbs/17_sens.ipynb #17-014

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .answering import PARSER
-from .files import is_committed, read_json, write_text
+from .files import csv_text, is_committed, read_json, write_text
 from .models import model_size
 from .prompting import film_png
 from .rewards import READINGS, extract_answer, own_files
@@ -128,7 +128,7 @@ def run_all(
     folder = Path(folder)
     settle_in(folder, whole_settings(s, data) | told, s, data, resume)
     runs = run_arms(arms, data, folder, num_processes)
-    write_text(arm_table(runs).to_csv(), folder/"scores.csv")
+    write_text(csv_text(arm_table(runs), index=True), folder/"scores.csv")
     return runs
 
 def _slug(name): return "".join(c if c.isalnum() or c in "-." else "_" for c in name.replace("β = ", "beta").replace("lr × ", "lr"))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import draft
 from .video import fix_torchvision
 
 # %% ../nbs/16_tiny_base.ipynb #16-004
@@ -576,17 +577,15 @@ def save_base(
     note:dict, # stored as base.json; needs "taught", one or two sentences
 )->Path:
     "Write a base model folder, all or nothing."
-    folder, draft = Path(folder), Path(f"{folder}.tmp")
+    folder, old = Path(folder), Path(f"{folder}.old")
     if "taught" not in note: raise ValueError("the note of a base must say what it was 'taught'")
-    shutil.rmtree(draft, ignore_errors=True)
     model.generation_config.do_sample = False
-    model.save_pretrained(draft)
-    processor.save_pretrained(draft)
-    (draft/"base.json").write_text(json.dumps(note, indent=1, ensure_ascii=False))
-    old = Path(f"{folder}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.is_dir(): os.replace(folder, old)
-    os.replace(draft, folder)
+    with draft(folder) as beside:
+        model.save_pretrained(beside)
+        processor.save_pretrained(beside)
+        (beside/"base.json").write_text(json.dumps(note, indent=1, ensure_ascii=False))
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.is_dir(): os.replace(folder, old)
     shutil.rmtree(old, ignore_errors=True)
     return folder
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import FileHashes, load_tensor, save_tensor
+from .files import FileHashes, load_tensor, remove_drafts, save_tensor
 
 # %% ../nbs/02_video.ipynb #02-005
 SAMPLINGS = ("uniform",)
@@ -220,7 +220,9 @@ class FrameCache:
     ):
         self.folder = None if folder is None else Path(folder)
         self.hits, self.misses, self.broken = 0, 0, 0
-        if self.folder: self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.folder, older_s=3600)      # of runs that were killed; those that share the folder take seconds
         self.hashes = FileHashes(self.folder and self.folder/"hashes.jsonl")
 
     def entry(self, path:str|Path, spec:VideoSpec)->Path:

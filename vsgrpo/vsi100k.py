@@ -31,8 +31,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from .files import file_hash, one_at_a_time, read_json
-from .questions import HELD_OUT, PRESETS as WORDINGS, SYNONYMS, VOCABULARIES, agreement, make_questions, measure, read_meta_info, read_vocabulary
+from .files import draft, file_hash, one_at_a_time, read_json, remove_drafts, safe_cell, without_paths
+from .questions import (HELD_OUT, PRESETS as WORDINGS, SYNONYMS, VOCABULARIES, agreement, make_questions, measure,
+                              read_meta_info, read_vocabulary)
 from .rooms import CATEGORIES, PRESETS, generator_digest, make_room, write_room
 from .scannet import list_scenes, read_scene, write_label_map
 from .sens import film_source, seen_shares, with_cameras, write_film
@@ -268,6 +269,7 @@ def _clear(out):
     "What only a running build needs."
     (Path(out)/"building.json").unlink(missing_ok=True)
     shutil.rmtree(Path(out)/"parts", ignore_errors=True)
+    remove_drafts(out)
 
 def _is_built(out, settings):
     "Whether a folder holds a whole dataset of these settings; one of others, whole or begun, is never touched."
@@ -292,12 +294,11 @@ def _code():
 
 def _write(path, text):
     "All of a text or nothing."
-    Path(f"{path}.tmp").write_text(text, encoding="utf-8")
-    os.replace(f"{path}.tmp", path)
+    with draft(path) as beside: beside.write_text(text, encoding="utf-8")
 
 def _write_csv(path, head, lines):
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(without_paths(x)) for x in line] for line in [head, *lines])
     _write(path, text.getvalue())
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-013

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import committed, read_lines
+from .files import committed, draft, read_lines
 
 # %% ../nbs/01_vsibench.ipynb #01-004
 NA_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
@@ -428,10 +428,9 @@ def write_questions(
     _need(path.suffix in (".parquet", ".jsonl"), f"{path}: ending is {path.suffix!r}, expected .parquet or .jsonl")
     _refuse_doubles([q.id for q in questions], path)
     _need(len({type(q.id) for q in questions}) < 2, f"{path}: ids are text and integers, expected one kind")
-    beside = path.with_name(path.name + ".tmp")
-    if path.suffix == ".parquet": _write_parquet(records, beside)
-    else: beside.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    os.replace(beside, path)
+    with draft(path) as beside:
+        if path.suffix == ".parquet": _write_parquet(records, beside)
+        else: beside.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     return path
 
 # %% ../nbs/01_vsibench.ipynb #01-041

@@ -67,10 +67,11 @@ def _usual(of):
     return (int(answers.iloc[0]) if len(answers) else 0, len(of), answers.index[0] if len(answers) else None)
 
 def hack_table(
-    rows:pd.DataFrame, # from `read_rollouts`
+    rows, # DataFrame of `read_rollouts`, or `Rollouts`, which are read step by step
 )->pd.DataFrame: # one row a step, one column a pattern
     "Patterns over the steps of a run."
-    return pd.DataFrame({step: hack_shares(of) for step, of in rows.groupby("step")}).T.rename_axis("step")
+    steps = rows.groupby("step") if isinstance(rows, pd.DataFrame) else rows
+    return pd.DataFrame({step: hack_shares(of) for step, of in steps}).T.rename_axis("step")
 
 def plot_hacks(
     tables:dict[str, pd.DataFrame], # name of a run → its `hack_table`
