@@ -101,6 +101,7 @@ def in_order(path):
     with av.open(str(path)) as c:
         frames = list(c.decode(video=0))
         kept = frames[0].side_data.get("DISPLAYMATRIX") if frames else None
+        if any(f.is_corrupt for f in frames): raise ValueError("it marks frames as damaged")
         return [f.to_ndarray(format="rgb24") for f in frames], None if kept is None else np.frombuffer(kept, np.int32).tolist()
 
 
@@ -149,7 +150,7 @@ def main():
                 continue
             try: frames, kept = in_order(path)
             except (av.FFmpegError, ValueError, IndexError) as e:
-                skipped[f"PyAV writes it but cannot decode it: {e.strerror if isinstance(e, av.FFmpegError) else e}"].append(name)
+                skipped[f"PyAV writes it but does not decode it whole: {e.strerror if isinstance(e, av.FFmpegError) else e}"].append(name)
                 continue
             if turn != "as it is" and (kept is None or kept[:5] != matrix(turn, 64, 64)[:5]):
                 skipped["the container keeps no display matrix, or another one"].append(name)

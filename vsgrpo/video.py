@@ -132,6 +132,7 @@ MOST_PIXELS = 2**26       # of a frame: 8192 × 8192
 MOST_PACKETS = 10_000_000 # of a film: 92 hours at 30 frames a second
 
 _MOV, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"                    # they say when each frame is shown
+_SAYS_LENGTH = {_MATROSKA, "flv", "avi"}                                        # in their header
 _ONE_EACH = {"h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "prores", "ffv1"}  # codecs with one frame in each packet
 _NEVER = -2**63 # time stamp of a packet that has none
 
@@ -172,15 +173,18 @@ def _listed(container, stream, only):
 class _Packets:
     "What a film's packets tell, in order of decoding, without decoding them."
     def __init__(self, container, stream):
-        kind, mov = container.format.name, container.format.name == _MOV
-        self.pts, flags, end = _listed(container, stream, [stream] if mov else [])
+        kind = container.format.name
+        self.pts, flags, end = _listed(container, stream, [] if kind in _SAYS_LENGTH else [stream])
         self.key, shown = flags & 1 > 0, flags & 2 > 0
         if not shown.any(): raise ValueError("no frames in it")
-        if len(flags) < stream.frames: raise ValueError(f"its header tells of {stream.frames} frames, {len(flags)} are there")
+        if kind == _MOV and len(flags) < stream.frames: raise ValueError(f"its header tells of {stream.frames} frames, {len(flags)} are there")
         self.times = np.sort(self.pts[shown])        # of the frames, in order of display
-        if not mov: self._check_end((container.duration or 0)/1e6, end, float(stream.time_base))
-        self.one_each = kind in (_MOV, _MATROSKA) and stream.codec.canonical_name in _ONE_EACH
-        self.seekable = self.one_each and self._sound(stream.codec_context.has_b_frames)
+        unit = float(stream.time_base)
+        if kind in _SAYS_LENGTH: self._check_end(stream.frames*unit if kind == "avi" else (container.duration or 0)/1e6, end, unit)
+        one_each = kind in (_MOV, _MATROSKA) and stream.codec.canonical_name in _ONE_EACH
+        begin = self.pts[self.key].min(initial=self.times[-1])
+        self.least = (self.times >= begin).sum() if one_each else 1      # frames that decoding must give; what is shown before a key frame may lack its reference
+        self.seekable = one_each and self._sound(stream.codec_context.has_b_frames)
 
     def _check_end(self, told, end, unit):
         "Refuse a film that ends before its header says (both in seconds)."
@@ -299,9 +303,7 @@ def _in_order(path, packets, spec):
             for f in c.decode(stream):
                 if found in wanted: once[found] = _shown(f, spec)
                 found += 1
-            leading = (packets.times < packets.pts[packets.key][:1]).sum()         # before the first key frame: they refer to what is not there
-            if not found or packets.one_each and found + leading < len(packets.times):
-                raise ValueError(f"{found} of its {len(packets.times)} frames can be decoded")
+            if found < packets.least: raise ValueError(f"{found} of its {len(packets.times)} frames can be decoded")
             if found == total: return _stacked(once, wanted)
 
 def _stacked(once, wanted):
@@ -324,7 +326,7 @@ def frame_times(
     "When the frames that `sample_indices` picks are shown; the last frame of a video as long as its frames are on average."
     with _opened(path) as (c, stream): packets = _Packets(c, stream)
     with _opened(path) as (c, stream):
-        at = packets.times if packets.seekable else np.array([f.pts for f in c.decode(stream)], float)
+        at = packets.times if packets.seekable else np.sort(np.array([f.pts for f in c.decode(stream)], float))
         unit = float(stream.time_base)
         if not len(at): raise ValueError("no frame of it can be decoded")
         if not (np.diff(at) > 0).all(): at, unit = np.arange(len(at)), 1/float(stream.average_rate or stream.guessed_rate or 25)
