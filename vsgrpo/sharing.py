@@ -190,7 +190,7 @@ _ROUNDINGS = {".round().astype(int)": np.round, ".astype(int)": np.trunc} # code
 
 def _rounding(spec):
     "The code that picks the frames of a spec."
-    def same(whole): return all((whole(np.linspace(0, n - 1, spec.frames)) == sample_indices(n, spec.frames)).all() for n in range(1, 500))
+    def same(whole): return all((whole(np.linspace(0, n - 1, spec.frames)) == sample_indices(n, spec.frames, spec.sampling)).all() for n in range(1, 500))
     found = [code for code, whole in _ROUNDINGS.items() if same(whole)]
     if not found: raise ValueError(f"no code is known for sampling {spec.sampling!r}: wanted one of _ROUNDINGS to pick its frames")
     return found[0]
