@@ -249,5 +249,7 @@ def test_settings_of_real_models(monkeypatch):
     monkeypatch.setattr(general_eval, "load_config", lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14, spatial_merge_size=2)))
     paper = settle_exam("2B", "", "videommmu")
     assert (paper.protocol, paper.video.frames, paper.video.max_pixels, paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
+    assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds
     plain = settle_exam("2B", "", "videomme", "lmms-eval")
     assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens, plain.video.factor) == (32, 602112, 16, 28)
+    assert plain.video.sampling == "uniform_floor"                 # lmms-eval cuts off

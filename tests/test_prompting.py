@@ -275,3 +275,4 @@ def test_a_real_download_runs(data, rooms, tmp_path, root):
     assert done.returncode == 0, done.stderr[-2000:]
     answers = Answers(tmp_path/"run")
     assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int) for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
+    assert answers.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline

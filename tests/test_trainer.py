@@ -573,6 +573,16 @@ def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monk
     monkeypatch.setattr(R, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
     assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
 
+def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypatch):
+    "Frames of our own rooms are rounded in training and test, those of VSI-Bench are cut off."
+    specs = []
+    monkeypatch.setattr(R, "VideoReader", lambda processor, spec, *rest, **more: specs.append(spec))
+    monkeypatch.setattr(R, "Features", lambda *rest: None)
+    s = settings(steps=1, test_scenes=2)
+    for tested in (data, replace(data, bench=data.folder)): R.evaluate(s, None, None, tested, tmp_path, arms=("constant",))
+    assert specs == [s.video, replace(s.video, sampling="uniform_floor")] and s.video.sampling == "uniform"
+    assert "held_out_video" not in R.whole_settings(s, data)
+
 def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     "Its rows and films lie elsewhere; the run folder knows where; scenes that are trained on are told."
     bench = tmp_path/"bench"
@@ -586,6 +596,8 @@ def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     again, theirs = R.read_run(tmp_path/"run")
     assert again == s and theirs.bench == bench and set(R.read_predictions(s, theirs, tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
     assert (tmp_path/"run/scores.csv").is_file()
+    shown = Run(tmp_path/"run").read_settings()["settings"]
+    assert (shown["video"]["sampling"], shown["held_out_video"]["sampling"]) == ("uniform", "uniform_floor")
     shutil.copy(data.folder/"train_benchmark.parquet", bench/"test.parquet")
     for video in {q.video for q in data.train}: shutil.copy(data.folder/video, bench/video)
     with pytest.warns(UserWarning, match="scenes of .* are trained on"): R.with_bench(data, bench)

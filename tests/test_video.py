@@ -1,11 +1,13 @@
 "Videos: what is sampled, how large, exact frames from a file, broken files, the cache."
-import subprocess, sys, warnings
+import subprocess, sys, warnings, zlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from vsgrpo.files import file_hash, save_tensor
-from vsgrpo.video import FrameCache, VideoSpec, decode, encode, film_fault, film_strip, frame_size, resize, sample_indices, vision_tokens
+from vsgrpo.video import (BENCH_SAMPLING, SAMPLINGS, FrameCache, VideoSpec, decode, encode, film_fault, film_strip, frame_size, frame_times,
+                          resize, sample_indices, vision_tokens)
 
 H, W = 64, 96
 FULL = VideoSpec(frames=16, min_pixels=H*W, max_pixels=H*W, factor=32)   # 64×96 stays 64×96
@@ -25,17 +27,22 @@ def all_frames(path):
     with av.open(str(path)) as c: return np.stack([f.to_ndarray(format="rgb24") for f in c.decode(video=0)])
 
 
-def write(path, frames, fmt=None, codec="libx264", audio=False, options=None, faststart=False, gop=250):
-    "A file that is not one of ours."
+def write(path, frames, fmt=None, codec="libx264", gop=250, b=None, options=None, movflags=None, audio=0, pts=None, matrix=None):
+    "A file that is not one of ours; `pts` when frames are shown, in 1/30 s; `audio` as many blocks of 64 ms."
     import av
-    with av.open(str(path), "w", format=fmt, options={"movflags": "faststart"} if faststart else {}) as out:
+    with av.open(str(path), "w", format=fmt, options={"movflags": movflags} if movflags else {}) as out:
         s = out.add_stream(codec, rate=30, options=options or {})
         s.width, s.height, s.pix_fmt, s.codec_context.gop_size = frames.shape[2], frames.shape[1], "yuv420p", gop
+        if b is not None: s.codec_context.max_b_frames = b
+        if matrix: s.set_display_matrix(matrix)
         a = out.add_stream("aac", rate=16000) if audio else None
-        for f in frames: out.mux(s.encode(av.VideoFrame.from_ndarray(f, format="rgb24")))
+        for i, f in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(f, format="rgb24")
+            picture.pts, picture.time_base = i if pts is None else pts[i], Fraction(1, 30)
+            out.mux(s.encode(picture))
         out.mux(s.encode(None))
         if a:
-            for i in range(8):
+            for i in range(audio):
                 sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
                 sound.sample_rate, sound.pts = 16000, i*1024
                 out.mux(a.encode(sound))
@@ -55,8 +62,8 @@ def test_spec_refuses(bad, word):
 
 def test_spec_digest_is_stable_and_tells_every_field_apart():
     assert VideoSpec().digest == "ec0ca913a1b2"
-    others = [VideoSpec(frames=8), VideoSpec(min_pixels=28*28), VideoSpec(max_pixels=256*28*28), VideoSpec(factor=14)]
-    assert len({s.digest for s in [VideoSpec(), *others]}) == 5
+    others = [VideoSpec(frames=8), VideoSpec(min_pixels=28*28), VideoSpec(max_pixels=256*28*28), VideoSpec(factor=14), VideoSpec(sampling="uniform_floor")]
+    assert len({s.digest for s in [VideoSpec(), *others]}) == 6
     assert VideoSpec(**VideoSpec().as_dict()) == VideoSpec()
 
 
@@ -69,6 +76,12 @@ def test_sample_indices_as_qwen_vl_utils_does():
     for total in (16, 17, 31, 100, 999, 4321):
         for n in (2, 8, 16, 32):
             if n <= total: assert sample_indices(total, n).tolist() == torch.linspace(0, total-1, n).round().long().tolist(), (total, n)
+
+
+def test_sample_indices_as_the_benchmarks_pipeline_does():
+    for total in (1, 5, 16, 17, 31, 100, 999, 4321):
+        for n in (2, 8, 16, 32):
+            assert sample_indices(total, n, BENCH_SAMPLING).tolist() == np.linspace(0, total - 1, n, dtype=int).tolist(), (total, n)
 
 
 @pytest.mark.parametrize("size, spec, want, tokens", [
@@ -118,7 +131,7 @@ def test_decode_takes_exactly_the_sampled_frames(tmp_path, T):
     assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(T, 16)])
 
 
-@pytest.mark.parametrize("kw", [dict(gop=250), dict(gop=7, options={"x264-params": "bframes=3:open-gop=1"}), dict(audio=True), dict(faststart=True), dict(options={"tune": "zerolatency"})], ids=str)
+@pytest.mark.parametrize("kw", [dict(gop=250), dict(gop=7, options={"x264-params": "bframes=3:open-gop=1"}), dict(audio=8), dict(movflags="faststart"), dict(options={"tune": "zerolatency"})], ids=str)
 def test_decode_of_files_that_others_wrote(tmp_path, kw):
     p = write(tmp_path/"a.mp4", film(70), **kw)
     assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(70, 16)])
@@ -128,6 +141,167 @@ def test_decode_of_files_that_others_wrote(tmp_path, kw):
 def test_decode_of_other_containers(tmp_path, name):
     p = write(tmp_path/name, film(40))
     assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(40, 16)])
+
+
+# ---- files that others wrote: `decode` equals decoding in order
+
+def kept_order(path, even=range(2, 65, 6)):
+    "How many frames of a film `decode` gives other than decoding in order does, for several numbers of frames."
+    frames = all_frames(path)
+    assert len({f.tobytes() for f in frames}) == len(frames)
+    specs = [VideoSpec(n, H*W, H*W, 32, sampling) for n in even for sampling in SAMPLINGS]
+    return sum(not np.array_equal(decode(path, s), frames[sample_indices(len(frames), s.frames, s.sampling)]) for s in specs)
+
+
+X265 = {"x265-params": "log-level=error:pools=1:keyint=24:min-keyint=24"}
+
+@pytest.mark.parametrize("name, kw", [
+    ("a.mp4", dict(codec="mpeg4", gop=24, b=2)), ("a.mp4", dict(codec="libx265", gop=24, b=4, options=X265)),
+    ("a.mp4", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})), ("a.mp4", dict(gop=24, b=3, movflags="frag_keyframe+empty_moov")),
+    ("a.mp4", dict(gop=12, options={"x264-params": "intra-refresh=1"})), ("a.mkv", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})),
+    ("a.ts", dict(gop=24, b=3)), ("a.avi", dict(gop=24, b=3)), ("a.flv", dict(gop=24, b=3)), ("a.mpg", dict(codec="mpeg2video", gop=12, b=2)),
+    ("a.h264", dict(gop=24, b=3)), ("a.webm", dict(codec="libvpx-vp9", gop=24, options={"deadline": "realtime", "cpu-used": "8"}))], ids=str)
+def test_decode_equals_decoding_in_order(tmp_path, name, kw):
+    p = write(tmp_path/name, film(130), fmt="mpeg" if name.endswith("mpg") else None, **kw)
+    assert kept_order(p) == 0
+
+
+def test_a_container_whose_time_stamps_mislead_is_decoded_in_order(tmp_path):
+    "B frames written without their order: Matroska keeps time stamps of decoding as those of display."
+    import av
+    p = write(tmp_path/"a.mkv", film(130), gop=24, b=3)
+    with av.open(str(p)) as c, av.open(str(tmp_path/"b.mkv"), "w") as out:
+        s = out.add_stream_from_template(c.streams.video[0])
+        for i, q in enumerate(q for q in c.demux(video=0) if q.size):
+            q.pts = q.dts = i*33
+            q.stream = s
+            out.mux(q)
+    assert kept_order(tmp_path/"b.mkv") == 0
+
+
+def test_an_ordinary_film_is_not_decoded_whole(tmp_path, monkeypatch):
+    p = encode(film(130), tmp_path/"a.mp4")
+    monkeypatch.setattr("vsgrpo.video._in_order", lambda *a: pytest.fail("decoded in order"))
+    assert decode(p, FULL).shape == (16, H, W, 3)
+
+
+# ---- orientation, streams, length
+
+EIGHT = {(1, 0, 0, 1): lambda x: x, (0, 1, -1, 0): lambda x: np.rot90(x, -1), (-1, 0, 0, -1): lambda x: np.rot90(x, 2), (0, -1, 1, 0): np.rot90,
+         (-1, 0, 0, 1): np.fliplr, (1, 0, 0, -1): np.flipud, (0, 1, 1, 0): lambda x: x.transpose(1, 0, 2), (0, -1, -1, 0): lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
+
+@pytest.mark.parametrize("turn", EIGHT, ids=str)
+def test_all_eight_orientations(tmp_path, turn):
+    a, b, c, d = (v << 16 for v in turn)
+    p = write(tmp_path/"a.mp4", film(4), matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
+    assert all(np.array_equal(x, EIGHT[turn](y)) for x, y in zip(decode(p, VideoSpec(4, H*W, H*W, 32)), all_frames(p), strict=True))
+
+
+def test_a_photograph_with_exif_is_turned(tmp_path):
+    "PyAV has no name for that kind of side data and refuses to list any."
+    from PIL import Image
+    picture, exif = Image.fromarray(film(1)[0]), Image.Exif()
+    picture.save(tmp_path/"a.jpg")
+    exif[0x0112] = 2           # mirrored
+    picture.save(tmp_path/"b.jpg", exif=exif)
+    a, b = (decode(tmp_path/name, VideoSpec(2, H*W, H*W, 32)) for name in ("a.jpg", "b.jpg"))
+    assert np.array_equal(b, a[:, :, ::-1]) and not np.array_equal(a, b)
+
+
+def test_of_two_films_the_best_and_never_a_cover(tmp_path):
+    import av
+    both = tmp_path/"two.mkv"
+    with av.open(str(both), "w") as out:
+        streams = [out.add_stream("libx264", rate=30) for _ in range(2)]
+        for s, side in zip(streams, (64, 128)): s.width, s.height, s.pix_fmt = side, side, "yuv420p"
+        streams[1].disposition = av.stream.Disposition.default
+        for i in range(60):
+            for s in streams: out.mux(s.encode(av.VideoFrame.from_ndarray(np.full((s.height, s.width, 3), 4*i, np.uint8), format="rgb24")))
+        for s in streams: out.mux(s.encode(None))
+    with av.open(str(both)) as c: assert c.streams.best("video").width == 128
+    assert decode(both, VideoSpec(2, 32*32, 10**5, 32)).shape == (2, 128, 128, 3)
+
+
+def with_cover(path, frames):
+    "A film, or none, behind a cover picture."
+    import av
+    with av.open(str(path), "w") as out:
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 256, 256, "yuvj420p", av.stream.Disposition.attached_pic
+        if len(frames):
+            s = out.add_stream("libx264", rate=30)
+            s.width, s.height, s.pix_fmt = W, H, "yuv420p"
+        else: s = out.add_stream("aac", rate=16000)
+        picture = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 90, np.uint8), format="rgb24").reformat(format="yuvj420p")
+        out.mux(cover.encode(picture))
+        out.mux(cover.encode(None))
+        for f in frames: out.mux(s.encode(av.VideoFrame.from_ndarray(f, format="rgb24")))
+        if not len(frames):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.sample_rate = 16000
+            out.mux(s.encode(sound))
+        out.mux(s.encode(None))
+    return path
+
+
+def test_a_cover_picture_is_no_film(tmp_path):
+    assert decode(with_cover(tmp_path/"a.mp4", film(30)), FULL).shape == (16, H, W, 3)
+    with pytest.raises(ValueError, match="b.mp4: not a readable video: only a cover picture in it"): decode(with_cover(tmp_path/"b.mp4", []), FULL)
+
+
+@pytest.mark.parametrize("name, codec", [("w.mkv", "libx264"), ("w.webm", "libvpx-vp9"), ("w.flv", "libx264"), ("w.avi", "libx264")])
+def test_half_a_film_is_refused(tmp_path, name, codec):
+    "Sound that goes on after the picture, or uneven times, are no reason to."
+    whole = write(tmp_path/name, film(150), codec=codec, gop=24)
+    assert decode(whole, FULL).shape == (16, H, W, 3)
+    (tmp_path/f"cut-{name}").write_bytes(whole.read_bytes()[:whole.stat().st_size//2])
+    with pytest.raises(ValueError, match=rf"cut-{name}: not a readable video: its header says 5\.\d s, its last frame ends at [23]\.\d s"):
+        decode(tmp_path/f"cut-{name}", FULL)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.flv", "a.avi"])
+def test_whole_films_of_uneven_times_or_longer_sound(tmp_path, name):
+    pts = np.random.default_rng(0).integers(1, 90, 60).cumsum().tolist()
+    assert kept_order(write(tmp_path/name, film(60), pts=pts), (2, 16, 40)) == 0
+    if name != "a.avi": assert kept_order(write(tmp_path/name, film(60), audio=100), (2, 16)) == 0       # sound of 6.4 s, film of 2
+
+
+# ---- bounds
+
+def test_too_large_a_picture_is_refused(tmp_path):
+    from PIL import Image
+    Image.new("1", (8200, 8200)).save(tmp_path/"a.png")
+    with pytest.raises(ValueError, match=r"a\.png: not a readable video: its frames are 8200×8200, wanted at most 67108864 pixels"): decode(tmp_path/"a.png", FULL)
+    head = bytearray((tmp_path/"a.png").read_bytes())
+    head[16:24] = (30000).to_bytes(4, "big")*2
+    head[29:33] = zlib.crc32(head[12:29]).to_bytes(4, "big")
+    (tmp_path/"b.png").write_bytes(head)
+    with pytest.raises(ValueError, match=r"b\.png: not a readable video: the size of its frames cannot be read, wanted at most 67108864 pixels"): decode(tmp_path/"b.png", FULL)
+
+
+def test_too_many_frames_are_refused(tmp_path, monkeypatch):
+    p = encode(film(30), tmp_path/"a.mp4")
+    monkeypatch.setattr("vsgrpo.video.MOST_PACKETS", 29)
+    with pytest.raises(ValueError, match=r"a\.mp4: not a readable video: it has more than 29 frames"): decode(p, FULL)
+
+
+def test_the_list_of_packets_is_small(tmp_path):
+    "A film of 46 MB: the content of its packets is not kept."
+    p = write(tmp_path/"a.mkv", np.zeros((400, 240, 320, 3), np.uint8), codec="rawvideo")
+    assert p.stat().st_size > 40e6
+    code = f"""import resource
+from vsgrpo.video import _opened, _Packets
+with _opened({str(p)!r}) as (c, stream):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    packets = _Packets(c, stream)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
+    grown = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert grown < 10_000      # KiB
+
+
+def test_frame_times_of_films_without_time_stamps(tmp_path):
+    p = write(tmp_path/"a.h264", film(40))
+    for sampling in SAMPLINGS: assert np.allclose(frame_times(p, 6, sampling)[:, 0], sample_indices(40, 6, sampling)/25)      # FFmpeg's rate where none is stored
 
 
 def test_encode_is_faithful_and_repeatable(tmp_path):
@@ -171,7 +345,7 @@ def test_sound_only_is_refused(tmp_path):
 def test_cut_files_are_refused(tmp_path):
     "With its index in front, a cut file opens without complaint: the missing frames must not go unnoticed."
     for fast in (False, True):
-        whole = write(tmp_path/"w.mp4", film(60), faststart=fast).read_bytes()
+        whole = write(tmp_path/"w.mp4", film(60), movflags="faststart" if fast else None).read_bytes()
         for share in (.3, .6, .9):
             (tmp_path/"cut.mp4").write_bytes(whole[:int(len(whole)*share)])
             with pytest.raises(ValueError, match="cut.mp4: not a readable video"): decode(tmp_path/"cut.mp4", FULL)

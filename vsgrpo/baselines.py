@@ -20,7 +20,7 @@ from .models import VideoReader, load_model, load_processor, make_prompt
 from .pairs import RULES
 from .prefix_tree import Features, Sight, answer_logps, grow_trees, sample_answers
 from .rollouts import Run, read_scores
-from .runs import held_out, read_predictions, read_run
+from .runs import held_out, held_out_video, read_predictions, read_run
 from .studies import paper_model
 from .trainer import METHODS, Settings, feature_folder, frame_folder, some_scenes
 from .vsibench import prompt, score_draws
@@ -215,7 +215,7 @@ def drift(
     if (folder/"drift.json").is_file() and (told := read_json(folder/"drift.json")).get("scenes") == n_scenes: return told
     s, data = s_data or read_run(folder)
     processor, model = load_processor(s.model), load_model(s.model, folder/"adapter", four_bit=s.four_bit)
-    asked, reader = some_scenes(held_out(s, data), n_scenes), VideoReader(processor, s.video, frame_folder(), blank=s.blank)
+    asked, reader = some_scenes(held_out(s, data), n_scenes), VideoReader(processor, held_out_video(s, data), frame_folder(), blank=s.blank)
     sight, sums = Sight(model, Features(model, feature_folder())), {k: np.zeros(4) for k in ("trained", "base")}
     try:
         for k in range(0, len(asked), s.ask_batch):

@@ -59,7 +59,8 @@ class Files:
     def __init__(self,
         folder:str|Path,
         frames:int=0, # that the model is shown; wanted for subtitles alone
-    ): self.folder, self.frames, self._said = Path(folder), frames, {}
+        sampling:str="uniform", # how they are picked
+    ): self.folder, self.frames, self.sampling, self._said = Path(folder), frames, sampling, {}
 
     @cached_property
     def videos(self)->dict: # stem → path below the folder
@@ -79,7 +80,7 @@ class Files:
         "The lines of `subtitle/<stem>.srt` that are shown with the frames the model sees; without such a file nothing."
         if stem not in self._said:
             path = self.folder/"subtitle"/f"{stem}.srt"
-            self._said[stem] = _lines_shown(path, self.folder/self.video(stem), self.frames) if path.is_file() else ""
+            self._said[stem] = _lines_shown(path, self.folder/self.video(stem), self.frames, self.sampling) if path.is_file() else ""
         return self._said[stem]
 
 # %% ../nbs/41_benchmarks.ipynb #41-006
@@ -95,8 +96,8 @@ def read_srt(
     at = lambda h, m, s, ms: int(h)*3600 + int(m)*60 + int(s) + int(ms)/1000
     return [(at(*m.groups()[:4]), at(*m.groups()[4:8]), " ".join(re.sub(r"<[^>]*>", "", m[9]).split())) for m in _LINE.finditer(text)]
 
-def _lines_shown(srt, video, frames):
-    lines, ends = read_srt(srt), frame_times(video, frames)[:, 1]
+def _lines_shown(srt, video, frames, sampling):
+    lines, ends = read_srt(srt), frame_times(video, frames, sampling)[:, 1]
     return "\n".join(text for begin, end, text in lines if ((begin < ends) & (ends <= end)).any())
 
 # %% ../nbs/41_benchmarks.ipynb #41-008
@@ -293,10 +294,11 @@ BENCHMARKS = {b.name.lower(): b for b in (VIDEOMME, VIDEOMMMU, TEMPCOMPASS)}
 class Protocol:
     "How a benchmark is asked."
     frames:int # of a video
+    sampling:str # how they are picked: lmms-eval cuts off, qwen_vl_utils rounds
     max_pixels:int # of a frame
     max_new_tokens:int|None # None: the benchmark's own
 
-PROTOCOLS = {"lmms-eval": Protocol(32, 602112, None), "video-r1": Protocol(16, 256*28*28, 1024)}
+PROTOCOLS = {"lmms-eval": Protocol(32, "uniform_floor", 602112, None), "video-r1": Protocol(16, "uniform", 256*28*28, 1024)}
 _THINK = ("\nPlease think about this question as if you were a human pondering deeply. Engage in an internal dialogue using expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', "
           "'let's break it down', etc, or other natural language thought expressions It's encouraged to include self-reflection or verification in the reasoning process. Provide your detailed "
           "reasoning between the <think> and </think> tags, and then give your final answer between the <answer> and </answer> tags.")
@@ -355,9 +357,10 @@ def read_benchmark(
     bench:Benchmark,
     folder:str|Path, # as downloaded
     subtitles:int=0, # frames whose subtitles are wanted; 0: none
+    sampling:str="uniform", # how they are picked
 )->tuple[list[Item], list]: # questions; (id, reason) of rows that are none
     "The questions of a benchmark."
-    files, items, broken = Files(folder, subtitles), [], []
+    files, items, broken = Files(folder, subtitles, sampling), [], []
     for where, r in bench.rows(folder):
         try: items.append(bench.item(r, files))
         except ValueError as e: broken.append((where.replace(f"{folder}/", ""), f"{e}".replace(f"{folder}/", "")))
@@ -374,7 +377,7 @@ def open_benchmark(
     subtitles:bool=False, # look up what is said
 ): # Bench
     "What of a benchmark can be asked, and what was set aside."
-    items, aside = read_benchmark(bench, folder, frames[1].frames if subtitles else 0)
+    items, aside = read_benchmark(bench, folder, *((frames[1].frames, frames[1].sampling) if subtitles else ()))
     check_enough(folder, len(items), aside, most_broken)
     return what_can_be_asked(folder, items, aside, limit, frames, most_broken)
 

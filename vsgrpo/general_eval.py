@@ -78,7 +78,7 @@ def settle_exam(
     for name, value in dict(frames=frames, max_pixels=max_pixels, max_new_tokens=max_new_tokens, batch=batch).items():
         if value is not None and (type(value) is not int or value < 1): raise ValueError(f"{name} is {value!r}: wanted a whole number, 1 or more")
     asked, eyes = PROTOCOLS[protocol], load_config(model).vision_config
-    spec = default_spec(model, frames, max_pixels) if tiny else VideoSpec(frames or asked.frames, 128*28*28, max_pixels or asked.max_pixels, eyes.patch_size*eyes.spatial_merge_size)
+    spec = default_spec(model, frames, max_pixels) if tiny else VideoSpec(frames or asked.frames, 128*28*28, max_pixels or asked.max_pixels, eyes.patch_size*eyes.spatial_merge_size, asked.sampling)
     room = max_new_tokens or asked.max_new_tokens or BENCHMARKS[benchmark].max_new_tokens
     return Exam(model, adapter, benchmark, protocol, subtitles, spec, room if max_new_tokens or not tiny else min(24, room), batch or (128 if tiny else 16), seed)
 

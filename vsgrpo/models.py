@@ -157,11 +157,12 @@ def model_size(
 def default_spec(
     name:str, # alias, hub id or folder
     frames:int|None=None, max_pixels:int|None=None, # None: by size
+    sampling:str="uniform", # one of SAMPLINGS
 )->VideoSpec:
     "Frames and pixels that a model is shown."
     eyes, (usual, pixels) = load_config(name).vision_config, SHOWN[model_size(name)]
     pixels = pixels if max_pixels is None else max_pixels
-    return VideoSpec(frames=usual if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=eyes.patch_size*eyes.spatial_merge_size)
+    return VideoSpec(frames=usual if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=eyes.patch_size*eyes.spatial_merge_size, sampling=sampling)
 
 # %% ../nbs/03_models.ipynb #03-015
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from .files import FileHashes, begin_manifest, commit, file_hash, write_text
 from .models import VideoReader, default_spec, load_model, load_processor, model_size, processing_id, weights_id
 from .prefix_tree import Features
 from .rollouts import Run, choose_folder, questions_hash
-from .video import VideoSpec, film_fault, film_strip
+from .video import BENCH_SAMPLING, VideoSpec, film_fault, film_strip
 from .vsi100k import RoomsSpec, build_rooms
 from .vsibench import (MODES, NA_TYPES, PARSERS, POST, QUESTION_TYPES, TASKS, Question, best_constant, parse_answer, paper_table,
                              prompt, read_rows, score_answer, score_table, write_questions)

@@ -6,7 +6,7 @@
 __all__ = ['ARMS', 'last_checkpoint', 'check_data', 'begin', 'film_hashes', 'check_films', 'whole_settings', 'settle_in',
            'read_run', 'with_bench', 'go_on', 'train', 'alone', 'is_running', 'train_command', 'cluster_commands',
            'train_cli', 'start', 'stop', 'finish', 'follow', 'save_answers', 'evaluate', 'arm_mode', 'held_out',
-           'read_predictions']
+           'held_out_video', 'read_predictions']
 
 # %% ../nbs/29_runs.ipynb #29-002
 import fcntl
@@ -37,7 +37,7 @@ from .prefix_tree import Features
 from .prompting import open_bench, why_unreadable
 from .rollouts import ANSWERS, Run, plot_curves, questions_hash, read_records
 from .trainer import Settings, feature_folder, frame_folder, is_first, make_trainer, some_scenes, world_size
-from .video import FrameCache, VideoSpec
+from .video import BENCH_SAMPLING, FrameCache, VideoSpec
 from .vsi100k import Dataset, open_dataset
 from .vsibench import Question, best_constant
 from .watch import Limits
@@ -111,14 +111,16 @@ def film_hashes(s:Settings, data:Dataset)->dict: # film → SHA-256 of its conte
 def check_films(s:Settings, data:Dataset):
     "Refuse films that cannot be read, or that show nothing at the size the model sees."
     films, cache = _films(s, data), FrameCache(frame_folder())
+    specs = dict.fromkeys((f"bench/{q.video}" for q in held_out(s, data)), held_out_video(s, data)) if data.bench else {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = list(filter(None, pool.map(lambda path: why_unreadable(path, (cache, s.video)), films.values())))
+        faults = list(filter(None, pool.map(lambda name: why_unreadable(films[name], (cache, specs.get(name, s.video))), films)))
     if faults: raise ValueError(f"data {data.folder}: {len(faults)} of {len(films)} films cannot be used, the first: {faults[0]}")
 
 def whole_settings(s:Settings, data:Dataset)->dict: # of run.json
     "What decides a run: its settings, and what stands in the files they name."
     own = [t.rsplit(".py:", 1)[0] + ".py" for t in s.rewards.split() if ".py:" in t]
-    return asdict(s) | dict(data=str(data.folder), bench=data.bench and str(data.bench), weights=weights_id(s.model), processing=processing_id(s.model), questions=questions_hash(data.train + data.test),
+    tested = dict(held_out_video=asdict(held_out_video(s, data))) if data.bench else {}
+    return asdict(s) | tested | dict(data=str(data.folder), bench=data.bench and str(data.bench), weights=weights_id(s.model), processing=processing_id(s.model), questions=questions_hash(data.train + data.test),
                             own_rewards={f: hashlib.sha256((repo_root()/f).read_bytes()).hexdigest() for f in own})
 
 def settle_in(folder:Path, told:dict, s:Settings, data:Dataset, resume:bool):
@@ -350,7 +352,7 @@ def evaluate(
 )->dict: # arm → {question id: prediction}
     "Ask every arm the held-out questions and write the scores; an arm whose answers are there is not asked again."
     questions, folder = held_out(s, data, split), Path(folder)
-    reader, features = VideoReader(processor, s.video, frame_folder(), blank=s.blank), Features(model, feature_folder())
+    reader, features = VideoReader(processor, held_out_video(s, data), frame_folder(), blank=s.blank), Features(model, feature_folder())
     arms = arms or [a for a in ARMS if a != "trained_vanilla" or s.mode != "vanilla"]
     for arm in arms:
         if arm not in ARMS: raise ValueError(f"arm is {arm!r}: wanted one of {ARMS}")
@@ -372,6 +374,10 @@ def arm_mode(s:Settings, arm:str)->str: return "vanilla" if arm == "trained_vani
 def held_out(s:Settings, data:Dataset, split:str="test")->list[Question]:
     "Questions about `test_scenes` scenes, evenly by name."
     return some_scenes(getattr(data, split), s.test_scenes)
+
+def held_out_video(s:Settings, data:Dataset)->VideoSpec:
+    "What the model is shown of held-out films: of a benchmark the frames that its own pipeline takes."
+    return replace(s.video, sampling=BENCH_SAMPLING) if data.bench else s.video
 
 def read_predictions(s:Settings, data:Dataset, folder:str|Path, split:str="test")->dict: # arm → {question id: prediction}
     "What the arms of a run answered, and the constant answers."

@@ -25,7 +25,7 @@ from .models import model_size
 from .prompting import film_png
 from .rewards import READINGS, extract_answer
 from .rollouts import read_metrics, read_scores, smooth
-from .runs import begin, finish, follow, held_out, read_predictions, read_run, settle_in, start, stop, whole_settings
+from .runs import begin, finish, follow, held_out, held_out_video, read_predictions, read_run, settle_in, start, stop, whole_settings
 from .trainer import Settings
 from .vsi100k import Dataset
 from .vsibench import MODES, score_answer
@@ -333,7 +333,7 @@ def before_after(
         return score["trained"][q.id] - score["base"][q.id], readable, changed
     q = max(asked, key=gain) if largest_gain else asked[int(np.random.default_rng(seed).integers(len(asked)))]
     how = f"Chosen as the largest gain of {len(asked)}" if largest_gain else f"Drawn by seed {seed} from {len(asked)}"
-    esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, s.video)).decode()
+    esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, held_out_video(s, data))).decode()
     lines = [f"<p><small>{how} questions of type {esc(kind)}.</small></p>",
              f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
              f"<p><b>{esc(q.question)}</b><br>{esc(' · '.join(q.options or []))}<br>truth: <b>{esc(q.ground_truth)}</b></p><table>"]
