@@ -159,14 +159,14 @@ def _opened(path):
     except (av.FFmpegError, ValueError) as e: raise ValueError(f"{path}: not a readable video: {e}") from e
 
 def _listed(container, stream, only):
-    "When a film's packets are shown, their flags (1 key frame, 2 shown at all), and when the last stream ends, in seconds."
+    "When a film's packets are shown, their flags (1 key frame, 2 shown at all, 4 decoded at another time), and when the last stream ends, in seconds."
     pts, flags, end = array("q"), bytearray(), 0.
     units = {s.index: float(s.time_base or 0) for s in container.streams}
     for p in container.demux(*only):
         if p.pts is not None: end = max(end, (p.pts + (p.duration or 0))*units[p.stream_index])
         if p.stream_index != stream.index or not p.size: continue
         pts.append(_NEVER if p.pts is None else p.pts)
-        flags.append(p.is_keyframe + 2*(not p.is_discard))
+        flags.append(p.is_keyframe + 2*(not p.is_discard) + 4*(p.dts != p.pts))
         if len(flags) > MOST_PACKETS: raise ValueError(f"it has more than {MOST_PACKETS} frames, wanted at most so many")
     return np.frombuffer(pts, np.int64), np.frombuffer(flags, np.uint8), end
 
@@ -184,7 +184,7 @@ class _Packets:
         one_each = kind in (_MOV, _MATROSKA) and stream.codec.canonical_name in _ONE_EACH
         begin = self.pts[self.key].min(initial=self.times[-1])
         self.least = (self.times >= begin).sum() if one_each else 1      # frames that decoding must give; what is shown before a key frame may lack its reference
-        self.seekable = one_each and self._sound(stream.codec_context.has_b_frames)
+        self.seekable = one_each and self._sound(stream.codec_context.has_b_frames, kind == _MOV and (flags & 4).any())
 
     def _check_end(self, told, end, unit):
         "Refuse a film that ends before its header says (both in seconds)."
@@ -192,10 +192,10 @@ class _Packets:
         slack = 1 + unit*np.diff(self.times).max(initial=0)
         if end + slack < told: raise ValueError(f"its header says {told:.1f} s, its last frame ends at {end:.1f} s")
 
-    def _sound(self, reordered):
-        "Whether time stamps tell one frame from another; where frames are stored out of order, they must be out of order too."
+    def _sound(self, reordered, delayed):
+        "Whether time stamps tell one frame from another; where frames may be stored out of order, the time stamps must say so."
         apart, rising = (np.diff(x) > 0 for x in (np.sort(self.pts), self.pts))
-        return self.pts.min() > _NEVER and self.key[0] and apart.all() and not (reordered and rising.all())
+        return self.pts.min() > _NEVER and self.key[0] and apart.all() and (not reordered or delayed or not rising.all())
 
     def number(self, time):
         "Of the frame with a time stamp, in order of display."
