@@ -112,13 +112,11 @@ ledger: install
 tour: install
 	@$(PY) docs/tour.py $(ARGS)
 
+# Two at a time, for two cores: they share datasets and caches as any two runs do.
 halls: install
 	@mkdir -p runs/smoke
-	@for nb in nbs/[0-9]0_*.ipynb; do \
-		[ -e "$$nb" ] || continue; \
-		echo "$(PAPERMILL) $$nb runs/smoke/$${nb##*/} -p scale smoke"; \
-		$(PAPERMILL) "$$nb" "runs/smoke/$${nb##*/}" -p scale smoke; \
-	done
+	@printf '%s\n' nbs/[0-9]0_*.ipynb | xargs -P 2 -I NB sh -c \
+		'echo "papermill NB -p scale smoke"; $(PAPERMILL) NB "runs/smoke/$$(basename NB)" -p scale smoke'
 
 # Two processes, for two cores; both have their say before a failure ends the target.
 TRAINING := $(addprefix tests/test_,trainer.py checks.py baselines.py halls.py)

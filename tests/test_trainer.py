@@ -513,7 +513,7 @@ def test_a_process_that_fails_is_told(data, tmp_path):
     told = read_json(tmp_path/"run/run.json")
     told["settings"]["data"] = str(tmp_path/"gone")
     write_json(told, tmp_path/"run/run.json")
-    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 1.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
+    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 2.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
 
 # ---- a run that is stopped
 
@@ -522,12 +522,12 @@ def whole(data, tmp_path_factory):
     "A run that nobody disturbed: its settings and its folder."
     s, folder = settings(steps=14, save_every=5, questions_per_step=2, test_scenes=2, ask_batch=4), tmp_path_factory.mktemp("whole")/"run"
     R.begin(s, data, folder)
-    R._train_and_test(folder, [], R.StopRequest())
+    R._train_and_test(folder, s, data, R.StopRequest())
     return s, folder
 
 def resumed(folder):
     "Resume a run here, and what it has in the end."
-    R._train_and_test(folder, [], R.StopRequest())
+    R._train_and_test(folder, s, data, R.StopRequest())
     return folder
 
 def same_run(a, b):
