@@ -527,7 +527,7 @@ def whole(data, tmp_path_factory):
 
 def resumed(folder):
     "Resume a run here, and what it has in the end."
-    R._train_and_test(folder, s, data, R.StopRequest())
+    R._train_and_test(folder, *R.read_run(folder), R.StopRequest())
     return folder
 
 def same_run(a, b):
@@ -610,7 +610,7 @@ def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkey
         return honest(*a, between=counted, **kw)
     honest = R.ask
     monkeypatch.setattr(R, "ask", ask)
-    with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"): R._train_and_test(run, [], stop)
+    with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"): R._train_and_test(run, *R.read_run(run), stop)
     assert batches.count("trained") == 2 and [p.name for p in (run/"answers").glob("*.jsonl")] == ["base.jsonl"] and not (run/"scores.csv").exists()
     monkeypatch.setattr(R, "ask", honest)
     same_run(undisturbed, resumed(run))
@@ -722,7 +722,7 @@ def planted(data, tmp_path_factory):
     own.write_text("def pay(completions, **kw): return [0]*len(completions)")
     s = settings(steps=1, test_scenes=2, rewards=f"accuracy:linear {own}:pay")
     R.begin(s, data, home/"run")
-    R._train_and_test(home/"run", [own], R.StopRequest())
+    R._train_and_test(home/"run", *R.read_run(home/"run"), R.StopRequest())
     own.write_text(f"open({str(home/'mark')!r}, 'w').close()\n" + own.read_text())
     sys.modules.pop(next(name for name in sys.modules if name.startswith("mine_") and sys.modules[name].__file__ == str(own)))
     return home/"run", own, home/"mark"
@@ -750,14 +750,16 @@ def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
     list(runpy.run_path(str(root/"docs/ledger.py"))["collect"](tmp_path/"runs"))
     assert not mark.exists()
 
-def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tmp_path, monkeypatch):
+def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tmp_path, monkeypatch, capsys):
     "Otherwise it is refused, before anything is loaded, with the command that would."
     run, own, mark = planted
     run = shutil.copytree(run, tmp_path/"run")
     monkeypatch.setattr(R.StopRequest, "listen", lambda self: self)
     for given in ([], ["--rewards", str(tmp_path/"other.py")]):
-        with pytest.raises(ValueError, match=f"its rewards are paid by {own}, which training would run; if you trust what is there: vsgrpo-train .*run --rewards {own}"):
+        with pytest.raises(SystemExit) as stopped:
             R.train_cli([str(run), *given])
+        why = f"its rewards are paid by {own}, which training would run; if you trust what is there: vsgrpo-train {run} --rewards {own}"
+        assert stopped.value.code == 2 and why in capsys.readouterr().err
     assert not mark.exists()
     for path in (run/"adapter", run/"checkpoints"): shutil.rmtree(path)
     with pytest.raises(ValueError, match="began with other settings: own_rewards"): R.train_cli([str(run), "--rewards", str(own)])      # it was changed
