@@ -3,9 +3,9 @@
     .venv/bin/python bench/video.py
     .venv/bin/python bench/video.py --only mkv         # those whose name holds a word
 
-Writes a film of every container, codec and kind of GOP (and every orientation, in containers that keep one), then compares `decode`
-for every even number of frames from 2 to 64 with the same film decoded from its start, pixel by pixel. What cannot be written is listed
-with the reason. The last line is one JSON object.
+Writes a film of every container, codec and kind of GOP (and every orientation, in containers that keep one). Compares
+`decode`, for every even number of frames from 2 to 64, with the same film decoded from its start, pixel by pixel. What
+cannot be written is listed with the reason. The last line is one JSON object.
 """
 import argparse
 import json
@@ -25,46 +25,64 @@ from vsgrpo.rollouts import git_commit
 from vsgrpo.video import VideoSpec, decode, sample_indices
 
 FRAMES, FPS = 77, 25
-FRAGMENTS, IN_FRONT = {"movflags": "frag_keyframe+empty_moov"}, {"movflags": "faststart"}
 
 CONTAINERS = { # name → FFmpeg's name, options of the muxer
-    "mp4": ("mp4", {}), "mp4 fragments": ("mp4", FRAGMENTS), "mp4 fragments of 10 frames": ("mp4", {"movflags": "empty_moov", "frag_duration": "400000"}),
-    "mp4 index in front": ("mp4", IN_FRONT), "mov": ("mov", {}), "3gp": ("3gp", {}), "f4v": ("f4v", {}), "ismv": ("ismv", {}),
-    "mkv": ("matroska", {}), "mkv clusters of 200 ms": ("matroska", {"cluster_time_limit": "200"}), "webm": ("webm", {}),
-    "avi": ("avi", {}), "flv": ("flv", {}), "mpegts": ("mpegts", {}), "mpeg-ps": ("mpeg", {}), "vob": ("vob", {}), "ogg": ("ogg", {}),
-    "nut": ("nut", {}), "asf": ("asf", {}), "wtv": ("wtv", {}), "mxf": ("mxf", {}), "ivf": ("ivf", {}), "gif": ("gif", {}), "apng": ("apng", {}),
-    "swf": ("swf", {}), "rm": ("rm", {}), "y4m": ("yuv4mpegpipe", {}), "raw h264": ("h264", {}), "raw hevc": ("hevc", {}),
-    "raw mpeg4": ("m4v", {}), "raw mpeg1": ("mpeg1video", {}), "raw mpeg2": ("mpeg2video", {}), "raw mjpeg": ("mjpeg", {}), "raw av1": ("obu", {})}
+    "mp4": ("mp4", {}),
+    "mp4 fragments": ("mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    "mp4 fragments of 10 frames": ("mp4", {"movflags": "empty_moov", "frag_duration": "400000"}),
+    "mp4 index in front": ("mp4", {"movflags": "faststart"}),
+    "mkv": ("matroska", {}),
+    "mkv clusters of 200 ms": ("matroska", {"cluster_time_limit": "200"}),
+    "mpeg-ps": ("mpeg", {}), "y4m": ("yuv4mpegpipe", {}), "raw h264": ("h264", {}), "raw hevc": ("hevc", {}),
+    "raw mpeg4": ("m4v", {}), "raw mpeg1": ("mpeg1video", {}), "raw mpeg2": ("mpeg2video", {}),
+    "raw mjpeg": ("mjpeg", {}), "raw av1": ("obu", {})}
+for name in "mov 3gp f4v ismv webm avi flv mpegts vob ogg nut asf wtv mxf ivf gif apng swf rm".split():
+    CONTAINERS[name] = name, {}
 
-GOPS = {"closed": (12, 0), "B": (12, 2), "open": (12, 3), "intra": (1, 0), "long": (1000, 3)} # key frames at most so far apart, B frames
-CLOSED = {"flags": "+cgop", "sc_threshold": "1000000000"}     # MPEG-1 and -2, open otherwise
+# a key frame every so many frames, B frames
+GOPS = {"closed": (12, 0), "B": (12, 2), "open": (12, 3), "intra": (1, 0), "long": (1000, 3)}
+CLOSED = {"flags": "+cgop", "sc_threshold": "1000000000"}      # MPEG-1 and -2, open otherwise
 X265 = "log-level=error:pools=1:frame-threads=1"
+FAST = {"deadline": "realtime", "cpu-used": "8"}
+AHEAD = {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}
+PLAIN = {"closed": {}, "long": {}}
 INTER = { # codec → GOP → options
-    "libx264": {"closed": {}, "B": {"x264-params": "b-pyramid=normal"}, "open": {"x264-params": "open-gop=1"}, "intra": {}, "long": {}, "refresh": {"x264-params": "intra-refresh=1"}},
-    "libx265": {g: {"x265-params": X265 + extra} for g, extra in {"closed": ":bframes=0:open-gop=0", "B": ":bframes=4:open-gop=0", "open": ":bframes=4:open-gop=1",
-                                                                  "intra": "", "long": ":bframes=4"}.items()},
-    "mpeg4": dict.fromkeys(GOPS, {}), "mpeg2video": {g: CLOSED if g == "closed" else {} for g in GOPS}, "mpeg1video": {g: CLOSED if g == "closed" else {} for g in GOPS},
-    "libvpx": {"closed": {"deadline": "realtime", "cpu-used": "8"}, "intra": {"deadline": "realtime", "cpu-used": "8"},
-               "long": {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16", "arnr-maxframes": "5"}},
-    "libvpx-vp9": {"closed": {"deadline": "realtime", "cpu-used": "8"}, "intra": {"deadline": "realtime", "cpu-used": "8"},
-                   "long": {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "libx264": dict.fromkeys(GOPS, {}) | {
+        "B": {"x264-params": "b-pyramid=normal"}, "open": {"x264-params": "open-gop=1"},
+        "refresh": {"x264-params": "intra-refresh=1"}},
+    "libx265": {
+        "closed": {"x265-params": f"{X265}:bframes=0:open-gop=0"}, "B": {"x265-params": f"{X265}:bframes=4:open-gop=0"},
+        "open": {"x265-params": f"{X265}:bframes=4:open-gop=1"}, "intra": {"x265-params": X265},
+        "long": {"x265-params": f"{X265}:bframes=4"}},
+    "mpeg4": dict.fromkeys(GOPS, {}),
+    "mpeg2video": dict.fromkeys(GOPS, {}) | {"closed": CLOSED},
+    "mpeg1video": dict.fromkeys(GOPS, {}) | {"closed": CLOSED},
+    "libvpx": {"closed": FAST, "intra": FAST, "long": AHEAD | {"arnr-maxframes": "5"}},
+    "libvpx-vp9": {"closed": FAST, "intra": FAST, "long": AHEAD},
     "libsvtav1": {"closed": {"preset": "12"}, "long": {"preset": "12"}},
-    "msmpeg4v2": {"closed": {}, "long": {}}, "msmpeg4": {"closed": {}, "long": {}}, "wmv1": {"closed": {}, "long": {}}, "wmv2": {"closed": {}, "long": {}},
-    "flv": {"closed": {}, "long": {}}, "h263p": {"closed": {}, "long": {}}, "h263": {"closed": {}, "long": {}}, "rv20": {"closed": {}, "long": {}},
-    "snow": {"closed": {}}, "svq1": {"closed": {}}, "ffv1": {"closed": {}, "intra": {}}, "gif": {"closed": {}}, "apng": {"closed": {}}}
-INTRA = ("mjpeg", "prores_ks", "dnxhd", "png", "huffyuv", "utvideo", "magicyuv", "qtrle", "rawvideo", "jpeg2000", "vc2", "cinepak", "targa")
+    "msmpeg4v2": PLAIN, "msmpeg4": PLAIN, "wmv1": PLAIN, "wmv2": PLAIN, "flv": PLAIN,
+    "h263p": PLAIN, "h263": PLAIN, "rv20": PLAIN, "snow": {"closed": {}}, "svq1": {"closed": {}},
+    "ffv1": {"closed": {}, "intra": {}}, "gif": {"closed": {}},
+    "apng": {"closed": {}}}
+INTRA = "mjpeg prores_ks dnxhd png huffyuv utvideo magicyuv qtrle rawvideo jpeg2000 vc2 cinepak targa".split()
 
-FORMATS = {"prores_ks": "yuv422p10le", "dnxhd": "yuv422p", "png": "rgb24", "huffyuv": "yuv422p", "magicyuv": "gbrp", "qtrle": "rgb24", "mjpeg": "yuvj420p", "svq1": "yuv410p",
-           "gif": "rgb8", "apng": "rgb24", "targa": "bgr24", "cinepak": "rgb24"}
+FORMATS = {"prores_ks": "yuv422p10le", "dnxhd": "yuv422p", "png": "rgb24", "huffyuv": "yuv422p", "magicyuv": "gbrp",
+           "qtrle": "rgb24", "mjpeg": "yuvj420p", "svq1": "yuv410p", "gif": "rgb8",
+           "apng": "rgb24", "targa": "bgr24", "cinepak": "rgb24"}
 SIZES = {"h263": (128, 96), "h263p": (128, 96), "rv20": (128, 96), "dnxhd": (1280, 720)}
 
 QUARTERS = { # orientation → a, b, c, d of the display matrix; the picture as numpy turns it
-    "as it is": ((1, 0, 0, 1), lambda x: x), "a quarter turn clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
-    "half a turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)), "a quarter turn back": ((0, -1, 1, 0), np.rot90),
-    "left for right": ((-1, 0, 0, 1), np.fliplr), "upside down": ((1, 0, 0, -1), np.flipud),
-    "transposed": ((0, 1, 1, 0), lambda x: x.transpose(1, 0, 2)), "transposed the other way": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).transpose(1, 0, 2))}
-TURNED = {"mp4": ("libx264", "libx265", "mpeg4"), "mov": ("libx264", "prores_ks"), "mp4 fragments": ("libx264",), "mkv": ("libx264", "mpeg4"), "webm": ("libvpx-vp9",),
-          "3gp": ("libx264",), "ismv": ("libx264",), "avi": ("libx264",), "mpegts": ("libx264",), "nut": ("libx264",)}
+    "as it is": ((1, 0, 0, 1), lambda x: x),
+    "a quarter turn clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "half a turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "a quarter turn back": ((0, -1, 1, 0), np.rot90),
+    "left for right": ((-1, 0, 0, 1), np.fliplr),
+    "upside down": ((1, 0, 0, -1), np.flipud),
+    "transposed": ((0, 1, 1, 0), lambda x: x.transpose(1, 0, 2)),
+    "transposed the other way": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).transpose(1, 0, 2))}
+TURNED = {"mp4": ("libx264", "libx265", "mpeg4"), "mov": ("libx264", "prores_ks"), "mkv": ("libx264", "mpeg4"),
+          "webm": ("libvpx-vp9",)}
+TURNED |= dict.fromkeys(("mp4 fragments", "3gp", "ismv", "avi", "mpegts", "nut"), ("libx264",))
 
 
 def picture(i, width, height):
@@ -86,7 +104,9 @@ def write(path, container, codec, gop, turn="as it is"):
         if codec in INTER: s.codec_context.gop_size, s.codec_context.max_b_frames = GOPS.get(gop, GOPS["closed"])
         s.codec_context.thread_count = 1
         if turn != "as it is": s.set_display_matrix(matrix(turn, width, height))
-        for i in range(FRAMES): out.mux(s.encode(av.VideoFrame.from_ndarray(picture(i, width, height), format="rgb24").reformat(format=s.pix_fmt)))
+        for i in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(picture(i, width, height), format="rgb24")
+            out.mux(s.encode(frame.reformat(format=s.pix_fmt)))
         out.mux(s.encode(None))
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))     # the AV1 encoder takes real-time priority where it may
 
@@ -94,7 +114,8 @@ def write(path, container, codec, gop, turn="as it is"):
 def matrix(turn, width, height):
     "The display matrix of an orientation: 16 bits behind the point, in the last column 30."
     a, b, c, d = QUARTERS[turn][0]
-    return [a << 16, b << 16, 0, c << 16, d << 16, 0, width*((a < 0) + (c < 0)) << 16, height*((b < 0) + (d < 0)) << 16, 1 << 30]
+    x, y = width*((a < 0) + (c < 0)), height*((b < 0) + (d < 0))
+    return [a << 16, b << 16, 0, c << 16, d << 16, 0, x << 16, y << 16, 1 << 30]
 
 
 def in_order(path):
@@ -103,11 +124,12 @@ def in_order(path):
         frames = list(c.decode(video=0))
         kept = frames[0].side_data.get("DISPLAYMATRIX") if frames else None
         if any(f.is_corrupt for f in frames): raise ValueError("it marks frames as damaged")
-        return [f.to_ndarray(format="rgb24") for f in frames], None if kept is None else np.frombuffer(kept, np.int32).tolist()
+        kept = None if kept is None else np.frombuffer(kept, np.int32).tolist()
+        return [f.to_ndarray(format="rgb24") for f in frames], kept
 
 
 def compare(path, frames):
-    "For every even number of frames from 2 to 64: what was said where a film was refused, and how many frames are others."
+    "For every even number of frames from 2 to 64: why a film was refused, and how many frames are others."
     height, width = frames[0].shape[:2]
     refused, wrong = "", 0
     for n in range(2, 65, 2):
@@ -151,7 +173,8 @@ def main():
                 continue
             try: frames, kept = in_order(path)
             except (av.FFmpegError, ValueError, IndexError) as e:
-                skipped[f"PyAV writes it but does not decode it whole: {e.strerror if isinstance(e, av.FFmpegError) else e}"].append(name)
+                said = "no film in it" if isinstance(e, IndexError) else getattr(e, "strerror", e)
+                skipped[f"PyAV writes it but does not decode it whole: {said}"].append(name)
                 continue
             if turn != "as it is" and (kept is None or kept[:5] != matrix(turn, 64, 64)[:5]):
                 skipped["the container keeps no display matrix, or another one"].append(name)
@@ -164,16 +187,24 @@ def main():
             if off: wrong[name] = off
             if said or off: print(f"{name}: {off} frames wrong{', refused: ' + said if said else ''}", flush=True)
         print(dict(done), flush=True)
-    told = dict(bench="video", films=done.total(), refused=len(refused), wrong_frames=sum(wrong.values()), by_container=dict(done), frame_counts="even, 2 to 64", frames_of_a_film=FRAMES,
-                refused_films=refused, wrong_films=wrong, odd_films=short, combinations_skipped=sum(map(len, skipped.values())), skipped=_by_pair(skipped),
-                pyav=av.__version__, ffmpeg=av.ffmpeg_version_info, commit=git_commit(repo_root()), seconds=round(time.time() - begin))
+    told = dict(bench="video", films=done.total(), refused=len(refused), wrong_frames=sum(wrong.values()),
+                by_container=dict(done), frame_counts="even, 2 to 64", frames_of_a_film=FRAMES,
+                refused_films=refused, wrong_films=wrong, odd_films=short,
+                combinations_skipped=sum(map(len, skipped.values())), skipped=by_container(skipped),
+                pyav=av.__version__, ffmpeg=av.ffmpeg_version_info, commit=git_commit(repo_root()),
+                seconds=round(time.time() - begin))
     print(json.dumps(told))
     return bool(refused or wrong)
 
 
-def _by_pair(skipped):
+def by_container(skipped):
     "Reason → container → what of it could not be written."
-    return {why: {c: sorted({n.split(", ", 1)[1] for n in names if n.split(", ")[0] == c}) for c in dict.fromkeys(n.split(", ")[0] for n in names)} for why, names in skipped.items()}
+    told = defaultdict(lambda: defaultdict(list))
+    for why, names in skipped.items():
+        for name in names:
+            container, rest = name.split(", ", 1)
+            told[why][container].append(rest)
+    return told
 
 
 if __name__ == "__main__": sys.exit(main())

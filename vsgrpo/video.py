@@ -58,6 +58,8 @@ def sample_indices(
 )->np.ndarray: # (n,) int64, non-decreasing, in [0, total)
     "Evenly spaced frame numbers with both ends."
     if total < 1 or n < 1: raise ValueError(f"sample_indices: total is {total} and n is {n}, expected both at least 1")
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sample_indices: sampling is {sampling!r}, expected one of {', '.join(SAMPLINGS)}")
     return SAMPLINGS[sampling](np.linspace(0, total-1, n)).astype(np.int64)
 
 # %% ../nbs/02_video.ipynb #02-013
@@ -159,7 +161,7 @@ def _opened(path):
     except (av.FFmpegError, ValueError) as e: raise ValueError(f"{path}: not a readable video: {e}") from e
 
 def _listed(container, stream, only):
-    "When a film's packets are shown, their flags (1 key frame, 2 shown at all, 4 decoded at another time), and when the last stream ends, in seconds."
+    "When packets are shown; their flags (1 key frame, 2 shown at all, 4 decoded at another time); the end of all streams, s."
     pts, flags, end = array("q"), bytearray(), 0.
     units = {s.index: float(s.time_base or 0) for s in container.streams}
     for p in container.demux(*only):
@@ -177,13 +179,15 @@ class _Packets:
         self.pts, flags, end = _listed(container, stream, [] if kind in _SAYS_LENGTH else [stream])
         self.key, shown = flags & 1 > 0, flags & 2 > 0
         if not shown.any(): raise ValueError("no frames in it")
-        if kind == _MOV and len(flags) < stream.frames: raise ValueError(f"its header tells of {stream.frames} frames, {len(flags)} are there")
+        if kind == _MOV and len(flags) < stream.frames:
+            raise ValueError(f"its header tells of {stream.frames} frames, {len(flags)} are there")
         self.times = np.sort(self.pts[shown])        # of the frames, in order of display
         unit = float(stream.time_base)
-        if kind in _SAYS_LENGTH: self._check_end(stream.frames*unit if kind == "avi" else (container.duration or 0)/1e6, end, unit)
+        told = stream.frames*unit if kind == "avi" else (container.duration or 0)/1e6
+        if kind in _SAYS_LENGTH: self._check_end(told, end, unit)
         one_each = kind in (_MOV, _MATROSKA) and stream.codec.canonical_name in _ONE_EACH
-        begin = self.pts[self.key].min(initial=self.times[-1])
-        self.least = (self.times >= begin).sum() if one_each else 1      # frames that decoding must give; what is shown before a key frame may lack its reference
+        begin = self.pts[self.key].min(initial=self.times[-1])           # what is shown before may lack its reference
+        self.least = (self.times >= begin).sum() if one_each else 1      # frames that decoding must give
         self.seekable = one_each and self._sound(stream.codec_context.has_b_frames, kind == _MOV and (flags & 4).any())
 
     def _check_end(self, told, end, unit):
@@ -227,7 +231,7 @@ def _run(container, stream, packets, start):
     except av.FFmpegError: return                  # no sense from here; an earlier start decides
 
 def _sought(container, stream, packets, wanted):
-    "Yield the frames with the wanted numbers (increasing, up to the film's last), by seek; fewer if one cannot be proven."
+    "Yield the frames with the wanted numbers (rising, up to the film's last), by seek; fewer if one cannot be proven."
     run, at = None, -1
     for number in wanted:
         starts = packets.starts(number)
@@ -261,7 +265,7 @@ def _display_matrix(frame):
     return None if matrix is None else np.frombuffer(matrix, np.int32).astype(np.int64)
 
 def _unknown_kind(cls, value):
-    "PyAV lists nothing of a frame with one kind of side data that it has no name for (the EXIF of a JPEG): here is one."
+    "A name for side data that PyAV does not know (the EXIF of a JPEG), without which it lists nothing of the frame."
     kind = object.__new__(cls)
     kind._name_, kind._value_ = f"UNKNOWN_{value}", value
     return kind
@@ -313,7 +317,8 @@ def _stacked(once, wanted):
 
 def _shown(frame, spec):
     "A frame turned and mirrored as its display matrix says (a phone held upright), in the size of the spec."
-    if frame.width*frame.height > MOST_PIXELS: raise ValueError(f"a frame is {frame.width}×{frame.height}, wanted at most {MOST_PIXELS} pixels")
+    if frame.width*frame.height > MOST_PIXELS:
+        raise ValueError(f"a frame is {frame.width}×{frame.height}, wanted at most {MOST_PIXELS} pixels")
     if frame.is_corrupt: raise ValueError(f"the frame with time stamp {frame.pts} is damaged")
     image = _upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
     return resize(image[None], *frame_size(*image.shape[:2], spec))[0]
@@ -329,7 +334,8 @@ def frame_times(
         at = packets.times if packets.seekable else np.sort(np.array([f.pts for f in c.decode(stream)], float))
         unit = float(stream.time_base)
         if not len(at): raise ValueError("no frame of it can be decoded")
-        if not (np.diff(at) > 0).all(): at, unit = np.arange(len(at)), 1/float(stream.average_rate or stream.guessed_rate or 25)
+        if not (np.diff(at) > 0).all():          # none are stored: as many a second as the header says
+            at, unit = np.arange(len(at)), 1/float(stream.average_rate or stream.guessed_rate or 25)
     at = (at - at[0])*unit
     ends = np.append(at[1:], at[-1]*(1 + 1/max(1, len(at) - 1)))
     return np.stack([at, ends], 1)[sample_indices(len(at), n, sampling)]
