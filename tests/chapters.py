@@ -29,3 +29,10 @@ def first_error(
                 if error: return f"{type(error).__name__}: {error}"
     finally: os.chdir(folder)
     raise AssertionError(f"{chapter} ran to its end with {parameters}")
+
+
+def assert_refused(chapter, words, folder, **parameters):
+    "A chapter at smoke scale ends with an error of these words, before it makes its run folder."
+    error = first_error(chapter, scale="smoke", out=str(folder), **parameters)
+    assert words in error, error
+    assert not folder.exists()

@@ -311,9 +311,14 @@ def train_command(
     own_rewards:Sequence[Path]=(), # files of rewards that may be loaded
 )->list[str]:
     "What to run for a training that is watched: alone, or by torch's launcher."
-    given = ["--rewards", *map(str, own_rewards)] if own_rewards else []
-    own = [sys.executable, "-c", "from vsgrpo.runs import train_cli; train_cli()", str(folder), "--watched", *given]
-    return own if num_processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes), "--no_python", *own]
+    own = [sys.executable, "-c", "from vsgrpo.runs import train_cli; train_cli()", str(folder), "--watched",
+           *_named_rewards(own_rewards)]
+    return own if num_processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                                           "--nproc_per_node", str(num_processes), "--no_python", *own]
+
+def _named_rewards(own_rewards):
+    "How a command names the files of rewards that may be loaded."
+    return ["--rewards", *map(str, own_rewards)] if own_rewards else []
 
 def cluster_commands(
     folder:str|Path, # run folder, seen by all machines
@@ -328,7 +333,7 @@ def cluster_commands(
 
 def _cli_line(folder, own_rewards):
     "What to type to train the run of a folder."
-    return shlex.join(["vsgrpo-train", str(folder), *(["--rewards", *map(str, own_rewards)] if own_rewards else [])])
+    return shlex.join(["vsgrpo-train", str(folder), *_named_rewards(own_rewards)])
 
 def _run_folder(folder):
     "A run folder as it is; one that holds no run is refused, and not made."
@@ -340,7 +345,8 @@ def train_cli(argv=None):
     import argparse
     p = argparse.ArgumentParser(description=train_cli.__doc__)
     p.add_argument("folder", help="run folder with run.json")
-    p.add_argument("--rewards", nargs="+", default=[], metavar="FILE.py", help="the files of rewards that the run's settings name: training loads them, so look at those of somebody else's run first")
+    p.add_argument("--rewards", nargs="+", default=[], metavar="FILE.py",
+                   help="the files of rewards that the run's settings name: training loads them, so look at those of somebody else's run first")
     p.add_argument("--watched", action="store_true", help="stop after a step when standard input ends; a notebook's trainings are started so")
     given = p.parse_args(argv)
     folder, stop = Path(given.folder), StopRequest(given.watched).listen()

@@ -11,14 +11,13 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .answering import PARSER, answer_warnings, paired_difference
 from .files import draft, read_json, without_paths, write_text
 from .models import ALIASES, fit_processor, load_model, load_processor, public_name, resolve_model, weights_id
 from .rollouts import Run, read_metrics, read_records, read_scores
-from .video import VideoSpec, sample_indices
+from .video import VideoSpec
 from .vsi100k import CARDS
 from .vsibench import PRE, Question, prompt, read_rows, score_table
 
@@ -186,14 +185,7 @@ def ask(film, question, options=()):
 
 print(ask("film.mp4", "How many chair(s) are in this room?"))'''
 
-_ROUNDINGS = {".round().astype(int)": np.round, ".astype(int)": np.trunc} # code → what makes whole frame numbers of evenly spaced places
-
-def _rounding(spec):
-    "The code that picks the frames of a spec."
-    def same(whole): return all((whole(np.linspace(0, n - 1, spec.frames)) == sample_indices(n, spec.frames, spec.sampling)).all() for n in range(1, 500))
-    found = [code for code, whole in _ROUNDINGS.items() if same(whole)]
-    if not found: raise ValueError(f"no code is known for sampling {spec.sampling!r}: wanted one of _ROUNDINGS to pick its frames")
-    return found[0]
+_ROUNDINGS = {"uniform": ".round().astype(int)", "uniform_floor": ".astype(int)"} # sampling → code for whole frame numbers
 
 def ask_code(
     s:dict, # settings of run.json
@@ -206,7 +198,7 @@ def ask_code(
     choice = Question("q", "generated", "room", "route_planning", "Where to?", "A", ["A. left", "B. right"])
     post, letter = (prompt(q, s["mode"], "train").split("\n")[-1] for q in (number, choice))
     return _ASK.format(load=_LOAD[merged].format(base=public_name(s["model"])), peft="" if merged else "\nfrom peft import PeftModel", frames=spec.frames,
-                       rounding=_rounding(spec), pre=PRE, post=post, letter=letter, length=s["max_new_tokens"])
+                       rounding=_ROUNDINGS[spec.sampling], pre=PRE, post=post, letter=letter, length=s["max_new_tokens"])
 
 def _how_to_ask(s, merged):
     "The card's part with the code, and what it stands on."

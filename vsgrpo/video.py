@@ -329,16 +329,19 @@ def frame_times(
     sampling:str="uniform", # one of SAMPLINGS
 )->np.ndarray:       # (n,2) float64, seconds from the first frame: from and to
     "When the frames that `sample_indices` picks are shown; the last frame of a video as long as its frames are on average."
-    with _opened(path) as (c, stream): packets = _Packets(c, stream)
-    with _opened(path) as (c, stream):
-        at = packets.times if packets.seekable else np.sort(np.array([f.pts for f in c.decode(stream)], float))
-        unit = float(stream.time_base)
-        if not len(at): raise ValueError("no frame of it can be decoded")
-        if not (np.diff(at) > 0).all():          # none are stored: as many a second as the header says
-            at, unit = np.arange(len(at)), 1/float(stream.average_rate or stream.guessed_rate or 25)
+    with _opened(path) as (c, stream): packets, unit = _Packets(c, stream), float(stream.time_base)
+    at, unit = (packets.times, unit) if packets.seekable else _decoded_times(path)
     at = (at - at[0])*unit
     ends = np.append(at[1:], at[-1]*(1 + 1/max(1, len(at) - 1)))
     return np.stack([at, ends], 1)[sample_indices(len(at), n, sampling)]
+
+def _decoded_times(path):
+    "Rising times of all frames, and their unit in seconds; where none are stored, as many frames a second as the header says."
+    with _opened(path) as (c, stream):
+        at = np.sort(np.array([f.pts for f in c.decode(stream)], float))
+        if not len(at): raise ValueError("no frame of it can be decoded")
+        if (np.diff(at) > 0).all(): return at, float(stream.time_base)
+        return np.arange(len(at)), 1/float(stream.average_rate or stream.guessed_rate or 25)
 
 # %% ../nbs/02_video.ipynb #02-039
 LEAST_CONTRAST = 2. # standard deviation over a frame, grey levels of 255
