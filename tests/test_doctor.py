@@ -1,10 +1,11 @@
 "The doctor: roots, locks, misfits, unreachable hubs, and settings that papermill would let pass."
-import json, re, subprocess, sys
+import dis, fnmatch, inspect, json, pydoc, re, subprocess, sys
 
 import pytest
 
 from vsgrpo import doctor
 from vsgrpo.doctor import as_text, cgroup_free, hub_reachable, import_troubles, known_trouble, misfits, read_lock, refuse_unknown, repo_root, report
+from vsgrpo.video import fix_torchvision
 
 
 def test_root_is_found_from_below_and_not_mistaken(tmp_path, root, monkeypatch):
@@ -115,3 +116,98 @@ def test_unknown_parameters_are_refused_through_papermill(tmp_path):
     pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"steps": 3}, kernel_name="python3", progress_bar=False)
     with pytest.raises(pm.PapermillExecutionError, match=re.escape("-p step: no such parameter")):
         pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"step": 3}, kernel_name="python3", progress_bar=False)
+
+
+# What is overridden or called of other packages beyond their documented interface: package, name, parameters ("*": whatever stands there;
+# None: an attribute). An overridden method may get no parameter that ours does not take.
+INTERNALS = [
+    ("trl", "GRPOTrainer._prepare_inputs", "self generation_batch"),
+    ("trl", "GRPOTrainer._generate_and_score_completions", "self inputs"),
+    ("trl", "GRPOTrainer._tokenize_prompts", "self prompts"),
+    ("trl", "GRPOTrainer._generate_single_turn", "self prompt_ids images multimodal_fields num_generations has_tool_images"),
+    ("trl", "GRPOTrainer._get_per_token_logps_and_entropies", "self model input_ids attention_mask logits_to_keep batch_size compute_entropy *"),
+    ("trl", "GRPOTrainer._compute_loss", "self model inputs"),
+    ("trl", "GRPOTrainer.log", "self logs start_time"),
+    *[("trl", f"GRPOTrainer.{name}", None) for name in (
+        "_step", "_buffered_inputs", "_metrics", "_logs", "num_generations", "num_iterations", "beta", "temperature", "epsilon_low",
+        "max_completion_length", "reward_weights", "reward_func_names")],
+    ("trl", "SFTTrainer._prepare_dataset", "self dataset *"),
+    ("trl", "SFTTrainer._get_train_sampler", "self train_dataset"),
+    ("trl", "SFTTrainer.compute_loss", "self model inputs return_outputs num_items_in_batch"),
+    ("trl", "DPOTrainer._prepare_dataset", "self dataset *"),
+    ("trl", "DPOTrainer._get_train_sampler", "self train_dataset"),
+    ("trl", "DPOTrainer._compute_loss", "self model inputs return_outputs"),
+    ("trl", "DPOTrainer.precompute_ref_logps", None),
+    ("transformers", "Trainer._load_from_checkpoint", "self resume_from_checkpoint *"),
+    ("transformers", "Trainer.current_gradient_accumulation_steps", None),
+    ("transformers", "AttentionInterface.register", "key value"),
+    ("transformers", "AttentionMaskInterface.register", "key value"),
+    ("transformers", "PreTrainedConfig._attn_implementation", None),
+    ("transformers", "Qwen2VLForConditionalGeneration._from_config", "config *"),
+    ("transformers", "Qwen2VLModel.get_rope_index", "self input_ids mm_token_type_ids * video_grid_thw *"),
+    *[("transformers", f"Qwen2VLModel.{name}", None) for name in ("visual", "language_model", "rope_deltas")],
+    ("transformers", "Qwen2VLProcessor.video_token", None),
+    ("transformers", "integrations.sdpa_attention.sdpa_attention_forward", "module query key value attention_mask * scaling *"),
+    ("transformers", "masking_utils.sdpa_mask", "*"),
+    ("transformers", "models.qwen2_vl.image_processing_qwen2_vl.smart_resize", "height width factor min_pixels max_pixels *"),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel.forward", "self hidden_states grid_thw *"),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VLAttention.layer_idx", None),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VLAttention.num_key_value_groups", None),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.repeat_kv", "hidden_states n_rep"),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.apply_rotary_pos_emb", "q k cos sin *"),
+    ("torch", "UntypedStorage._cdata", None),
+    ("torch", "_foreach_norm", None),
+    ("peft", "PeftModel.get_base_model", "self"),
+    ("peft", "PeftModel.disable_adapter", "self"),
+]
+
+
+def sets_attribute(owner, name):
+    "Whether a method of a class or of one of its bases sets an attribute."
+    methods = [inspect.unwrap(f) for base in owner.__mro__ for f in vars(base).values() if inspect.isfunction(f)]
+    return any(i.opname == "STORE_ATTR" and i.argval == name for f in methods for i in dis.get_instructions(f))
+
+
+def fault_of(package, name, parameters):
+    "What is wrong with one line of the table, None if nothing is."
+    outer, _, last = f"{package}.{name}".rpartition(".")
+    try: owner = pydoc.locate(outer)
+    except pydoc.ErrorDuringImport as e: return f"does not load: {e.value}"
+    if parameters is None:
+        found = hasattr(owner, last) or inspect.isclass(owner) and sets_attribute(owner, last)
+        return None if found else "is gone"
+    if not hasattr(owner, last): return "is gone"
+    has = " ".join(inspect.signature(getattr(owner, last)).parameters)
+    return None if fnmatch.fnmatchcase(f"{has} ", f"{parameters} ".replace(" * ", " *")) else f"takes ({has}), wanted ({parameters})"
+
+
+def internals_that_differ():
+    "One line for each name of INTERNALS that the installed version does not have as we use it."
+    fix_torchvision()
+    faults = [(package, name, fault_of(package, name, parameters)) for package, name, parameters in INTERNALS]
+    return [f"{package} {doctor.installed(package)}: {name} {fault}" for package, name, fault in faults if fault]
+
+
+def test_installed_packages_have_what_we_override_and_call():
+    assert not (words := internals_that_differ()), "not as this code uses it:\n" + "\n".join(words)
+
+
+def test_a_missing_or_changed_method_is_named(monkeypatch):
+    import trl
+    monkeypatch.delattr(trl.GRPOTrainer, "_tokenize_prompts")
+    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", lambda self, model, inputs: None)
+    monkeypatch.setattr(trl.GRPOTrainer, "__init__", lambda self, beta: setattr(self, "beta", beta))
+    words = internals_that_differ()
+    at = f"trl {doctor.installed('trl')}: "
+    assert at + "GRPOTrainer._tokenize_prompts is gone" in words and at + "GRPOTrainer._buffered_inputs is gone" in words
+    assert at + "DPOTrainer._compute_loss takes (self model inputs), wanted (self model inputs return_outputs)" in words
+
+
+def test_the_table_holds_every_method_that_the_trainers_override():
+    from vsgrpo.trainer import grpo_trainer, tuning_trainers
+    known = {name for _, name, _ in INTERNALS}
+    for ours in (grpo_trainer(), *tuning_trainers()):
+        theirs = next(base for base in ours.__mro__ if base.__module__.startswith("trl."))
+        own = {n for base in ours.__mro__ if base.__module__ == "vsgrpo.trainer" for n, x in vars(base).items() if inspect.isfunction(x)}
+        overridden = {n for n in own if hasattr(theirs, n)} - {"__init__"}
+        assert overridden and {f"{theirs.__name__}.{n}" for n in overridden} <= known, overridden

@@ -34,6 +34,16 @@ def test_another_kind_of_model_is_refused(tmp_path):
     (tmp_path/"config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="'bert'; this library speaks qwen2_vl"): models.load_model(str(tmp_path))
 
+def test_a_hub_model_is_told_by_its_commit(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, repo = "0123456789abcdef0123456789abcdef01234567", tmp_path/"models--owner--name"
+    shutil.copytree(models.TINY, repo/"snapshots"/commit)
+    (repo/"refs").mkdir()
+    (repo/"refs"/"main").write_text(commit)
+    assert models.weights_id("owner/name") == models.processing_id("owner/name") == f"owner/name@{commit}"
+    with pytest.raises(FileNotFoundError, match="nobody/nothing.*does not hold it"): models.weights_id("nobody/nothing")
+
 def test_lora_touches_the_language_layers_only():
     from peft import get_peft_model
     model = get_peft_model(models.load_model("tiny", device="cpu"), models.lora_config())

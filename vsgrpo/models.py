@@ -79,12 +79,17 @@ def load_config(
     if config.model_type != "qwen2_vl": raise ValueError(f"model {name!r} is a {config.model_type!r}; this library speaks qwen2_vl")
     return config
 
+def _hub_commit(name):
+    "Commit of a hub model, from where its configuration lies in the cache."
+    from huggingface_hub import hf_hub_download
+    return Path(_from_pretrained(lambda target: hf_hub_download(target, "config.json"), name)).parent.name
+
 def weights_id(
     name:str, # alias, hub id or folder
 )->str: # sha256 of the weight files of a folder, the commit of a hub model
     "What tells two models of one name apart."
     target = Path(resolve_model(name))
-    if not target.is_dir(): return f"{target}@{load_config(name)._commit_hash}"
+    if not target.is_dir(): return f"{target}@{_hub_commit(name)}"
     files = sorted(target.glob("*.safetensors"))
     if not files: raise ValueError(f"model {name!r}: {target} holds no *.safetensors; pickled weights are not read")
     return hashlib.sha256("".join(file_hash(f) for f in files).encode()).hexdigest()
@@ -94,7 +99,7 @@ def processing_id(
 )->str: # SHA-256 of the texts of a folder, the commit of a hub model
     "What tells two models of equal weights apart: configuration, tokenizer, chat template, pixel statistics."
     target = Path(resolve_model(name))
-    if not target.is_dir(): return f"{target}@{load_config(name)._commit_hash}"
+    if not target.is_dir(): return f"{target}@{_hub_commit(name)}"
     files = sorted(p for p in target.iterdir() if p.suffix in (".json", ".jinja", ".txt", ".model") and p.name != MANIFEST)
     return hashlib.sha256("".join(f"{f.name} {file_hash(f)} " for f in files).encode()).hexdigest()
 
