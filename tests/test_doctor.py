@@ -2,9 +2,10 @@
 import dis, fnmatch, inspect, json, pydoc, re, subprocess, sys
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from vsgrpo import doctor
-from vsgrpo.doctor import as_text, cgroup_free, hub_reachable, import_troubles, known_trouble, misfits, read_lock, refuse_unknown, repo_root, report
+from vsgrpo.doctor import as_text, cgroup_free, hub_reachable, import_troubles, known_trouble, misfits, read_bounds, read_lock, refuse_unknown, repo_root, report
 from vsgrpo.video import fix_torchvision
 
 
@@ -31,7 +32,19 @@ def test_misfits_in_words():
     lock = {"torch": "2.13.0", "av": "18.1.0", "trl": "1.16.0"}
     assert misfits(lock, {"torch": "2.13.0+cu130", "av": "18.1.0", "trl": "1.16.0"}) == []
     assert misfits(lock, {"torch": "2.11.0", "av": "18.1.0"}) == ["torch 2.11.0 is installed, 2.13.0 was tested", "trl is not installed, 1.16.0 was tested"]
+    bounds = {"trl": "<1.17,>=1.16"}
+    assert misfits({"trl": "1.16.0"}, {"trl": "1.16.1"}, bounds) == ["trl 1.16.1 is installed, 1.16.0 was tested"]
+    for version in ("1.15.0", "1.17.0", "1.17.0rc1"):
+        assert misfits({"trl": "1.16.0"}, {"trl": version}, bounds) == [f"trl {version} is installed, 1.16.0 was tested; outside <1.17,>=1.16 of pyproject.toml"]
     assert misfits({"no-such-package-vsgrpo": "1.0"}) == ["no-such-package-vsgrpo is not installed, 1.0 was tested"]
+
+
+def test_the_lock_is_within_the_bounds(root):
+    lock, bounds = read_lock(root/"requirements.lock"), read_bounds(root/"pyproject.toml")
+    assert {package for package, *_ in INTERNALS} <= set(bounds)
+    above = {name: f"{int(version.split('.')[0]) + 1}.0" for name, version in lock.items()}
+    assert sum("outside" in line for line in misfits(lock, above, bounds)) == len(bounds)
+    assert not [name for name, wanted in bounds.items() if not SpecifierSet(wanted).contains(lock[name])]
 
 
 @pytest.mark.parametrize("have, n", [
@@ -199,7 +212,7 @@ def test_a_missing_or_changed_method_is_named(monkeypatch):
     monkeypatch.setattr(trl.GRPOTrainer, "__init__", lambda self, beta: setattr(self, "beta", beta))
     words = internals_that_differ()
     at = f"trl {doctor.installed('trl')}: "
-    assert at + "GRPOTrainer._tokenize_prompts is gone" in words and at + "GRPOTrainer._buffered_inputs is gone" in words
+    assert at + "GRPOTrainer._tokenize_prompts is gone" in words and at + "GRPOTrainer.epsilon_low is gone" in words
     assert at + "DPOTrainer._compute_loss takes (self model inputs), wanted (self model inputs return_outputs)" in words
 
 
