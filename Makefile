@@ -90,7 +90,7 @@ test: install
 	@$(MAKE) --no-print-directory check sync nbtest halls unit
 
 check: install
-	$(PY) -m ruff check -q nbs tests bench docs
+	$(PY) -m ruff check -q nbs tests bench docs vsgrpo
 	$(PY) docs/notebooks.py --check
 
 sync: install

@@ -238,7 +238,7 @@ def test_curves_name_their_rooms_and_have_a_band(tmp_path):
     assert (low, high) == (27, 44)
     several = baselines.read_curves(runs_with(SFT=[[30., 40.], [30., 42.], [30., 44.]]))
     end = baselines.curve_band(several).loc[1, ["overall", "low", "high"]]
-    assert end.tolist() == pytest.approx(baselines.t_interval([40., 42., 44.]))
+    assert end.tolist() == pytest.approx([42, 37.0317, 46.9683], abs=1e-3)          # ± t(.975, 2)·2/√3, t = 4.3027
     old = Run(tmp_path/"old")
     old.log_curve(0, {"questions": 0, "seconds/training": 0., "overall": 30.})    # of an earlier version
     curves = baselines.read_curves(pd.DataFrame([("SFT", 0, str(old.folder))], columns=["arm", "seed", "folder"]))
@@ -256,7 +256,8 @@ def test_two_seeds_are_both_counted(data, monkeypatch):
     task = asked[0].task
     assert baselines.difference(runs(1), "SFT", "base", task) == (100, 100, 100)
     assert baselines.difference(runs(2), "SFT", "base", task) == (50, 50, 50)
-    assert baselines.difference(runs(3), "SFT", "base", task) == pytest.approx(baselines.t_interval([100., 0., 100.]))
+    three = baselines.difference(runs(3), "SFT", "base", task)      # over seeds: ± t(.975, 2)·57.735/√3, t = 4.3027
+    assert three == pytest.approx((66.6667, -76.7551, 210.0884), abs=1e-3)
 
 def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})

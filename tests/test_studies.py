@@ -1,8 +1,10 @@
 "Arms of a study, their tables, and sentences that follow the numbers; the runs are made up, but for one."
+import html
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,24 +12,31 @@ from vsgrpo.files import write_json, write_text
 from vsgrpo import studies
 from vsgrpo import trainer as T
 from vsgrpo.rollouts import Run
+from vsgrpo.runs import held_out
 from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
-from vsgrpo.vsibench import paper_table
+from vsgrpo.vsibench import paper_table, score_answer
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
 
 
-def made_up(folder, falls=False, own=40., vanilla=35., tokens=12, tags=0., kl=.1, steps=40, slow=False):
-    "A run folder without a model."
+def soon(k): return min(1., k/10)
+def climb(k): return .1 + .0125*k
+
+def made_up(folder, collapsed=False, own=40., vanilla=35., tokens=12, tags=0., formats=soon, accuracy=lambda k: .5):
+    "A run folder without a model: 40 steps, rewards as functions of the step from 0 on. A collapsed run loses its format in step 26."
     run = Run(folder)
-    if falls: write_json(dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note"), folder/"collapse.json")
-    for k in range(steps):
-        good = min(1., k/10) if not falls or k < 25 else .05
-        accuracy = .1 + .5*k/steps if slow else .5
-        run.log_metrics(k + 1, {"reward": good + accuracy, "accuracy": accuracy, "accuracy/object_counting": accuracy, "format": good, "kl": kl, "entropy": 1., "completion_tokens": tokens, "zero_variance_groups": .1, "same": .1, "loss": 0., "hacks/extra tags": tags, "hacks/repetition": 0.})
-    pd.DataFrame([(arm, t, 10, s, s - 1, s + 1) for arm, s in (("base", 20.), ("trained", own), ("trained_shuffled", own - 5), ("trained_vanilla", vanilla), ("constant", 30.)) for t in ("object_counting", "overall")],
-                 columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
+    if collapsed: write_json(dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note"), folder/"collapse.json")
+    for k in range(40):
+        paid, right = .05 if collapsed and k >= 25 else formats(k), accuracy(k)
+        rewards = {"reward": paid + right, "accuracy": right, "accuracy/object_counting": right, "format": paid}
+        patterns = {"hacks/extra tags": tags, "hacks/repetition": 0.}
+        run.log_metrics(k + 1, rewards | patterns | dict(kl=.1, entropy=1., completion_tokens=tokens, zero_variance_groups=.1, same=.1, loss=0.))
+    arms = {"base": 20., "trained": own, "trained_shuffled": own - 5, "trained_vanilla": vanilla, "constant": 30.}
+    scores = [(arm, task, 10, x, x - 1, x + 1) for arm, x in arms.items() for task in ("object_counting", "overall")]
+    columns = ["arm", "question_type", "n", "score", "ci_low", "ci_high"]
+    pd.DataFrame(scores, columns=columns).to_csv(folder/"scores.csv", index=False)
     return str(folder)
 
 def runs_of(tmp_path, **arms):
@@ -42,31 +51,91 @@ def test_arms_differ_in_what_is_studied_alone():
         assert changed <= fields, (study, changed)
     assert [a.beta for n, a in studies.study_arms("kl", s) if "lr" not in n] == [0, 1e-4, 1e-2]
 
-def test_the_kl_sentence_follows_the_numbers(tmp_path):
-    fell, well = dict(falls=True), {}
-    shown = runs_of(tmp_path/"a", **{"β = 0": [fell]*3, "β = 0.0001": [well]*3})
-    assert "is shown at this scale" in studies.findings("kl", shown)[0] and "format reward fell (3)" in " ".join(studies.findings("kl", shown))
-    not_shown = runs_of(tmp_path/"b", **{"β = 0": [well, well, fell], "β = 0.0001": [well]*3, "β = 0, lr × 4": [fell]*3})
-    told = studies.findings("kl", not_shown)
-    assert "1 of 3 seeds with β = 0 (from step 26, noticed in step 28; KL" in told[0] and "is not shown at this scale" in told[0] and "3 of 3 seeds with β = 0, lr × 4" in told[1]
+# Sentences are judged by what they conclude and by the numbers in them, not by how they are worded.
 
-def test_the_other_sentences_follow_the_numbers(tmp_path):
-    modes = studies.findings("modes", runs_of(tmp_path/"m", vanilla=[dict(own=50.)], think=[dict(own=41.)], observe=[dict(own=30., vanilla=36.)]))
-    assert "in vanilla mode scores highest" in modes[0] and "+6.0 (think)" in modes[1] and "-6.0 (observe)" in modes[1]
-    rewards = studies.findings("rewards", runs_of(tmp_path/"r", linear=[dict(own=30.)], ratio=[dict(own=33.)], **{"ratio + length:naive": [dict(tokens=40, tags=.8)]}))
-    assert "ratio scores highest" in rewards[0] and "40 tokens a completion instead of 12, extra tags in 80% instead of 0%" in rewards[1]
-    dynamics = studies.findings("dynamics", runs_of(tmp_path/"d", think=[dict(slow=True)]*2))
-    assert "sooner in 2 of 2 seeds" in dynamics[0] and studies.findings("single", runs_of(tmp_path/"s", run=[{}])) == []
+NUMBER = r"[+-]?\d+(?:\.\d+)?%?"
+
+def numbers(text): return re.findall(rf"(?<![\w.]){NUMBER}(?![\w.]*\w)", text)
+
+def conclusions(sentences): return re.findall(r"\b(?:not )?shown\b", " ".join(sentences))
+
+def first_named(sentence, arms): return min((sentence.index(a), a) for a in arms if a in sentence)[1]
+
+@pytest.mark.parametrize("without, penalised, conclusion", [
+    ([True]*3, [False]*3, "shown"),
+    ([True, True, False], [False]*3, "not shown"),          # one seed without the penalty is well
+    ([True]*3, [False, True, False], "not shown"),          # one seed with it is not
+    ([False]*3, [False]*3, "not shown"),
+])
+def test_the_penalty_is_shown_to_help_where_every_seed_agrees(tmp_path, without, penalised, conclusion):
+    arms = {"β = 0": without, "β = 0.0001": penalised}
+    runs = runs_of(tmp_path, **{a: [dict(collapsed=c) for c in seeds] for a, seeds in arms.items()})
+    told = studies.findings("kl", runs)
+    assert conclusions(told) == [conclusion]
+    for arm, seeds in arms.items(): assert f"{sum(seeds)} of 3 seeds with {arm} (" in told[0]
+
+def test_collapses_are_dated_counted_and_measured(tmp_path):
+    "Gone from step 26 on, noticed in step 28; the last ten steps have KL 0.1 and a format reward of 0.05, or 1."
+    fallen, well = dict(collapsed=True, own=22.), {}
+    arms = {"β = 0": [well, well, fallen], "β = 0.0001": [well]*3, "β = 0, lr × 4": [fallen]*3}
+    told = studies.findings("kl", runs_of(tmp_path, **arms))
+    part = {arm: " ".join(told).split(f"seeds with {arm} (")[1].split(")")[0] for arm in arms}
+    assert numbers(part["β = 0"]) == ["26", "28", "0.1", "0.68", "34.0"]            # (1 + 1 + .05)/3, (40 + 40 + 22)/3
+    assert numbers(part["β = 0.0001"]) == ["0.1", "1.00", "40.0"]
+    assert numbers(part["β = 0, lr × 4"]) == ["26", "28", "0.1", "0.05", "22.0"]
+    assert "format reward fell (4)" in told[2]                                      # the four that collapsed, by what was noted
+
+@pytest.mark.parametrize("own, best", [
+    (dict(vanilla=50., think=41., observe=30.), "vanilla"),
+    (dict(vanilla=31., think=29., observe=32.5), "observe"),
+])
+def test_the_best_mode_and_what_thinking_gains(tmp_path, own, best):
+    "Asked in vanilla mode, the model that was trained to think has 35 and the one that observes 36."
+    beside = dict(vanilla=35., think=35., observe=36.)
+    told = studies.findings("modes", runs_of(tmp_path, **{m: [dict(own=x, vanilla=beside[m])] for m, x in own.items()}))
+    assert first_named(told[0], own) == best
+    ours, printed = told[1].split("paper")
+    gains = dict(vanilla=["+6.0", "-6.0"], observe=["-6.0", "-3.5"])[best]          # 41 - 35, 30 - 36; 29 - 35, 32.5 - 36
+    assert numbers(ours) == gains and numbers(printed) == ["+3.5", "+3.2"]
+
+def test_readings_are_ranked_and_a_length_reward_is_held_against_its_own(tmp_path):
+    "The naive length reward scores higher than any reading, and is none."
+    arms = {"linear": [dict(own=30.)], "ratio": [dict(own=33.)], "exp": [dict(own=31.)], "ratio + length:naive": [dict(own=39., tokens=40, tags=.8)]}
+    readings, naive = studies.findings("rewards", runs_of(tmp_path, **arms))
+    assert first_named(readings, ("linear", "ratio", "exp")) == "ratio" and "length" not in readings
+    assert numbers(readings)[:4] == ["30.0", "33.0", "31.0", "20.0"]                # each reading, the base
+    assert numbers(naive) == ["40", "12", "80%", "0%", "0%", "0%", "39.0", "33.0"]   # tokens, extra tags, repetition, score
+
+@pytest.mark.parametrize("given, steps, end, sooner", [
+    # means of five steps: the format has .88 in step 12 and .94 in step 13;
+    # the accuracy rises from .1 to .5625, of which nine tenths are at .516: step 37
+    (dict(accuracy=climb), ["13", "13", "37", "37"], ["1.00", "0.56"], 2),
+    (dict(formats=climb, accuracy=soon), ["37", "37", "13", "13"], ["0.56", "1.00"], 0),
+    (dict(), ["13", "13"], ["1.00", "0.50"], 2),                                    # an accuracy that never rises
+    (dict(formats=lambda k: .5), [], ["0.50", "0.50"], 0),
+])
+def test_which_reward_is_learnt_first(tmp_path, given, steps, end, sooner):
+    [told] = studies.findings("dynamics", runs_of(tmp_path, think=[given]*2))
+    assert numbers(told) == [*steps, *end, str(sooner), "2"]
 
 def test_what_was_not_measured_is_said(tmp_path):
     runs = runs_of(tmp_path, **{"β = 0": [{}], "β = 0.0001": [{}]})
+    assert studies.findings("single", runs) == []
     scores = pd.read_csv(runs.folder[0] + "/scores.csv")
     scores[scores.question_type != "overall"].to_csv(runs.folder[0] + "/scores.csv", index=False)
-    assert "no overall score" in studies.findings("kl", runs)[0] and "no overall score" in studies.findings("modes", runs)[0]
+    for study in ("kl", "modes", "rewards"):
+        [told] = studies.findings(study, runs)
+        assert "overall score" in told and not numbers(told) and not conclusions([told])
     metrics = Run(runs.folder[1]).metrics_path
-    metrics.write_text("".join(json.dumps({k: v for k, v in json.loads(line).items() if k != "format"}) + "\n" for line in metrics.read_text().splitlines()))
-    assert studies.findings("dynamics", runs[1:])[0] == "Nothing to say: format reward was not paid in every arm."
-    assert "chance" in studies.findings("modes", runs_of(tmp_path/"one", vanilla=[{}], think=[{}]))[0] and "chance" not in studies.findings("modes", runs_of(tmp_path/"two", vanilla=[{}]*2, think=[{}]*2))[0]
+    lines = [{k: v for k, v in json.loads(line).items() if k != "format"} for line in metrics.read_text().splitlines()]
+    metrics.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    [told] = studies.findings("dynamics", runs[1:])
+    assert "format reward" in told and not numbers(told)
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_seed_may_be_chance(tmp_path, seeds):
+    runs = runs_of(tmp_path, vanilla=[{}]*seeds, think=[{}]*seeds)
+    assert ("chance" in studies.findings("modes", runs)[0]) == (seeds == 1)
 
 def test_tables_hold_what_was_run_and_dashes(tmp_path):
     runs = runs_of(tmp_path, think=[dict(own=40.), dict(own=44.)], vanilla=[dict(own=50.)])
@@ -75,7 +144,7 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     two = studies.table_two(runs, paper_table(2))
     assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"), ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
     assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"), ("object_counting", "paper")] == "21.4"
-    fell = runs_of(tmp_path/"fell", think=[dict(falls=True), {}])
+    fell = runs_of(tmp_path/"fell", think=[dict(collapsed=True), {}])
     assert studies.arm_table(fell).loc["think", "collapsed"] == "1 of 2 (from step 26, noticed in step 28)"       # gone from step 26 on; the rule speaks in 28
     assert studies.read_collapse(fell.folder[0]) == (28, "the format reward fell from 1.00 to 0.40", 26) and studies.read_collapse(fell.folder[1]) == (None, "", None)
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
@@ -100,16 +169,27 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     monkeypatch.setattr(studies, "start", lambda *a: pytest.fail("a run that is there was started again"))
     assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
     with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"): studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
-    path = tmp_path/"kl"/runs.folder[0].split("/")[-1]/"answers/trained.jsonl"
-    rows = [json.loads(x) | {"prediction": "</td><script>alert(1)</script>"} for x in path.read_text().splitlines()]
-    write_text("".join(json.dumps(r) + "\n" for r in rows), path)
+
     from vsgrpo.models import VideoReader, load_processor
-    frames = VideoReader(load_processor("tiny"), s.video).frames
-    page = studies.before_after(runs.folder[0], frames)
-    assert "<script>" not in page and "&lt;script&gt;" in page and "You are a robot" in page and np.all([x in page for x in ("base", "trained")])
-    n = page.split(" questions of type")[0].split()[-1]
-    assert f"Drawn by seed 0 from {n} questions of type route_planning." in page
-    pages = {studies.before_after(runs.folder[0], frames, seed=k).replace(f"seed {k}", "") for k in range(8)}
-    assert len(pages) > 1 or n == "1"
-    assert f"Chosen as the largest gain of {n} questions of type route_planning." in studies.before_after(runs.folder[0], frames, largest_gain=True)
-    with pytest.raises(ValueError, match="no held-out question of type"): studies.before_after(runs.folder[0], frames, "x")
+    folder, frames = Path(runs.folder[0]), VideoReader(load_processor("tiny"), s.video).frames
+    asked = [q for q in held_out(s, data) if q.question_type == "route_planning"]
+    base = {r["id"]: r["prediction"] for r in map(json.loads, (folder/"answers/base.jsonl").read_text().splitlines())}
+    won = next(q for q in reversed(asked) if not score_answer(q, base[q.id], "tagged"))
+    def answer(**said):
+        "Every trained answer is markup, but for those given."
+        path = folder/"answers/trained.jsonl"
+        rows = [json.loads(x) for x in path.read_text().splitlines()]
+        for r in rows: r["prediction"] = said.get(str(r["id"]), "</td><script>alert(1)</script>")
+        write_text("".join(json.dumps(r) + "\n" for r in rows), path)
+    answer()
+    pages = [studies.before_after(folder, frames, seed=k) for k in range(8)]
+    assert "<script>" not in pages[0] and "&lt;script&gt;" in pages[0] and "You are a robot" in pages[0]
+    shown = {q.id for page in pages for q in asked if html.escape(q.question) in page}
+    assert len(asked) > 1 and len(shown) > 1                    # another seed draws another question
+    for k, page in enumerate(pages): assert numbers(page.splitlines()[0]) == [str(k), str(len(asked))]
+    answer(**{str(won.id): f"<think>I turn.</think><answer>{won.ground_truth}</answer>"})
+    page = studies.before_after(folder, frames, largest_gain=True)
+    assert html.escape(won.question) in page and page.count("✓") == page.count("✗") == 1
+    assert page.index("✗") < page.index("✓")                    # wrong before the training, right after it
+    assert numbers(page.splitlines()[0]) == [str(len(asked))]
+    with pytest.raises(ValueError, match="no held-out question of type"): studies.before_after(folder, frames, kind="x")

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from .answering import SPREAD, ask
-from .baselines import arm_name, difference, mean_difference, t_interval
-from .benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, mark, open_benchmark, part_draws, part_scores,
-                               part_spread, put, read_items, write_items)
+from .baselines import arm_name, mean_difference, t_interval
+from .benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, mark, part_draws, part_scores, part_spread,
+                                put, read_items, write_items)
 from .models import absolute_model, VideoReader, default_spec, load_config, load_model, load_processor, model_size
 from .prefix_tree import Features
 from .prompting import Bench, conditions, fetch_bench, open_store

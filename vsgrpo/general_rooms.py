@@ -8,7 +8,6 @@ __all__ = ['COLOURS', 'CORNERS', 'PEOPLE', 'CHOICES', 'LECTURES', 'FIRST_GENERAL
 
 # %% ../nbs/42_general_rooms.ipynb #42-003
 import io
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .benchmarks import BENCHMARKS, DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, put
+from .benchmarks import DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, put
 from .files import draft, read_json, write_json
 from .rooms import PRESETS, generator_digest
 from .tiny_base import FIRST_ROOM, Lesson, ask_lesson, grounding, make_lesson, teach_on, words_of

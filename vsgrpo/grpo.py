@@ -12,8 +12,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd

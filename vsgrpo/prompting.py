@@ -23,16 +23,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .answering import MAX_NEW_TOKENS, PARSER, arm_scores, ask, constant_answers, other_videos, paired_difference
-from .doctor import repo_root
+from .answering import PARSER, arm_scores, ask, constant_answers, other_videos, paired_difference
 from .files import FileHashes, begin_manifest, commit, csv_text, draft, file_hash, write_text
-from .models import VideoReader, default_spec, load_model, load_processor, model_size, processing_id, weights_id
+from .models import VideoReader, load_model, load_processor, processing_id, weights_id
 from .prefix_tree import Features
-from .rollouts import Run, choose_folder, questions_hash
-from .video import BENCH_SAMPLING, VideoSpec, film_fault, film_strip
-from .vsi100k import RoomsSpec, build_rooms
-from .vsibench import (MODES, NA_TYPES, PARSERS, POST, QUESTION_TYPES, TASKS, Question, best_constant, parse_answer, paper_table,
-                             prompt, read_rows, score_answer, score_table, write_questions)
+from .rollouts import Run, questions_hash
+from .video import VideoSpec, film_fault, film_strip
+from .vsibench import (MODES, NA_TYPES, PARSERS, POST, QUESTION_TYPES, TASKS, Question, best_constant, parse_answer, read_rows,
+                             score_answer, score_table, write_questions)
 
 # %% ../nbs/00_prompting.ipynb #00-010
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .files import (Log, begin_manifest, committed, each_line, is_committed, plain, read_cell, read_json, read_manifest,

@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 import numpy as np
