@@ -19,13 +19,12 @@ from vsgrpo.models import default_spec
 from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
                               majority, open_bench, plot_lengths, run_study, side_by_side, example_question, unpack)
 from vsgrpo.video import FrameCache, encode
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
 
 STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"), {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory): return build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(1, 1, 4), workers=1)
+def rooms(built_rooms): return built_rooms(1, 1, 4)
 
 @pytest.fixture(scope="module")
 def told(rooms, tmp_path_factory):

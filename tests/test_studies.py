@@ -10,12 +10,12 @@ from vsgrpo.files import write_json, write_text
 from vsgrpo import studies
 from vsgrpo import trainer as T
 from vsgrpo.rollouts import Run
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 from vsgrpo.vsibench import paper_table
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+def data(built_rooms): return open_dataset(built_rooms(3, 1, 2))
 
 
 def made_up(folder, falls=False, own=40., vanilla=35., tokens=12, tags=0., kl=.1, steps=40, slow=False):
