@@ -9,12 +9,12 @@ from IPython.utils.capture import capture_output
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def first_error(
+def run_chapter(
     chapter, # name of a notebook in nbs/
     **parameters, # what `papermill -p` would give
-):
-    """The error at which a chapter ends, as one text; fails if it runs to its end. Cells without a directive behind the
-    check of the parameters show and test the module, which `nbdev_test` runs: they are left out."""
+): # the error at which it ends, or None
+    """Run a chapter's cells. Cells without a directive behind the check of the parameters show and test the module,
+    which `nbdev_test` runs: they are left out."""
     cells = json.loads((ROOT/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"]
     shell, folder, checked = InteractiveShell(), os.getcwd(), False
     os.chdir(ROOT)
@@ -29,13 +29,13 @@ def first_error(
             for source in sources:
                 with capture_output(): result = shell.run_cell(source, store_history=True)
                 error = result.error_before_exec or result.error_in_exec
-                if error: return f"{type(error).__name__}: {error}"
+                if error: return error
     finally: os.chdir(folder)
-    raise AssertionError(f"{chapter} ran to its end with {parameters}")
 
 
 def assert_refused(chapter, words, folder, **parameters):
     "A chapter at smoke scale ends with an error of these words, before it makes its run folder."
-    error = first_error(chapter, scale="smoke", out=str(folder), **parameters)
-    assert words in error, error
+    error = run_chapter(chapter, scale="smoke", out=str(folder), **parameters)
+    assert error, f"{chapter} ran to its end with {parameters}"
+    assert words in f"{type(error).__name__}: {error}", error
     assert not folder.exists()

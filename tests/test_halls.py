@@ -50,6 +50,7 @@ def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
         with pytest.raises(ValueError, match=f"-p seed is {value}: wanted"): run(seed=value)
     run(seed=2**32 - 1)
 
+@pytest.mark.slow
 def test_two_runs_begin_in_one_second(built_rooms, tmp_path, root):
     "Each has its folder, and both end well; the clock stands still for the names of their folders."
     shutil.copytree(built_rooms(3, 1, 2), tmp_path/"data")
