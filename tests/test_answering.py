@@ -14,7 +14,7 @@ from vsgrpo.vsi100k import open_dataset
 from vsgrpo.vsibench import Question
 
 @pytest.fixture(scope="module")
-def data(built_rooms): return open_dataset(built_rooms(1, 1, 4))
+def data(built_rooms): return open_dataset(built_rooms(1, 1, 3))
 
 @pytest.fixture(scope="module")
 def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
