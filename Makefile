@@ -88,11 +88,10 @@ test test-all sync check nbtest halls unit: export OMP_NUM_THREADS := 1
 test test-all sync check nbtest halls unit: export MKL_NUM_THREADS := 1
 
 # One part after the other, each with work for two cores all the time; the halls leave the run that the tour's test opens.
-test: install
-	@$(MAKE) --no-print-directory check sync nbtest halls unit
+test: check sync nbtest halls unit
 
-test-all: install
-	@$(MAKE) --no-print-directory check sync nbtest halls unit SLOW=1
+test-all: SLOW := 1
+test-all: check sync nbtest halls unit
 
 check: install
 	$(PY) -m ruff check -q nbs tests bench docs

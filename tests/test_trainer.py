@@ -465,10 +465,9 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     """The same rollouts, rewards, KL, gradient norm and weights at the same global batch, by DDP over gloo. Two updates from one rollout: one from
     updated weights may turn a token whose draw lies within rounding of another's, on one processor or the other."""
     s = settings(steps=2, num_iterations=2, questions_per_step=4, micro_groups=1, num_generations=6, lr=2e-3, beta=.04, probe_every=2)
-    for n in (1, 2):
-        R.begin(s, data, tmp_path/f"{n}", num_processes=n)
-        process = R.start(tmp_path/f"{n}", n)
-        R.finish(process, tmp_path/f"{n}")
+    for n in (1, 2): R.begin(s, data, tmp_path/f"{n}", num_processes=n)
+    R._train_and_test(tmp_path/"1", s, data, R.StopRequest())
+    R.finish(R.start(tmp_path/"2", 2), tmp_path/"2")
     one, two = (Run(tmp_path/n).read_metrics() for n in "12")
     said = [Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")[["step", "id", "completion", "reward", "advantage", "n_tokens"]].reset_index(drop=True) for n in "12"]
     assert one.step.tolist() == two.step.tolist() == [1, 2] and one.kl.iloc[-1] > 1e-4 and one.grad_norm.min() > .01
