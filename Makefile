@@ -2,7 +2,8 @@
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
 #   make study       training prompts, KL penalty with its dynamics, rewards: all runs of hall 20's studies on the tiny model
-#   make test        style, sync, notebooks, halls at smoke scale, unit tests
+#   make test        style, sync, notebooks, halls at smoke scale, unit tests but those marked slow
+#   make test-all    the same with all unit tests, as CI does
 #   make lab         open the notebooks
 #   make tour        one HTML file: a room in 3D, its film, questions drawn in it, answers before and after training
 #   make docs        the site, in _docs/, from the notebooks as they are
@@ -28,7 +29,7 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test lab docs tour ledger notebooks doctor base base-general sync check nbtest halls unit
+.PHONY: install run study test test-all lab docs tour ledger notebooks doctor base base-general sync check nbtest halls unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -83,11 +84,14 @@ doctor: install
 	@$(PY) -m vsgrpo.doctor
 
 # The tests run on one thread a process: shared cores are slower with more.
-test sync check nbtest halls unit: export OMP_NUM_THREADS := 1
-test sync check nbtest halls unit: export MKL_NUM_THREADS := 1
+test test-all sync check nbtest halls unit: export OMP_NUM_THREADS := 1
+test test-all sync check nbtest halls unit: export MKL_NUM_THREADS := 1
 
-test: install
-	@$(MAKE) --no-print-directory check sync nbtest halls unit
+# One part after the other, each with work for two cores all the time; the halls leave the run that the tour's test opens.
+test: check sync nbtest halls unit
+
+test-all: SLOW := 1
+test-all: check sync nbtest halls unit
 
 check: install
 	$(PY) -m ruff check -q nbs tests bench docs vsgrpo
@@ -112,18 +116,12 @@ ledger: install
 tour: install
 	@$(PY) docs/tour.py $(ARGS)
 
-# Two at a time, for two cores: they share datasets and caches as any two runs do.
+# Two at a time, for two cores, the longest first: they share datasets and caches as any two runs do.
 halls: install
 	@mkdir -p runs/smoke
-	@printf '%s\n' nbs/[0-9]0_*.ipynb | xargs -P 2 -I NB sh -c \
+	@printf "%s\n" nbs/30_*.ipynb nbs/20_*.ipynb nbs/[!23]0_*.ipynb | xargs -P 2 -I NB sh -c \
 		'echo "papermill NB -p scale smoke"; $(PAPERMILL) NB "runs/smoke/$$(basename NB)" -p scale smoke'
 
-# Two processes, for two cores; both have their say before a failure ends the target.
-TRAINING := $(addprefix tests/test_,trainer.py checks.py baselines.py halls.py)
+# Two workers, for two cores. A worker that has nothing left takes over half of what the other one still has.
 unit: install
-	@mkdir -p runs
-	@echo "$(PY) -m pytest tests -q, in two processes"
-	@$(PY) -m pytest -q $(TRAINING) > runs/unit.log 2>&1 & training=$$!; \
-		trap "kill $$training 2> /dev/null || true" INT TERM; \
-		failed=0; $(PY) -m pytest -q tests $(TRAINING:%=--ignore=%) || failed=1; \
-		wait $$training || failed=1; cat runs/unit.log; exit $$failed
+	$(PY) -m pytest tests -q -n 2 --dist worksteal $(if $(SLOW),,-m "not slow") --ignore=tests/test_sync.py

@@ -17,6 +17,19 @@ def root():
 
 
 @pytest.fixture(scope="session")
+def built_rooms(tmp_path_factory):
+    "`built_rooms(train, dev, test)`: a folder of generated rooms to be read only, built once for all modules and workers."
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ: shared = shared.parent
+
+    def build(*numbers):
+        from vsgrpo.vsi100k import RoomsSpec, build_rooms
+        name = "-".join(map(str, numbers))
+        return build_rooms(shared/f"rooms-{name}", RoomsSpec(*numbers), workers=1)
+    return build
+
+
+@pytest.fixture(scope="session")
 def data():
     "Optional real data beside the repository; a test that needs it is skipped where it is absent."
     folder = ROOT.parent/"shared"/"data"

@@ -10,11 +10,11 @@ from vsgrpo.answering import (ANSWER_FIELDS, SPREAD, answer_report, answer_sprea
 from vsgrpo.trainer import settle
 from vsgrpo.models import VideoReader, load_model, load_processor
 from vsgrpo.rollouts import Run
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 from vsgrpo.vsibench import Question
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(1, 1, 3), workers=1))
+def data(built_rooms): return open_dataset(built_rooms(1, 1, 3))
 
 @pytest.fixture(scope="module")
 def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")

@@ -18,12 +18,12 @@ from vsgrpo import runs as R
 from vsgrpo import trainer as T
 from vsgrpo.models import load_model, load_processor
 from vsgrpo.rollouts import Run
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 from vsgrpo.vsibench import paper_table
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(4, 2, 2), workers=1))
+def data(built_rooms): return open_dataset(built_rooms(4, 2, 2))
 
 def settings(method, **kw): return replace(T.settle("smoke", "tiny", method=method, questions_per_step=4), **{"steps": 3, "micro_groups": 4, **kw})
 
@@ -140,13 +140,13 @@ def test_another_rooms_frames_stop_the_run(data, tmp_path, monkeypatch):
 
 # ---- runs
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
 def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     s = settings(method, steps=30, save_every=4, curve_every=6, curve_scenes=0, pairs="sampled")
     env, code = dict(os.environ, PYTHONPATH=str(root)), "import sys; from vsgrpo import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)"
     whole, cut = tmp_path/"whole", tmp_path/"cut"
     for folder in (whole, cut): R.begin(s, data, folder)
-    subprocess.run([sys.executable, "-c", code, str(whole)], env=env, check=True, capture_output=True)
+    R.train(s, data, whole, resume=True)
     first, begin = subprocess.Popen([sys.executable, "-c", code, str(cut)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), time.time()
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 10:
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (cut/"adapter").exists()
-    subprocess.run([sys.executable, "-c", code, str(cut)], env=env, check=True, capture_output=True)
+    R.train(s, data, cut, resume=True)
     timed = lambda table: table.drop(columns=[c for c in table if c.startswith("seconds/") or c == "videos_encoded"]).to_json()
     assert timed(Run(whole).read_metrics()) == timed(Run(cut).read_metrics()) and timed(Run(whole).read_curve()) == timed(Run(cut).read_curve())
     assert Run(whole).read_curve().step.tolist() == [0, 6, 12, 18, 24, 30]

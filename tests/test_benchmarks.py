@@ -1,17 +1,14 @@
 "VideoMME, VideoMMMU and TempCompass: scores as lmms-eval gives them, films as people have them, stores that go on."
 import hashlib
 import json
-import os
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 
 import av
 import numpy as np
 import pandas as pd
 import pytest
-from chapters import assert_refused
+from chapters import assert_refused, run_chapter
 from general_answers import tempcompass, videomme, videommmu
 from test_vsibench import slower_than_linear
 
@@ -150,12 +147,10 @@ def test_uneven_frames_are_picked_by_number(download):
     seen = decode(download/"Video-MME"/"data"/"uneven.mp4", VideoSpec(4, 96*64, 96*64, 8))
     assert (seen == np.stack([frames[i] for i in sample_indices(30, 4)])).all()
 
-def test_hall_40_on_a_download(download, tmp_path, root):
-    env = dict(os.environ, PYTHONPATH=str(root))
-    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/40_general_eval.ipynb", str(tmp_path/"out.ipynb"), "-p", "scale", "smoke", "-p", "methods", "", "-p", "benchmarks", "videomme",
-            "-p", "bench", str(download), "-p", "out", str(tmp_path/"run"), "-p", "most_broken", "0.3"]
-    done = subprocess.run(call, cwd=root, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-1500:]
+def test_hall_40_on_a_download(download, tmp_path):
+    error = run_chapter("40_general_eval", scale="smoke", methods="", benchmarks="videomme", bench=str(download),
+                        out=str(tmp_path/"run"), most_broken=.3)
+    assert not error, error
     table = pd.read_csv(tmp_path/"run"/"scores.csv")
     assert table.benchmark.tolist() == ["VideoMME", "VideoMME + subtitles"] and (table.n == 16).all()
     assert len(pd.read_csv(next(tmp_path.glob("run/videomme-base*/aside.csv")))) == 5

@@ -7,7 +7,6 @@ import pytest
 
 from vsgrpo import runs, trainer
 from vsgrpo.rollouts import Run
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def sabotage(root):
 
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory): return build_rooms(tmp_path_factory.mktemp("rooms"), RoomsSpec(4, 1, 2), workers=1)
+def rooms(built_rooms): return built_rooms(4, 2, 2)
 
 
 @pytest.fixture(autouse=True)

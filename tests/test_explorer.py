@@ -15,19 +15,19 @@ from vsgrpo.geometry import room_outline
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.rollouts import Run
 from vsgrpo.viewer import GUESS_MOST_M, GUESSED, draw_plan, guess_marks, guess_text, view_scene
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import LETTERS, read_questions
 
 EVIL = "</script><img src=x onerror=alert(1)><!--"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, built_rooms):
     "A run of made-up completions about two generated rooms."
     root = tmp_path_factory.mktemp("explorer")
-    with redirect_stdout(io.StringIO()): questions = read_questions(build_rooms(root/"data", RoomsSpec(2, 1, 1), workers=1)/"train.parquet")
+    data = built_rooms(2, 1, 1)
+    questions = read_questions(data/"train.parquet")
     run = Run(root/"run")
-    run.write_settings(dict(model="<b>none</b>", mode="vanilla", data=str(root/"data"), video=dict(frames=4, min_pixels=7056, max_pixels=7056, factor=14)))
+    run.write_settings(dict(model="<b>none</b>", mode="vanilla", data=str(data), video=dict(frames=4, min_pixels=7056, max_pixels=7056, factor=14)))
     for step in (1, 2, 3):
         said = lambda q: [q.ground_truth, "B" if q.is_mca else f"{1.25*float(q.ground_truth):.2f}", "no idea", EVIL, f"{step}"]
         run.log_rollouts([dict(step=step, id=q.id, scene_name=q.scene_name, question_type=q.question_type, question=f"Look.\n{q.question}\nAnswer.", ground_truth=q.ground_truth,

@@ -3,11 +3,11 @@ import pytest
 
 from vsgrpo import grpo
 from vsgrpo.trainer import settle
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+def data(built_rooms): return open_dataset(built_rooms(3, 1, 2))
 
 def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
     "Memory against what is free, seconds of measured steps, hours of the whole; and no step is tried where it will not fit."

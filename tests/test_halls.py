@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,6 @@ import pytest
 from chapters import assert_refused
 
 from vsgrpo.doctor import KINDS
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 
 @pytest.mark.parametrize("given, words", [
     (dict(modle="7B"), "-p modle: no such parameter, did you mean mode"),
@@ -50,9 +50,10 @@ def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
         with pytest.raises(ValueError, match=f"-p seed is {value}: wanted"): run(seed=value)
     run(seed=2**32 - 1)
 
-def test_two_runs_begin_in_one_second(tmp_path, root):
+@pytest.mark.slow
+def test_two_runs_begin_in_one_second(built_rooms, tmp_path, root):
     "Each has its folder, and both end well; the clock stands still for the names of their folders."
-    build_rooms(tmp_path/"data", RoomsSpec(3, 1, 2), workers=1)
+    shutil.copytree(built_rooms(3, 1, 2), tmp_path/"data")
     (tmp_path/"sitecustomize.py").write_text("import time\nhonest = time.strftime\ntime.strftime = lambda form, *t: '20261125-101112' if form == '%Y%m%d-%H%M%S' else honest(form, *t)")
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(root)]))
     given = dict(scale="smoke", data="data", steps=1, num_generations=2, max_new_tokens=2, probe_every=0, test_scenes=2)

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from chapters import run_chapter
 
 from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.models import default_spec
 from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
                               majority, open_bench, plot_lengths, run_study, side_by_side, example_question, unpack)
 from vsgrpo.video import FrameCache, encode
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
 
 STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"), {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory): return build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(1, 1, 4), workers=1)
+def rooms(built_rooms): return built_rooms(1, 1, 4)
 
 @pytest.fixture(scope="module")
 def told(rooms, tmp_path_factory):
@@ -260,7 +260,7 @@ def test_scores_say_how_varied_the_answers_are(told):
 
 # ---- the released rows, behind generated films
 
-def test_a_real_download_runs(data, rooms, tmp_path, root):
+def test_a_real_download_runs(data, rooms, tmp_path):
     "The benchmark's own rows and one film in place of each of its videos, through the notebook."
     rows = pd.read_parquet(data/"vsibench_test.parquet")
     folder, film = tmp_path/"VSI-Bench", sorted(rooms.rglob("*.mp4"))[0]
@@ -269,10 +269,8 @@ def test_a_real_download_runs(data, rooms, tmp_path, root):
     for dataset, scene in {(r.dataset, r.scene_name) for r in rows.itertuples()}:
         (folder/dataset).mkdir(exist_ok=True)
         os.link(film, folder/dataset/f"{scene}.mp4")
-    call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/00_prompting.ipynb", str(tmp_path/"out.ipynb"), "-p", "scale", "smoke",
-            "-p", "bench", str(folder), "-p", "limit", "4", "-p", "samples", "1", "-p", "out", str(tmp_path/"run")]
-    done = subprocess.run(call, cwd=root, env=dict(os.environ, PYTHONPATH=str(root)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    error = run_chapter("00_prompting", scale="smoke", bench=str(folder), limit=4, samples=1, out=str(tmp_path/"run"))
+    assert not error, error
     answers = Answers(tmp_path/"run")
     assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int) for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
     assert answers.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline

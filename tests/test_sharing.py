@@ -1,12 +1,10 @@
 "A card that tells what was recorded, an adapter that loads by its own lines, a merge that answers alike, an upload that is checked first."
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,6 @@ from vsgrpo.answering import arm_scores, ask
 from vsgrpo.models import TINY, VideoReader, default_spec, load_model, load_processor, lora_config, make_prompt, save_adapter, weights_id
 from vsgrpo.rollouts import Run
 from vsgrpo.video import SAMPLINGS, VideoSpec, decode, encode, fix_torchvision
-from vsgrpo.vsi100k import RoomsSpec, build_rooms
 from vsgrpo.vsibench import Question, read_questions, write_questions
 
 
@@ -218,10 +215,9 @@ if torch.version.cuda is None and find_spec("torchvision"):
 """
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory):
+def rooms(built_rooms):
     "Held-out questions about two rooms, whose films have other sizes and more frames than the model sees."
-    folder = tmp_path_factory.mktemp("rooms")
-    with redirect_stdout(io.StringIO()): build_rooms(folder, RoomsSpec(1, 1, 2), workers=1)
+    folder = built_rooms(3, 1, 2)
     return folder, read_questions(folder/"test.parquet")
 
 def in_plain_transformers(code, home, questions, films):

@@ -13,12 +13,12 @@ from vsgrpo import studies
 from vsgrpo import trainer as T
 from vsgrpo.rollouts import Run
 from vsgrpo.runs import held_out
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 from vsgrpo.vsibench import paper_table, score_answer
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory): return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+def data(built_rooms): return open_dataset(built_rooms(3, 1, 2))
 
 
 def soon(k): return min(1., k/10)

@@ -25,12 +25,12 @@ from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.models import TINY, load_model, load_processor
 from vsgrpo.rollouts import Run, choose_folder
 from vsgrpo.video import encode
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset
+from vsgrpo.vsi100k import open_dataset
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(built_rooms):
     "Six generated rooms, written, read back and split."
-    return open_dataset(build_rooms(tmp_path_factory.mktemp("data"), RoomsSpec(3, 1, 2), workers=1))
+    return open_dataset(built_rooms(3, 1, 2))
 
 def settings(**kw):
     model = "tiny" if kw.get("mode", "vanilla") == "vanilla" else "tiny-cot"
@@ -440,12 +440,13 @@ def same_record(a, b):
     assert ma.to_json() == mb.to_json() and Run(a).read_rollouts().to_json() == Run(b).read_rollouts().to_json()
     assert (a/"adapter/adapter_model.safetensors").read_bytes() == (b/"adapter/adapter_model.safetensors").read_bytes()
 
-@pytest.mark.parametrize("iterations", [1, 2])
+@pytest.mark.parametrize("iterations", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations):
-    "kill -9 in mid-training, between two checkpoints; the folder resumes and ends as if nothing had been."
+    "kill -9 in mid-training, between two checkpoints; another process resumes and ends as if nothing had been."
     s = settings(steps=14, save_every=3, num_iterations=iterations, probe_every=4, questions_per_step=4, micro_groups=2)
     env, whole, cut = dict(os.environ, PYTHONPATH=str(root)), tmp_path/"whole", tmp_path/"cut"
-    subprocess.run(job(data, whole, s), env=env, check=True, capture_output=True)
+    R.begin(s, data, whole)
+    R.train(s, data, whole, resume=True)
     command, begin = job(data, cut, s), time.time()
     first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 5:
@@ -457,17 +458,16 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations
     first.wait()
     assert not (cut/"adapter").exists() and not R.is_running(cut)
     R.begin(s, data, cut, resume=True)
-    subprocess.run(command, env=env, check=True, capture_output=True)
+    R.train(s, data, cut, resume=True)
     same_record(whole, cut)
 
 def test_two_processes_do_what_one_does(data, tmp_path):
     """The same rollouts, rewards, KL, gradient norm and weights at the same global batch, by DDP over gloo. Two updates from one rollout: one from
     updated weights may turn a token whose draw lies within rounding of another's, on one processor or the other."""
     s = settings(steps=2, num_iterations=2, questions_per_step=4, micro_groups=1, num_generations=6, lr=2e-3, beta=.04, probe_every=2)
-    for n in (1, 2):
-        R.begin(s, data, tmp_path/f"{n}", num_processes=n)
-        process = R.start(tmp_path/f"{n}", n)
-        R.finish(process, tmp_path/f"{n}")
+    for n in (1, 2): R.begin(s, data, tmp_path/f"{n}", num_processes=n)
+    R._train_and_test(tmp_path/"1", s, data, R.StopRequest())
+    R.finish(R.start(tmp_path/"2", 2), tmp_path/"2")
     one, two = (Run(tmp_path/n).read_metrics() for n in "12")
     said = [Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")[["step", "id", "completion", "reward", "advantage", "n_tokens"]].reset_index(drop=True) for n in "12"]
     assert one.step.tolist() == two.step.tolist() == [1, 2] and one.kl.iloc[-1] > 1e-4 and one.grad_norm.min() > .01
@@ -554,7 +554,7 @@ def stopped_at(folder, words):
 
 def words_of(folder): return (folder/"train.log").read_text().splitlines()
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)], ids=["TERM", "INT"])
 def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, number, code):
     "`vsgrpo-train` saves, says in one line how to resume, and ends with the signal's code; the rest is byte by byte what it would have been."
     s, undisturbed = whole
@@ -567,7 +567,7 @@ def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, n
     assert 2 <= stopped_at(run, f"stopped by {number.name}") < 14
     same_run(undisturbed, resumed(run))
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=["TERM", "INT", "KILL"])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=["TERM", "INT", "KILL"])
 def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root, number):
     "However papermill ends, and whether or not its kernel outlives it for a moment."
     s, undisturbed = whole

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo import vsibench
-from vsgrpo.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS, Question, best_constant, mra, official_parse,
+from vsgrpo.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS, Question, best_constant, mra, official_parse, score_cli,
     paper_table, parse_answer, parse_number, prompt, read_questions, read_rows, score_answer, score_table, tagged_answer, write_questions)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -302,6 +302,7 @@ def test_paper_tables():
 # ---- the command line
 
 def run_cli(*args):
+    "The command in a process of its own."
     return subprocess.run([sys.executable, "-c", "from vsgrpo.vsibench import score_cli; score_cli()", *map(str, args)], capture_output=True, text=True, cwd=ROOT)
 
 def answer_file(path, questions, change=lambda r: r, full=False):
@@ -319,7 +320,7 @@ def test_cli_scores(tmp_path):
     assert out["parser"] == "official" and [r["question_type"] for r in out["scores"]] == [*TASKS, "overall"] and out["scores"][-1]["score"] == 100
     assert alone.stdout.startswith("parser: tagged\n") and alone.stdout.count("100.0") == 27
 
-def test_cli_refuses(tmp_path):
+def test_cli_refuses(tmp_path, capsys):
     questions = all_types(1)
     rows = write_questions(questions, tmp_path/"rows.jsonl")
     good = answer_file(tmp_path/"a.jsonl", questions).read_text().splitlines()
@@ -329,8 +330,9 @@ def test_cli_refuses(tmp_path):
     for name, (lines, words) in cases.items():
         path = tmp_path/f"{name}.jsonl"
         path.write_text("\n".join(lines))
-        r = run_cli(path, "--rows", rows)
-        assert r.returncode == 2 and r.stdout == "" and len(r.stderr.splitlines()) == 1 and words in r.stderr and "Traceback" not in r.stderr, (name, r.stderr)
+        with pytest.raises(SystemExit) as ended: score_cli([str(path), "--rows", str(rows)])
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2 and out == "" and len(err.splitlines()) == 1 and words in err, (name, err)
     pd.DataFrame([dict(id=q.id, prediction=None) for q in questions]).to_parquet(tmp_path/"empty.parquet")
     assert run_cli(tmp_path/"empty.parquet", "--rows", rows).returncode == 0          # none at all is an empty answer
     for args, words in (((tmp_path/"none.jsonl",), "no such file"), ((tmp_path/"a.jsonl",), "missing column dataset"), ((tmp_path/"a.jsonl", "--rows", tmp_path/"none.parquet"), "no such file")):
