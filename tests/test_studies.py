@@ -25,14 +25,16 @@ def soon(k): return min(1., k/10)
 def climb(k): return .1 + .0125*k
 
 def made_up(folder, collapsed=False, own=40., vanilla=35., tokens=12, tags=0., formats=soon, accuracy=lambda k: .5):
-    "A run folder without a model: 40 steps, rewards as functions of the step from 0 on. A collapsed run loses its format in step 26."
+    "A run folder without a model: 40 steps, rewards by step from 0 on; one that collapsed has lost its format in step 26."
     run = Run(folder)
-    if collapsed: write_json(dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note"), folder/"collapse.json")
+    noted = dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note")
+    if collapsed: write_json(noted, folder/"collapse.json")
     for k in range(40):
         paid, right = .05 if collapsed and k >= 25 else formats(k), accuracy(k)
         rewards = {"reward": paid + right, "accuracy": right, "accuracy/object_counting": right, "format": paid}
         patterns = {"hacks/extra tags": tags, "hacks/repetition": 0.}
-        run.log_metrics(k + 1, rewards | patterns | dict(kl=.1, entropy=1., completion_tokens=tokens, zero_variance_groups=.1, same=.1, loss=0.))
+        others = dict(kl=.1, entropy=1., completion_tokens=tokens, zero_variance_groups=.1, same=.1, loss=0.)
+        run.log_metrics(k + 1, rewards | patterns | others)
     arms = {"base": 20., "trained": own, "trained_shuffled": own - 5, "trained_vanilla": vanilla, "constant": 30.}
     scores = [(arm, task, 10, x, x - 1, x + 1) for arm, x in arms.items() for task in ("object_counting", "overall")]
     columns = ["arm", "question_type", "n", "score", "ci_low", "ci_high"]
@@ -83,7 +85,7 @@ def test_collapses_are_dated_counted_and_measured(tmp_path):
     assert numbers(part["β = 0"]) == ["26", "28", "0.1", "0.68", "34.0"]            # (1 + 1 + .05)/3, (40 + 40 + 22)/3
     assert numbers(part["β = 0.0001"]) == ["0.1", "1.00", "40.0"]
     assert numbers(part["β = 0, lr × 4"]) == ["26", "28", "0.1", "0.05", "22.0"]
-    assert "format reward fell (4)" in told[2]                                      # the four that collapsed, by what was noted
+    assert "format reward fell (4)" in told[2]      # the four that collapsed, by what was noted
 
 @pytest.mark.parametrize("own, best", [
     (dict(vanilla=50., think=41., observe=30.), "vanilla"),
@@ -95,16 +97,18 @@ def test_the_best_mode_and_what_thinking_gains(tmp_path, own, best):
     told = studies.findings("modes", runs_of(tmp_path, **{m: [dict(own=x, vanilla=beside[m])] for m, x in own.items()}))
     assert first_named(told[0], own) == best
     ours, printed = told[1].split("paper")
-    gains = dict(vanilla=["+6.0", "-6.0"], observe=["-6.0", "-3.5"])[best]          # 41 - 35, 30 - 36; 29 - 35, 32.5 - 36
+    gains = dict(vanilla=["+6.0", "-6.0"], observe=["-6.0", "-3.5"])[best]      # 41 - 35, 30 - 36; 29 - 35, 32.5 - 36
     assert numbers(ours) == gains and numbers(printed) == ["+3.5", "+3.2"]
 
 def test_readings_are_ranked_and_a_length_reward_is_held_against_its_own(tmp_path):
     "The naive length reward scores higher than any reading, and is none."
-    arms = {"linear": [dict(own=30.)], "ratio": [dict(own=33.)], "exp": [dict(own=31.)], "ratio + length:naive": [dict(own=39., tokens=40, tags=.8)]}
-    readings, naive = studies.findings("rewards", runs_of(tmp_path, **arms))
+    arms = {"linear": dict(own=30.), "ratio": dict(own=33.), "exp": dict(own=31.)}
+    arms["ratio + length:naive"] = dict(own=39., tokens=40, tags=.8)
+    readings, naive = studies.findings("rewards", runs_of(tmp_path, **{a: [given] for a, given in arms.items()}))
     assert first_named(readings, ("linear", "ratio", "exp")) == "ratio" and "length" not in readings
     assert numbers(readings)[:4] == ["30.0", "33.0", "31.0", "20.0"]                # each reading, the base
-    assert numbers(naive) == ["40", "12", "80%", "0%", "0%", "0%", "39.0", "33.0"]   # tokens, extra tags, repetition, score
+    # tokens, extra tags, repetition and score, each of the arm and of the ratio alone
+    assert numbers(naive) == ["40", "12", "80%", "0%", "0%", "0%", "39.0", "33.0"]
 
 @pytest.mark.parametrize("given, steps, end, sooner", [
     # means of five steps: the format has .88 in step 12 and .94 in step 13;

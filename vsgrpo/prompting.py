@@ -29,8 +29,8 @@ from .models import VideoReader, load_model, load_processor, processing_id, weig
 from .prefix_tree import Features
 from .rollouts import Run, questions_hash
 from .video import VideoSpec, film_fault, film_strip
-from .vsibench import (MODES, NA_TYPES, PARSERS, POST, QUESTION_TYPES, TASKS, Question, best_constant, parse_answer, read_rows,
-                             score_answer, score_table, write_questions)
+from .vsibench import (MODES, NA_TYPES, PARSERS, POST, QUESTION_TYPES, TASKS, Question, best_constant,
+                             parse_answer, read_rows, score_answer, score_table, write_questions)
 
 # %% ../nbs/00_prompting.ipynb #00-010
 @dataclass(frozen=True)
