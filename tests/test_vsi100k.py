@@ -127,7 +127,9 @@ def test_a_killed_build_goes_on_to_the_same_bytes(built, tmp_path, monkeypatch):
     scans = tmp_path/"scans"
     for scene in sorted((built/"scans").iterdir())[:4]: shutil.copytree(scene, scans/scene.name)
     def build(out): vsi100k.build_scans(scans, tmp_path/out, leak_guard=False, workers=1)
-    def read(out): return {str(p.relative_to(tmp_path/out)): p.read_bytes() for p in sorted((tmp_path/out).rglob("*")) if p.is_file()}
+    def read(out):
+        files = sorted(p for p in (tmp_path/out).rglob("*") if p.is_file())
+        return {str(p.relative_to(tmp_path/out)): p.read_bytes() for p in files}
     moved = []
     def counted(move): return lambda *a, **k: moved.append(a) or move(*a, **k)
     with monkeypatch.context() as m:
