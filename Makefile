@@ -87,7 +87,7 @@ doctor: install
 test test-all sync check nbtest halls unit: export OMP_NUM_THREADS := 1
 test test-all sync check nbtest halls unit: export MKL_NUM_THREADS := 1
 
-# One part after the other, each with work for two cores all the time; the halls leave the run that the tour's test opens.
+# One part after the other, each with work for two cores. The halls leave the run that the tour's test opens.
 test: check sync nbtest halls unit
 
 test-all: SLOW := 1

@@ -18,7 +18,7 @@ def root():
 
 @pytest.fixture(scope="session")
 def built_rooms(tmp_path_factory):
-    "`built_rooms(train, dev, test)`: a folder of generated rooms to be read only, built once for all modules and workers."
+    "`built_rooms(train, dev, test)`: a folder of generated rooms, to be read only; built once for all workers."
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ: shared = shared.parent
 

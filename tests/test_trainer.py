@@ -554,7 +554,10 @@ def stopped_at(folder, words):
 
 def words_of(folder): return (folder/"train.log").read_text().splitlines()
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)], ids=["TERM", "INT"])
+@pytest.mark.parametrize("number, code", [
+    pytest.param(signal.SIGTERM, 143, id="TERM"),
+    pytest.param(signal.SIGINT, 130, id="INT", marks=pytest.mark.slow),
+])
 def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, number, code):
     "`vsgrpo-train` saves, says in one line how to resume, and ends with the signal's code; the rest is byte by byte what it would have been."
     s, undisturbed = whole
@@ -567,7 +570,11 @@ def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, n
     assert 2 <= stopped_at(run, f"stopped by {number.name}") < 14
     same_run(undisturbed, resumed(run))
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=["TERM", "INT", "KILL"])
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGTERM, id="TERM", marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, id="INT", marks=pytest.mark.slow),
+    pytest.param(signal.SIGKILL, id="KILL"),
+])
 def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root, number):
     "However papermill ends, and whether or not its kernel outlives it for a moment."
     s, undisturbed = whole
