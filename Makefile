@@ -1,14 +1,14 @@
 # vsGRPO. Needs Python ≥ 3.11 with pip; everything else goes into .venv.
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
-#   make study       training prompts, KL penalty with its dynamics, rewards: all runs of hall 20's studies on the tiny model
-#   make test        style, sync, notebooks, halls at smoke scale, unit tests but those marked slow
+#   make study       training prompts, KL penalty with its dynamics, rewards: all runs of chapter 20's studies on the tiny model
+#   make test        style, sync, notebooks, chapters at smoke scale, unit tests but those marked slow
 #   make test-all    the same with all unit tests, as CI does
 #   make lab         open the notebooks
 #   make tour        one HTML file: a room in 3D, its film, questions drawn in it, answers before and after training
 #   make docs        the site, in _docs/, from the notebooks as they are
 #   make ledger      fill the reproduction ledger from the run folders under runs/
-#   make notebooks   run the halls at their default scale and keep their outputs
+#   make notebooks   run the chapters at their default scale and keep their outputs
 #   make doctor      what is installed here and what does not fit
 #   make base        make the tiny base model anew (nbs/16_tiny_base.ipynb)
 #   make base-general  make from it the one that knows how VideoMME and VideoMMMU ask (nbs/42_general_rooms.ipynb)
@@ -29,7 +29,7 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test test-all lab docs tour ledger notebooks doctor base base-general sync check nbtest halls unit
+.PHONY: install run study test test-all lab docs tour ledger notebooks doctor base base-general sync check nbtest chapters unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -84,14 +84,14 @@ doctor: install
 	@$(PY) -m vsgrpo.doctor
 
 # The tests run on one thread a process: shared cores are slower with more.
-test test-all sync check nbtest halls unit: export OMP_NUM_THREADS := 1
-test test-all sync check nbtest halls unit: export MKL_NUM_THREADS := 1
+test test-all sync check nbtest chapters unit: export OMP_NUM_THREADS := 1
+test test-all sync check nbtest chapters unit: export MKL_NUM_THREADS := 1
 
-# One part after the other, each with work for two cores. The halls leave the run that the tour's test opens.
-test: check sync nbtest halls unit
+# One part after the other, each with work for two cores. The chapters leave the run that the tour's test opens.
+test: check sync nbtest chapters unit
 
 test-all: SLOW := 1
-test-all: check sync nbtest halls unit
+test-all: check sync nbtest chapters unit
 
 check: install
 	$(PY) -m ruff check -q nbs tests bench docs vsgrpo
@@ -103,7 +103,7 @@ sync: install
 nbtest: install
 	$(VENV)/bin/nbdev_test --n_workers 2
 
-# Run the halls at their default scale and keep their outputs: `make notebooks`, or `make notebooks ARGS="20 30"`.
+# Run the chapters at their default scale and keep their outputs: `make notebooks`, or `make notebooks ARGS="20 30"`.
 notebooks: install
 	$(PY) docs/notebooks.py $(ARGS)
 
@@ -117,7 +117,7 @@ tour: install
 	@$(PY) docs/tour.py $(ARGS)
 
 # Two at a time, for two cores, the longest first: they share datasets and caches as any two runs do.
-halls: install
+chapters: install
 	@mkdir -p runs/smoke
 	@printf "%s\n" nbs/30_*.ipynb nbs/20_*.ipynb nbs/[!23]0_*.ipynb | xargs -P 2 -I NB sh -c \
 		'echo "papermill NB -p scale smoke"; $(PAPERMILL) NB "runs/smoke/$$(basename NB)" -p scale smoke'

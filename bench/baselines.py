@@ -1,7 +1,7 @@
 """SFT, DPO and GRPO on the same questions, over several seeds.
 
-    .venv/bin/python bench/baselines.py                          # hall 30 with three seeds
-    .venv/bin/python bench/baselines.py --runs runs/baselines-…  # what a run folder of hall 30 says
+    .venv/bin/python bench/baselines.py                          # chapter 30 with three seeds
+    .venv/bin/python bench/baselines.py --runs runs/baselines-…  # what a run folder of chapter 30 says
     .venv/bin/python bench/baselines.py --seeds 1 --scale smoke  # that the bench itself works
 
 Tells each method's held-out score, its difference to the base and to GRPO with 95 % intervals (over seeds where there are three), and the score
@@ -15,11 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from vsgrpo.baselines import all_scores, difference, equal_terms, read_curves
+from vsgrpo.training.studies import all_scores, difference
+from vsgrpo.baselines import equal_terms, read_curves
 from vsgrpo.doctor import repo_root
 from vsgrpo.general_eval import trained_adapters
-from vsgrpo.rollouts import Run, git_commit
-from vsgrpo.vsibench import TASKS
+from vsgrpo.evaluation.records import Run, git_commit
+from vsgrpo.evaluation.vsibench import TASKS
 
 
 def main():

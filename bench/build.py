@@ -24,11 +24,14 @@ os.environ["OMP_NUM_THREADS"] = "1"    # a core a scene
 
 import numpy as np
 
-from vsgrpo.questions import make_questions, measure
-from vsgrpo.rooms import PRESETS, camera_path, make_room, room_mesh, room_scene
-from vsgrpo.scannet import read_scene, write_scene
-from vsgrpo.sens import seen_shares
-from vsgrpo.vsi100k import PAPER_TOTALS, Asking, _most, build_scans
+from vsgrpo.data.questions import make_questions, measure
+from vsgrpo.data.rooms import PRESETS, make_room
+from vsgrpo.data.camera_path import camera_path
+from vsgrpo.data.room_rendering import room_mesh, room_scene
+from vsgrpo.data.scannet import read_scene, write_scene
+from vsgrpo.data.sens import seen_shares
+from vsgrpo.data.dataset import PAPER_TOTALS, Asking, _most
+from vsgrpo.vsi100k import build_scans
 
 VERTICES = 150_000
 ASKING = Asking(labels="raw", frames=16, totals=1.)

@@ -18,10 +18,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from grpo_step import SHAPES, Clock, make, middle, texts
 
-from vsgrpo.answering import end_tokens, vision_tokens
-from vsgrpo.models import make_prompt
-from vsgrpo.prefix_tree import Features, Sight, bare, sample_answers
-from vsgrpo.vsibench import MODES, Question, prompt
+from vsgrpo.evaluation.generate import end_tokens, vision_tokens
+from vsgrpo.engine.models import make_prompt
+from vsgrpo.engine.vision_guard import VisionFeatureCache, VisionGuard
+from vsgrpo.engine.models import unwrap_model
+from vsgrpo.engine.sampling import sample_answers
+from vsgrpo.evaluation.vsibench import MODES, Question, prompt
 
 ROOM = {"vanilla": 16, "think": 64, "observe": 64} # longest answer; real ones are longer, and share less
 
@@ -29,7 +31,7 @@ ROOM = {"vanilla": 16, "think": 64, "observe": 64} # longest answer; real ones a
 def plain(model, prompts, rooms, ends, banned, clock):
     "Every prompt by itself."
     import torch
-    core, answers = bare(model), []
+    core, answers = unwrap_model(model), []
     for p, room in zip(prompts, rooms):
         ids = torch.tensor([p.ids], device=core.device)
         with clock("prefill"), torch.no_grad():
@@ -41,10 +43,10 @@ def plain(model, prompts, rooms, ends, banned, clock):
 
 
 def tree(model, prompts, rooms, ends, banned, clock):
-    "All prompts behind one pass over the video, as `ask` does it."
-    sight = Sight(model, Features(model))
-    with clock("prefill"): answers = sample_answers(model, prompts, 1, rooms, 0, ends, banned, sight=sight)
-    sight.close()
+    "All prompts behind one pass over the video, as `generate_answers` does it."
+    guard = VisionGuard(model, VisionFeatureCache(model))
+    with clock("prefill"): answers = sample_answers(model, prompts, 1, rooms, 0, ends, banned, guard=guard)
+    guard.close()
     return [a for a, in answers]
 
 

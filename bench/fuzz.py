@@ -33,13 +33,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vsgrpo import explorer, files, models, runs, trainer, video
+from vsgrpo.training.settings import default_settings
+from vsgrpo.training import explorer, runs
+from vsgrpo import files
+from vsgrpo.engine import models, video
 from vsgrpo.files import commit_folder, write_text
-from vsgrpo.prefix_tree import Features
-from vsgrpo.rollouts import Run, read_metrics, read_rollouts, read_scores
-from vsgrpo.scannet import Instance, Scene, read_label_map, read_poses, read_scene, write_label_map, write_scene
-from vsgrpo.sens import film_frames, open_sens, read_color, read_depth, write_sens
-from vsgrpo.vsibench import Question, read_questions, write_questions
+from vsgrpo.engine.vision_guard import VisionFeatureCache
+from vsgrpo.evaluation.records import Run, read_metrics, read_rollouts, read_scores
+from vsgrpo.data.scannet import Instance, Scene, read_label_map, read_poses, read_scene, write_label_map, write_scene
+from vsgrpo.data.sens import film_frames, open_sens, read_color, read_depth, write_sens
+from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.evaluation.rows import read_questions, write_questions
 
 SECONDS, ROOM = 5, 2 << 30   # a call may take so long, and so many bytes more than at the start
 HURT = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"true", b"99999999999999999999", b"4294967295", b"\xff\xfe", b"\x00", b"\n", b"\t", b"[" * 3000]
@@ -99,7 +103,7 @@ def mutate(data, rng):
 def write_run(folder, data):
     "A run as a training leaves it, with two checkpoints; only that nothing was trained."
     run, rng = Run(folder), np.random.default_rng(0)
-    s = trainer.settle("smoke", "tiny", steps=2)
+    s = default_settings("smoke", "tiny", steps=2)
     told = {**files.plain(s), "data": str(data), "bench": None}
     run.write_settings(told, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
     for step in (1, 2):
@@ -140,7 +144,7 @@ def plant_runs(folder):
     def same(path, value, equal=lambda a, b: a == b):
         if not equal(whole.setdefault(path, value), value): raise AssertionError("served wrong")
     targets[cache.entry(film, spec)] = cached
-    known = Features(models.load_model("tiny"), folder/"features")
+    known = VisionFeatureCache(models.load_model("tiny"), folder/"features")
     item = models.VideoInputs(str(film), None, torch.tensor([[2, 2, 3]]), 6, "d"*16)
     known.put(item, torch.arange(600.).view(6, 100))
     def remembered(path):

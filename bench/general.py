@@ -1,6 +1,6 @@
 """What SFT, DPO and GRPO cost in general ability, over several seeds.
 
-    .venv/bin/python bench/general.py                          # hall 30 trains tiny-general with five seeds, hall 40 asks what came of it
+    .venv/bin/python bench/general.py                          # chapter 30 trains tiny-general with five seeds, chapter 40 asks what came of it
     .venv/bin/python bench/general.py --seeds 1 --scale smoke  # that the bench itself works
 
 Tells each method's spatial gain and its difference to the base on the general set, and GRPO's to SFT, with 95 % intervals (over seeds where
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from vsgrpo.baselines import difference
+from vsgrpo.training.studies import difference
 from vsgrpo.doctor import repo_root
-from vsgrpo.general_eval import Sheet, general_findings, retention, trained_adapters
-from vsgrpo.rollouts import Run, git_commit
+from vsgrpo.general_eval import EvalResults, general_findings, retention, trained_adapters
+from vsgrpo.evaluation.records import Run, git_commit
 
 MODEL = "tiny-general"
 
@@ -30,14 +30,14 @@ def main():
     p.add_argument("--scale", default="default")
     args = p.parse_args()
     begin, folder = time.time(), Path(tempfile.mkdtemp())
-    def hall(name, **given):
+    def chapter(name, **given):
         words = [x for k, v in dict(given, model=MODEL, scale=args.scale).items() for x in ("-p", k, str(v))]
         subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", f"nbs/{name}.ipynb", str(folder/f"{name}.ipynb"), *words], cwd=repo_root(), check=True)
-    hall("30_baselines", seeds=args.seeds, methods="grpo sft dpo:other", out=folder/"trained")
-    hall("40_general_eval", runs=folder/"trained", out=folder/"general")
+    chapter("30_baselines", seeds=args.seeds, methods="grpo sft dpo:other", out=folder/"trained")
+    chapter("40_general_eval", runs=folder/"trained", out=folder/"general")
     runs = trained_adapters(folder/"trained", MODEL)
     scores = pd.read_csv(folder/"general"/"scores.csv")
-    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[Sheet(folder/"general"/name) for name in scores.store])
+    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[EvalResults(folder/"general"/name) for name in scores.store])
     said = lambda d: [round(float(x), 2) for x in d]
     arms, titles = [a for a in dict.fromkeys(exams.arm) if a != "base"], list(dict.fromkeys(exams.benchmark))
     spatial = {a: difference(runs, a, "base") for a in arms}

@@ -30,9 +30,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
-from vsgrpo.prefix_tree import Features, Sight, answer_logps, bare, grow_trees, look_blocks, pack_tree, sample_answers, trunk_positions
-from vsgrpo.video import VideoSpec
+from vsgrpo.engine.models import VideoReader, load_model, load_processor, lora_config, make_prompt
+from vsgrpo.engine.vision_guard import VisionFeatureCache, VisionGuard
+from vsgrpo.engine.tree_attention import completion_logps, attention_blocks, trunk_positions
+from vsgrpo.engine.models import unwrap_model
+from vsgrpo.engine.prefix_tree import build_prefix_trees, pack_tree
+from vsgrpo.engine.sampling import sample_answers
+from vsgrpo.engine.video import VideoSpec
 
 SHAPES = { # height and width of a frame, frames, answer tokens, questions, hidden size and layers of the language and of the vision part
     "smoke": dict(size=(56, 56), frames=4, answer=4, questions=2),
@@ -51,7 +55,7 @@ THINGS = ["chair", "table", "sofa", "lamp", "bed", "shelf", "desk", "plant"]
 def make(shape, device, layers=None):
     "Model with a LoRA adapter that is not zero, processor, video of one scene."
     import torch
-    from vsgrpo.video import fix_torchvision
+    from vsgrpo.engine.video import fix_torchvision
     fix_torchvision()
     from peft import get_peft_model
     s, processor = SHAPES[shape], load_processor("tiny")
@@ -82,8 +86,8 @@ class Clock:
     def __init__(self, model):
         import torch
         self.took, self.tokens = defaultdict(float), defaultdict(int)
-        self.sync = torch.cuda.synchronize if bare(model).device.type == "cuda" else lambda: None
-        tower, words = bare(model).model.visual, bare(model).model.language_model
+        self.sync = torch.cuda.synchronize if unwrap_model(model).device.type == "cuda" else lambda: None
+        tower, words = unwrap_model(model).model.visual, unwrap_model(model).model.language_model
         self.hooks = [tower.register_forward_pre_hook(self._look), tower.register_forward_hook(lambda *_: self.switch(self.back)),
                       words.register_forward_pre_hook(self._count, with_kwargs=True), words.register_forward_hook(self._decode)]
         self.sync()
@@ -112,7 +116,7 @@ class Clock:
 def plain_inputs(model, prompts, answers):
     "Whole rows of one question's rollouts, its video repeated."
     import torch
-    core, G = bare(model), len(answers)
+    core, G = unwrap_model(model), len(answers)
     ids = torch.tensor([[*prompts.ids, *a] for a in answers], device=core.device)
     trunk = trunk_positions(model, prompts.ids, prompts.video)
     rest = trunk.max() + 1 + torch.arange(len(answers[0]))
@@ -132,7 +136,7 @@ def plain_logps(model, prompt, answers):
 def plain(model, processor, prompts, said, G, T, clock):
     "One question after the other, every rollout a row."
     import torch
-    core, out = bare(model), []
+    core, out = unwrap_model(model), []
     for prompt, answers in zip(prompts, said):
         with clock("prefill"), torch.no_grad():
             ids = torch.tensor([prompt.ids]*G, device=core.device)
@@ -149,16 +153,16 @@ def plain(model, processor, prompts, said, G, T, clock):
 def shared(model, processor, prompts, said, G, T, clock, whole):
     "Trees: of one question each, or of all questions."
     import torch
-    sight, out = Sight(model, Features(model) if whole else None), []
+    guard, out = VisionGuard(model, VisionFeatureCache(model) if whole else None), []
     for part in ([range(len(prompts))] if whole else [[i] for i in range(len(prompts))]):
         some = [prompts[i] for i in part]
-        with clock("prefill"): sample_answers(model, some, G, T, 1., (), sight=sight)
-        trees = grow_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]], sight.video_id)
-        with clock("reference"), torch.no_grad(), model.disable_adapter(): answer_logps(model, trees, sight=sight)
-        with clock("policy"): logps = answer_logps(model, trees, sight=sight)[0]
+        with clock("prefill"): sample_answers(model, some, G, T, 1., (), guard=guard)
+        trees = build_prefix_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]], guard.video_id)
+        with clock("reference"), torch.no_grad(), model.disable_adapter(): completion_logps(model, trees, guard=guard)
+        with clock("policy"): logps = completion_logps(model, trees, guard=guard)[0]
         with clock("backward"): logps.mean(1).sum().backward()
         out.append(logps.detach())
-    sight.close()
+    guard.close()
     return torch.cat(out)
 
 
@@ -168,7 +172,7 @@ ARMS = dict(plain=plain, group=lambda *a: shared(*a, whole=False), tree=lambda *
 def measure(arm, model, *work):
     "An arm's seconds by phase, tokens, peak memory, log-probabilities and gradient."
     import torch
-    cuda = bare(model).device.type == "cuda"
+    cuda = unwrap_model(model).device.type == "cuda"
     model.zero_grad()
     if cuda: torch.cuda.reset_peak_memory_stats()
     clock = Clock(model)
@@ -186,7 +190,7 @@ def pairs(arm, prompts, said, video_id):
     if arm == "plain": return sum(half(len(p.ids) + len(a)) for p, answers in zip(prompts, said) for a in answers)
     rows = [(p, a) for p, answers in zip(prompts, said) for a in answers]
     parts = [rows] if arm == "tree" else [rows[i:i+len(said[0])] for i in range(0, len(rows), len(said[0]))]
-    blocks = [b for part in parts for b in look_blocks(pack_tree(grow_trees(*map(list, zip(*part)), video_id)[0]))]
+    blocks = [b for part in parts for b in attention_blocks(pack_tree(build_prefix_trees(*map(list, zip(*part)), video_id)[0]))]
     return sum(len(own)*(len(path) + len(own)) if len(path) else half(len(own)) for path, own in blocks)
 
 
@@ -248,8 +252,8 @@ def main():
             told, *values[arm] = measure(arm, model, *work)
             runs[arm].append(told)
             print(arm, json.dumps(told), flush=True)
-    told = {arm: middle(of) | dict(pairs=pairs(arm, prompts, said, bare(model).config.video_token_id)) for arm, of in runs.items()}
-    weights = sum(p.numel() for name, p in bare(model).model.language_model.layers.named_parameters() if "lora" not in name)
+    told = {arm: middle(of) | dict(pairs=pairs(arm, prompts, said, unwrap_model(model).config.video_token_id)) for arm, of in runs.items()}
+    weights = sum(p.numel() for name, p in unwrap_model(model).model.language_model.layers.named_parameters() if "lora" not in name)
     peak = matmul_flops(device)
     for x in told.values(): x["utilisation"] = round(4*weights*x["tokens"]["policy"]/(x["by_phase"]["policy"] + x["by_phase"]["backward"])/peak, 3)
     first, ratios = args.arms[0], {}

@@ -28,21 +28,21 @@ from pathlib import Path
 
 import numpy as np
 
-WORK = dict(build=("import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms, build_scans\n"
+WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.vsi100k import build_scans\n"
          "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.models import default_spec; from vsgrpo.prompting import Study, open_bench, run_study; torch.set_num_threads(1)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo.engine.models import default_spec; from vsgrpo.evaluation.answer_store import Study, run_study; from vsgrpo.evaluation.bench_folder import open_bench; torch.set_num_threads(1)\n"
          "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, think=48, observe=48), 2, 32, 0)\n"
          "home = Path(sys.argv[1]).parent\n"
          "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo import runs, trainer; from vsgrpo.vsi100k import open_dataset; torch.set_num_threads(1)\n"
-         "s = trainer.settle('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2, test_scenes=4)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
+         "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2, test_scenes=4)\n"
          "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
          "for name in ('frames', 'features'):\n"
          "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: out.parent/name)\n"
          "runs.begin(s, data, out, (out/'run.json').is_file())\n"
          "runs.train_cli([str(out)])"))
-BENCH = "import sys; from vsgrpo.vsi100k import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
+BENCH = "import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
 ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
 
 

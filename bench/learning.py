@@ -26,12 +26,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vsgrpo import runs, trainer
-from vsgrpo.answering import PARSER, arm_scores
-from vsgrpo.baselines import t_interval
+from vsgrpo.training.settings import default_settings
+from vsgrpo.training.settings import SCALES
+from vsgrpo.training import runs
+from vsgrpo.evaluation.generate import PARSER, arm_scores
+from vsgrpo.evaluation.scores import t_interval
 from vsgrpo.doctor import repo_root
-from vsgrpo.vsi100k import build_rooms, open_dataset
-from vsgrpo.vsibench import best_constant
+from vsgrpo.data.dataset import build_rooms, open_dataset
+from vsgrpo.evaluation.scores import best_constant
 
 PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"), ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
 
@@ -43,7 +45,7 @@ def one_seed(job):
     torch.set_num_threads(1)
     root, out = repo_root(), Path(folder)/f"seed{seed}"
     data = open_dataset(root/f"runs/data/overview-{scale}-0")
-    s = trainer.settle(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
+    s = default_settings(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
     said, took = {}, {}
     start = time.perf_counter()
     model, processor = runs.train(s, data, out/"grpo")
@@ -79,7 +81,7 @@ def main():
     args = p.parse_args()
     root = repo_root()
     folder = root/(args.out or f"runs/learning-{time.strftime('%Y%m%d-%H%M%S')}")
-    data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", trainer.SCALES[args.scale]["rooms"]))
+    data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", SCALES[args.scale]["rooms"]))
     jobs = [(args.scale, seed, folder, args.lr, not args.grpo_only, args.per_scene) for seed in range(args.seeds)]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool: done = list(pool.map(one_seed, jobs))
     scores = pd.concat([d[0] for d in done])

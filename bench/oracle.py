@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
 import general_answers as made
-from vsgrpo.benchmarks import BENCHMARKS, Files, mark, put
+from vsgrpo.evaluation.benchmarks import BENCHMARKS, Files, score_items, format_prompt
 
 
 def functions(wheel, task):
@@ -62,8 +62,8 @@ def main():
         bench, f, rows = BENCHMARKS[task], functions(args.wheel, task), getattr(made, task)(args.n, 100)
         f["get_eval_result"] = lambda prompt: (None, 0)
         items = [bench.item(r, Files("nowhere")) for r, _ in rows]
-        ours, wanted = mark(bench, items, [s for _, s in rows]), np.array([theirs(task, f, r, s) for r, s in rows])
-        prompts = [(their_prompt(task, f, r), put(bench, i)) for (r, _), i in zip(rows, items)]
+        ours, wanted = score_items(bench, items, [s for _, s in rows]), np.array([theirs(task, f, r, s) for r, s in rows])
+        prompts = [(their_prompt(task, f, r), format_prompt(bench, i)) for (r, _), i in zip(rows, items)]
         told[task] = dict(answers=len(rows), scores_differ=int((~np.isclose(ours, wanted, equal_nan=True)).sum()), left_out=int(np.isnan(wanted).sum()), right=round(float(np.nanmean(wanted)), 4),
                           prompts=sum(t is not None for t, _ in prompts), prompts_differ=sum(t is not None and t != o for t, o in prompts))
         print(task, told[task], flush=True)

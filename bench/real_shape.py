@@ -1,4 +1,4 @@
-"""Does hall 20 run as it is on a folder of the real size?
+"""Does chapter 20 run as it is on a folder of the real size?
 
     .venv/bin/python bench/real_shape.py               # widths and vocabulary of the 2B, one layer kept, random weights
     .venv/bin/python bench/real_shape.py --shape 7B    # of the 7B
@@ -21,7 +21,7 @@ import pandas as pd
 
 from grpo_step import make
 from vsgrpo.doctor import repo_root
-from vsgrpo.rollouts import Run
+from vsgrpo.evaluation.records import Run
 
 
 def main():

@@ -25,11 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from vsgrpo.explorer import explore_run, open_run, reward_lab, write_page
-from vsgrpo.rollouts import Rollouts, Run, read_metrics
-from vsgrpo.sharing import card_text
-from vsgrpo.vsibench import Question, write_questions
-from vsgrpo.watch import hack_table, trouble
+from vsgrpo.training.explorer import explore_run, open_run, reward_lab, write_page
+from vsgrpo.training.rollouts import Rollouts
+from vsgrpo.evaluation.records import Run, read_metrics
+from vsgrpo.training.sharing import card_text
+from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.evaluation.rows import write_questions
+from vsgrpo.training.watch import hack_table, warnings_of
 
 GROUP, QUESTIONS, WORDS = 14, 8, "the chair stands left of a table near that wall and I count one two three more from here to there".split()
 
@@ -65,7 +67,7 @@ def closing_cells(folder):
     rollouts = Rollouts(folder)
     patterns = hack_table(rollouts)
     last = rollouts.read(rollouts.steps[-10:])
-    return len(patterns), trouble(read_metrics(folder), last)
+    return len(patterns), warnings_of(read_metrics(folder), last)
 
 
 def resume(folder):

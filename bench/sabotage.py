@@ -3,10 +3,10 @@
     .venv/bin/python bench/sabotage.py              # 20 planted faults, 23 sound runs
     .venv/bin/python bench/sabotage.py --only loss  # the faults and sound runs whose name holds a word
 
-Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.runs.train`: 8 steps of 8 questions,
+Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.training.runs.train`: 8 steps of 8 questions,
 the first of which warms up with a learning rate of 0) at the place where a mistake would make it: a cache, a reader,
 a pass, TRL's trainer, the dataset. It counts as caught in the step in which the training stops, in step 0 if it is
-refused before the first, and as caught later if `trouble` names something at the end. Sound runs differ in method,
+refused before the first, and as caught later if `warnings_of` names something at the end. Sound runs differ in method,
 mode, seed, number of updates, rewards, precision and processes; one that stops is a false alarm. The last line is one
 JSON object.
 """
@@ -24,19 +24,22 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from vsgrpo.video import fix_torchvision
+from vsgrpo.training.settings import default_settings
+from vsgrpo.engine.video import fix_torchvision
 
 fix_torchvision()
 import trl  # noqa: E402
 from peft import PeftModel  # noqa: E402
 
-from vsgrpo import files, models, prefix_tree, runs, trainer, video  # noqa: E402
-from vsgrpo.checks import CheckFailed  # noqa: E402
-from vsgrpo.prefix_tree import BlindError, Features, Sight  # noqa: E402
-from vsgrpo.rollouts import Run  # noqa: E402
-from vsgrpo.vsi100k import RoomsSpec, build_rooms, open_dataset  # noqa: E402
-from vsgrpo.vsibench import read_questions, write_questions  # noqa: E402
-from vsgrpo.watch import trouble  # noqa: E402
+from vsgrpo import files  # noqa: E402
+from vsgrpo.engine import models, sampling, tree_attention, video  # noqa: E402
+from vsgrpo.training import runs, trainer  # noqa: E402
+from vsgrpo.training.checks import CheckFailed  # noqa: E402
+from vsgrpo.engine.vision_guard import BlindError, VisionFeatureCache, VisionGuard  # noqa: E402
+from vsgrpo.evaluation.records import Run  # noqa: E402
+from vsgrpo.data.dataset import RoomsSpec, build_rooms, open_dataset  # noqa: E402
+from vsgrpo.evaluation.rows import read_questions, write_questions  # noqa: E402
+from vsgrpo.training.watch import warnings_of  # noqa: E402
 
 STEPS = 8
 
@@ -44,7 +47,7 @@ STEPS = 8
 def settings(**given):
     model = given.pop("model", "tiny")
     usual = dict(steps=STEPS, questions_per_step=8, warmup_steps=1, probe_every=4, save_every=4, test_scenes=2)
-    return trainer.settle("default", model, **{**usual, **given})
+    return default_settings("default", model, **{**usual, **given})
 
 
 # ---- faults: context managers, given the dataset's folder and a folder to write in
@@ -57,7 +60,7 @@ def wrap(place, name, change):
 def other_features(folder, tmp):
     "Each film's entry in the feature cache holds the next film's features, with its checksum made anew."
     data, model, processor = open_dataset(folder), models.load_model("tiny"), models.load_processor("tiny")
-    known, reader = Features(model, tmp/"features"), models.VideoReader(processor, settings().video)
+    known, reader = VisionFeatureCache(model, tmp/"features"), models.VideoReader(processor, settings().video)
     films = [reader(data.folder/v) for v in sorted({q.video for q in data.train})]
     with torch.no_grad(): said = [model.model.visual(f.pixels, grid_thw=f.grid).pooler_output for f in films]
     for film, features in zip(films, said[1:] + said[:1]): known.put(film, features)
@@ -71,7 +74,7 @@ def permuted_tokens(folder, tmp):
             if self.videos: out.pooler_output = out.pooler_output.flip(0)
             return out
         return recall
-    return wrap(Sight, "_recall", change)
+    return wrap(VisionGuard, "_recall", change)
 
 
 def reversed_frames(folder, tmp):
@@ -94,7 +97,9 @@ def zero_positions(folder, tmp):
             batch.inputs["position_ids"].zero_()
             return batch
         return batch_trees
-    return wrap(prefix_tree, "batch_trees", change)
+    both = ExitStack()
+    for module in (tree_attention, sampling): both.enter_context(wrap(module, "batch_trees", change))
+    return both
 
 
 def adapter_off(folder, tmp):
@@ -284,7 +289,7 @@ def attempt(s, folder, out):
     fallen = files.read_json(out/"collapse.json") if (out/"collapse.json").is_file() else {"reason": ""}
     if "not finite" in fallen["reason"]: return fallen["step"], fallen["reason"]
     if s.method != "grpo": return None, ""
-    return None, "; ".join(trouble(Run(out).read_metrics(), Run(out).read_rollouts()))
+    return None, "; ".join(warnings_of(Run(out).read_metrics(), Run(out).read_rollouts()))
 
 
 def sound(name, given, folder, out):

@@ -17,7 +17,8 @@ from multiprocessing import get_context
 
 import pandas as pd
 
-from vsgrpo.tiny_base import draw_lessons, fresh_base, quiz, teach
+from vsgrpo.teaching.lessons import draw_lessons
+from vsgrpo.teaching.tiny_base import fresh_base, grounding_eval, train_base
 
 ROOMS, DRAWN = 20, []   # seed of the rooms, no base's; DRAWN: answer pool, unseen lessons, lessons; the workers inherit it
 RECIPES = {
@@ -39,8 +40,8 @@ def one(job):
     recipe = {"rooms": len(lessons)} | {k: v for k, v in RECIPES[name].items() if k != "size"}
     part = lessons[:recipe.pop("rooms")]
     model, processor, reader = fresh_base(part, pool, seed)
-    curve = teach(model, processor, reader, part, pool, steps, seed=seed, n_form=0, **recipe)
-    own, other = quiz(model, processor, reader, unseen), quiz(model, processor, reader, unseen, 7)
+    curve = train_base(model, processor, reader, part, pool, steps, seed=seed, n_form=0, **recipe)
+    own, other = grounding_eval(model, processor, reader, unseen), grounding_eval(model, processor, reader, unseen, 7)
     return dict(recipe=name, seed=seed, seconds=curve[-1]["seconds"], **{k: (own[k], other[k]) for k in own})
 
 

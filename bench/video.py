@@ -21,8 +21,8 @@ import av
 import numpy as np
 
 from vsgrpo.doctor import repo_root
-from vsgrpo.rollouts import git_commit
-from vsgrpo.video import VideoSpec, decode, sample_indices
+from vsgrpo.evaluation.records import git_commit
+from vsgrpo.engine.video import VideoSpec, decode, sample_indices
 
 FRAMES, FPS = 77, 25
 

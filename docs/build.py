@@ -106,9 +106,9 @@ def stage(out):
     shutil.copy(Path(plotly.__file__).parent/"package_data"/"plotly.min.js", out/"_static")
     from ledger import ledger_page
     (out/"ledger.md").write_text(ledger_page(ROOT), "utf-8")
-    paths = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
     titles = {p.stem: stage_notebook(p, out) for p in paths}
-    modules = {p.stem: re.search(r"#\| default_exp (\w+)", p.read_text("utf-8"))[1] for p in paths}
+    modules = {p.stem: re.search(r"#\| default_exp ([\w.]+)", p.read_text("utf-8"))[1] for p in paths}
     for module in modules.values(): stage_api(module, out)
     tocs = [toc(["ledger", "gpus", "data", "trouble"], "Use it")]
     chapters = []

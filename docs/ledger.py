@@ -115,7 +115,8 @@ def block(title, heads, body): return f"## {title}\n\n<div class=\"wide\"><table
 def ledger_page(root=ROOT):
     "The page, in Markdown with tables."
     from vsgrpo.general_eval import paper_general
-    from vsgrpo.vsibench import TASKS, paper_table
+    from vsgrpo.evaluation.vsibench import TASKS
+    from vsgrpo.evaluation.scores import paper_table
     known = json.loads(STORE.read_text("utf-8")) if STORE.is_file() else []
     columns, parts = ["overall", *TASKS], []
     for table, title in ((1, "Table 1: prompting"), (2, "Table 2: training")):

@@ -10,9 +10,9 @@ def memory_table()->str:
     "GiB by part, for 8 questions about a video in a pass and for one."
     from grpo_step import SHAPES
 
-    from vsgrpo.budget import Pass, memory_needed
-    from vsgrpo.models import load_config
-    from vsgrpo.video import fix_torchvision
+    from vsgrpo.training.budget import Pass, memory_needed
+    from vsgrpo.engine.models import load_config
+    from vsgrpo.engine.video import fix_torchvision
     fix_torchvision()
     from transformers import Qwen2VLConfig
     tiny, rows = load_config("tiny"), {}

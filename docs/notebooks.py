@@ -1,10 +1,10 @@
-"""Run the halls at their default scale and keep their outputs in `nbs/`.
+"""Run the chapters at their default scale and keep their outputs in `nbs/`.
 
-    python docs/notebooks.py              # all halls, a quarter of an hour on 2 cores
+    python docs/notebooks.py              # all chapters, a quarter of an hour on 2 cores
     python docs/notebooks.py 20 30        # some
-    python docs/notebooks.py --check      # which halls have outputs older than their code? (exit status 1 if any)
+    python docs/notebooks.py --check      # which chapters have outputs older than their code? (exit status 1 if any)
 
-A hall's code is the text of its code cells; `docs/outputs.json` says which text the kept outputs come from. Progress bars and warnings are left out.
+A chapter's code is the text of its code cells; `docs/outputs.json` says which text the kept outputs come from. Progress bars and warnings are left out.
 """
 import hashlib
 import json
@@ -21,11 +21,11 @@ STORE = Path(__file__).with_name("outputs.json")
 NOISE = re.compile(r"\d+%\||it/s|s/it|Writing model shards|Loading weights")
 
 
-def halls(): return sorted((ROOT/"nbs").glob("[0-9]0_*.ipynb"))
+def chapters(): return sorted((ROOT/"nbs").glob("[0-9]0_*.ipynb"))
 
 
 def code_hash(path):
-    "What a hall's outputs depend on, as far as the hall itself says."
+    "What a chapter's outputs depend on, as far as the chapter itself says."
     cells = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
     return hashlib.sha256("\0".join(cells).encode()).hexdigest()[:16]
 
@@ -42,7 +42,7 @@ def kept(output):
 
 
 def rerun(path):
-    "Run a hall and put its outputs into it."
+    "Run a chapter and put its outputs into it."
     out = ROOT/"runs"/"notebooks"/path.name
     out.parent.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -56,9 +56,9 @@ def rerun(path):
 
 
 def stale():
-    "Halls whose outputs come from another text of their code."
+    "Chapters whose outputs come from another text of their code."
     known = json.loads(STORE.read_text("utf-8")) if STORE.is_file() else {}
-    return [p for p in halls() if known.get(p.stem) != code_hash(p)]
+    return [p for p in chapters() if known.get(p.stem) != code_hash(p)]
 
 
 def main():
@@ -67,7 +67,7 @@ def main():
         for p in old: print(f"{p.relative_to(ROOT)}: its outputs are older than its code; `make notebooks` runs it")
         sys.exit(bool(old))
     known = json.loads(STORE.read_text("utf-8")) if STORE.is_file() else {}
-    for path in (p for p in halls() if len(sys.argv) < 2 or p.name[:2] in sys.argv[1:]):
+    for path in (p for p in chapters() if len(sys.argv) < 2 or p.name[:2] in sys.argv[1:]):
         rerun(path)
         known[path.stem] = code_hash(path)
         STORE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")

@@ -1,7 +1,7 @@
 """Sixty seconds of vsGRPO in one HTML file that loads nothing: a generated room in 3D, its film, one question of each kind drawn in it, and what the tiny
 model answered before and after training.
 
-    python docs/tour.py [RUN] [OUT]    # RUN: a run folder of hall 20; the newest finished one of the tiny model. OUT: runs/tour.html
+    python docs/tour.py [RUN] [OUT]    # RUN: a run folder of chapter 20; the newest finished one of the tiny model. OUT: runs/tour.html
 """
 import json
 import sys
@@ -58,8 +58,8 @@ def answer_notes(shown, questions, answers, parser):
     `answers` holds the predictions before and after training: name → {question id: text}, the trained model's last."""
     from collections import Counter
 
-    from vsgrpo.answering import answer_name, answer_warnings, arm_scores
-    from vsgrpo.vsibench import parse_answer
+    from vsgrpo.evaluation.generate import answer_name, answer_warnings, arm_scores
+    from vsgrpo.evaluation.vsibench import parse_answer
     scores, trained = arm_scores(answers, questions, parser), list(answers.values())[-1]
     choices = [q for q in questions if q.options]
     rows = [q for q in shown if q.options]
@@ -77,14 +77,14 @@ def tour(run, out):
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 
-    from vsgrpo.answering import PARSER
-    from vsgrpo.explorer import script_json
-    from vsgrpo.geometry import room_outline
-    from vsgrpo.questions import measure
-    from vsgrpo.runs import held_out, read_predictions, read_run
-    from vsgrpo.scannet import read_scene
-    from vsgrpo.viewer import answer_text, mark_traces, question_marks, view_scene
-    from vsgrpo.vsibench import score_answer
+    from vsgrpo.evaluation.generate import PARSER
+    from vsgrpo.training.explorer import script_json
+    from vsgrpo.data.geometry import room_outline
+    from vsgrpo.data.questions import measure
+    from vsgrpo.training.runs import held_out, read_predictions, read_run
+    from vsgrpo.data.scannet import read_scene
+    from vsgrpo.data.viewer import answer_text, mark_traces, question_marks, view_scene
+    from vsgrpo.evaluation.vsibench import score_answer
     s, data = read_run(run)
     said, asked = read_predictions(s, data, run), held_out(s, data)
     name, questions = richest_scene(asked)

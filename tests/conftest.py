@@ -23,7 +23,7 @@ def built_rooms(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ: shared = shared.parent
 
     def build(*numbers):
-        from vsgrpo.vsi100k import RoomsSpec, build_rooms
+        from vsgrpo.data.dataset import RoomsSpec, build_rooms
         name = "-".join(map(str, numbers))
         return build_rooms(shared/f"rooms-{name}", RoomsSpec(*numbers), workers=1)
     return build

@@ -13,19 +13,22 @@ import pandas as pd
 import pytest
 import torch
 
-from vsgrpo import baselines, pairs, prefix_tree
-from vsgrpo import runs as R
-from vsgrpo import trainer as T
-from vsgrpo.models import load_model, load_processor
-from vsgrpo.rollouts import Run
-from vsgrpo.vsi100k import open_dataset
-from vsgrpo.vsibench import paper_table
+from vsgrpo.engine import models, tree_attention, vision_guard, sampling
+from vsgrpo.training import studies, runs as R, trainer as T
+from vsgrpo.evaluation import generate
+from vsgrpo.training.settings import default_settings
+from vsgrpo import baselines
+from vsgrpo.data import pairs
+from vsgrpo.engine.models import load_model, load_processor
+from vsgrpo.evaluation.records import Run
+from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.scores import paper_table
 
 
 @pytest.fixture(scope="module")
 def data(built_rooms): return open_dataset(built_rooms(4, 2, 2))
 
-def settings(method, **kw): return replace(T.settle("smoke", "tiny", method=method, questions_per_step=4), **{"steps": 3, "micro_groups": 4, **kw})
+def settings(method, **kw): return replace(default_settings("smoke", "tiny", method=method, questions_per_step=4), **{"steps": 3, "micro_groups": 4, **kw})
 
 def trainer_of(data, folder, s, record=None): return T.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
 
@@ -41,7 +44,7 @@ def moved(trainer, seed=0):
 
 def alone(model, prompt, answer):
     "Log-probabilities of an answer's tokens by the model's own pass over one row."
-    core = prefix_tree.bare(model)
+    core = models.unwrap_model(model)
     ids = torch.tensor([[*prompt.ids, *answer]])
     logits = core(input_ids=ids, mm_token_type_ids=(ids == core.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels, video_grid_thw=prompt.video.grid).logits[0]
     return logits.log_softmax(-1)[len(prompt.ids)-1:-1].gather(1, torch.tensor(answer)[:, None])[:, 0]
@@ -118,32 +121,32 @@ def test_the_two_answers_share_their_prompt(data, tmp_path):
 
 @pytest.mark.parametrize("method, where", [("sft", "policy"), ("dpo", "policy"), ("dpo", "reference")])
 def test_a_blind_pass_stops_the_run(data, tmp_path, monkeypatch, method, where):
-    honest, made = prefix_tree.answer_logps, prefix_tree.batch_trees
+    honest, made = tree_attention.completion_logps, tree_attention.batch_trees
     def without_pixels(model, trees):
         batch = made(model, trees)
         batch.inputs = {k: v for k, v in batch.inputs.items() if k != "pixel_values_videos"}
         return batch
-    def blind(model, trees, temperature=1., sight=None, name="policy", more=False):
-        monkeypatch.setattr(prefix_tree, "batch_trees", without_pixels if name == where else made)
-        return honest(model, trees, temperature, sight, name, more)
-    monkeypatch.setattr(T, "answer_logps", blind)
-    with pytest.raises(prefix_tree.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c", settings(method)).train()
+    def blind(model, trees, temperature=1., guard=None, name="policy", more=False):
+        for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", without_pixels if name == where else made)
+        return honest(model, trees, temperature, guard, name, more)
+    monkeypatch.setattr(T, "completion_logps", blind)
+    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c", settings(method)).train()
 
 def test_another_rooms_frames_stop_the_run(data, tmp_path, monkeypatch):
-    trainer, made = trainer_of(data, tmp_path/"c", settings("sft")), prefix_tree.batch_trees
+    trainer, made = trainer_of(data, tmp_path/"c", settings("sft")), tree_attention.batch_trees
     def other(model, trees):
         batch = made(model, trees)
         batch.inputs["pixel_values_videos"] = batch.inputs["pixel_values_videos"].flip(0)
         return batch
-    monkeypatch.setattr(prefix_tree, "batch_trees", other)
-    with pytest.raises(prefix_tree.BlindError, match="policy: .* patches that are not those"): trainer.train()
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", other)
+    with pytest.raises(vision_guard.BlindError, match="policy: .* patches that are not those"): trainer.train()
 
 # ---- runs
 
 @pytest.mark.parametrize("method", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
 def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     s = settings(method, steps=30, save_every=4, curve_every=6, curve_scenes=0, pairs="sampled")
-    env, code = dict(os.environ, PYTHONPATH=str(root)), "import sys; from vsgrpo import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)"
+    env, code = dict(os.environ, PYTHONPATH=str(root)), "import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)"
     whole, cut = tmp_path/"whole", tmp_path/"cut"
     for folder in (whole, cut): R.begin(s, data, folder)
     R.train(s, data, whole, resume=True)
@@ -178,14 +181,14 @@ def test_looking_on_the_way_changes_nothing(data, tmp_path):
         told.append(run.read_metrics())
     assert told[0].loss.equals(told[1].loss) and told[0].grad_norm.equals(told[1].grad_norm) and told[0].passes.equals(told[1].passes)
     assert run.read_curve().questions.tolist() == [0, 4, 8, 12] and not (tmp_path/"run0/curve.jsonl").exists()
-    asked = T.some_scenes(data.dev, settings("sft").curve_scenes)
+    asked = generate.some_scenes(data.dev, settings("sft").curve_scenes)
     assert run.read_curve().n.tolist() == [len(asked)]*4
     assert run.read_curve().rooms.tolist() == [len({q.scene_name for q in asked})]*4
 
 def test_what_a_method_cannot_do_is_refused():
     for kw, words in ((dict(method="sft", mode="think"), "hold answers and no thoughts"), (dict(method="dpo", beta=0), "learns nothing"), (dict(method="ppo"), "grpo"), (dict(pairs="bad"), "sampled")):
         with pytest.raises(ValueError, match=words): T.Settings(**kw)
-    assert T.settle("default", "tiny", method="dpo").beta == 1 and T.settle("default", "tiny", method="grpo").beta == 1e-4
+    assert default_settings("default", "tiny", method="dpo").beta == 1 and default_settings("default", "tiny", method="grpo").beta == 1e-4
 
 # ---- tables
 
@@ -249,14 +252,14 @@ def test_two_seeds_are_both_counted(data, monkeypatch):
     s, asked = settings("sft"), data.test
     right, none = {q.id: q.ground_truth for q in asked}, {q.id: "" for q in asked}
     answers = {"a0": right, "a1": none, "a2": right}
-    monkeypatch.setattr(baselines, "read_run", lambda folder: (s, data))
-    monkeypatch.setattr(baselines, "held_out", lambda s, data: asked)
-    monkeypatch.setattr(baselines, "read_predictions", lambda s, data, folder: {"trained": answers[folder], "base": none})
-    runs = lambda n: pd.DataFrame([("SFT", k, f"a{k}") for k in range(n)], columns=["arm", "seed", "folder"])
+    monkeypatch.setattr(studies, "read_run", lambda folder: (s, data))
+    monkeypatch.setattr(studies, "held_out", lambda s, data: asked)
+    monkeypatch.setattr(studies, "read_predictions", lambda s, data, folder: {"trained": answers[folder], "base": none})
+    made = lambda n: pd.DataFrame([("SFT", k, f"a{k}") for k in range(n)], columns=["arm", "seed", "folder"])
     task = asked[0].task
-    assert baselines.difference(runs(1), "SFT", "base", task) == (100, 100, 100)
-    assert baselines.difference(runs(2), "SFT", "base", task) == (50, 50, 50)
-    three = baselines.difference(runs(3), "SFT", "base", task)      # over seeds: ± t(.975, 2)·57.735/√3, t = 4.3027
+    assert studies.difference(made(1), "SFT", "base", task) == (100, 100, 100)
+    assert studies.difference(made(2), "SFT", "base", task) == (50, 50, 50)
+    three = studies.difference(made(3), "SFT", "base", task)      # over seeds: ± t(.975, 2)·57.735/√3, t = 4.3027
     assert three == pytest.approx((66.6667, -76.7551, 210.0884), abs=1e-3)
 
 def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
@@ -266,7 +269,7 @@ def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
     assert "+5.0 (no interval), not judged against it" in told[0] and "than SFT not measured" in told[2]
 
 def test_constant_answers_of_the_methods_are_shown(tmp_path):
-    from vsgrpo.answering import answer_warnings, spread_table
+    from vsgrpo.evaluation.generate import answer_warnings, spread_table
     runs = made_up(tmp_path, SFT=[40., 41.], DPO_other=[33.])
     assert answer_warnings(baselines.answer_rows(runs)) == []       # scores.csv of an earlier version
     for folder, share in zip(runs.folder, (.95, .97, .4)):

@@ -12,13 +12,15 @@ from chapters import assert_refused, run_chapter
 from general_answers import tempcompass, videomme, videommmu
 from test_vsibench import slower_than_linear
 
+from vsgrpo.evaluation import bench_folder
 from vsgrpo.files import write_text
-from vsgrpo.benchmarks import BENCHMARKS, PARSERS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, mark, open_benchmark, part_difference, part_draws, part_scores, put, read_benchmark, read_srt
-from vsgrpo.answering import answer_warnings, spread_table
-from vsgrpo.general_eval import Sheet, exam_spread, exam_table, retention, run_exam, settle_exam
-from vsgrpo import prompting
-from vsgrpo.prompting import unpack
-from vsgrpo.video import FrameCache, VideoSpec, decode, sample_indices
+from vsgrpo.evaluation.benchmarks import (BENCHMARKS, PARSERS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, score_items,
+                                          open_benchmark, part_difference, part_draws, part_scores, format_prompt,
+                                          read_benchmark, read_srt)
+from vsgrpo.evaluation.generate import answer_warnings, spread_table
+from vsgrpo.general_eval import EvalResults, eval_spread, eval_table, retention, run_eval, default_eval
+from vsgrpo.evaluation.bench_folder import unpack
+from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")
 
@@ -35,7 +37,7 @@ def digest(text): return hashlib.sha256(text.encode()).hexdigest()[:32]
 def test_scores_are_lmms_evals(name, made):
     bench, (rows, said) = BENCHMARKS[name], zip(*made())
     items = [bench.item(r, NOWHERE) for r in rows]
-    scores = mark(bench, items, list(said))
+    scores = score_items(bench, items, list(said))
     assert len(items) >= 2000 and .15 < np.nanmean(scores) < .85
     assert digest("".join("-" if np.isnan(s) else str(int(s)) for s in scores)) == RECORDED[name][0]
     if RECORDED[name][1]:
@@ -46,7 +48,7 @@ def test_aggregates_are_lmms_evals():
     for name, made in (("videomme", videomme), ("videommmu", videommmu)):
         bench, (rows, said) = BENCHMARKS[name], zip(*made())
         items = [bench.item(r, NOWHERE) for r in rows]
-        table = part_scores(bench, items, mark(bench, items, list(said)), n_boot=0)
+        table = part_scores(bench, items, score_items(bench, items, list(said)), n_boot=0)
         if name == "videomme": assert table.score[0] == pytest.approx(OVERALL[name], abs=1e-9)
         else:
             tracks = table[table.part == "track"].set_index("value").score
@@ -57,15 +59,15 @@ def test_prompts():
     row = dict(videomme()[0][0], question="Q?", options=["A. a", "B. b", "C. c", "D. d"])
     item = VIDEOMME.item(row, NOWHERE)
     head = "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond with only the letter (A, B, C, or D) of the correct option.\nQ?\nA. a\nB. b\nC. c\nD. d\n"
-    assert put(VIDEOMME, item) == head + "\nAnswer with the option's letter from the given choices directly."
-    assert put(VIDEOMME, item, subtitles=True) == "This video's subtitles are listed below: \nNo subtitles available\n" + head + "The best answer is:"
+    assert format_prompt(VIDEOMME, item) == head + "\nAnswer with the option's letter from the given choices directly."
+    assert format_prompt(VIDEOMME, item, subtitles=True) == "This video's subtitles are listed below: \nNo subtitles available\n" + head + "The best answer is:"
     row = dict(id="dev_Math_1", question="Q?", options=["a", "b"], answer="A", question_type="multiple-choice")
-    ask = lambda track, **more: put(VIDEOMMMU, VIDEOMMMU.item(row | dict(track=track) | more, NOWHERE))
+    ask = lambda track, **more: format_prompt(VIDEOMMMU, VIDEOMMMU.item(row | dict(track=track) | more, NOWHERE))
     assert ask("Perception") == "Q?\nA. a\nB. b\nPlease ignore the Quiz question in last frame of the video."
     assert ask("Adaptation") == ("You should watch and learn the video content. Then apply what you learned to answer the following multi-choice question. The image for this question is at the end of the video.\nQ?\nA. a\nB. b")
     assert ask("Adaptation", question_type="None", answer="C").endswith("open-ended question. The image for this question is at the end of the video.\nQ?")
     assert ask("Question only") == "Q?\nA. a\nB. b"
-    assert put(VIDEOMME, item, "video-r1").startswith("Q?Options:\nA. a\nB. b\nC. c\nD. d\n\nPlease think") and put(VIDEOMME, item, "video-r1").endswith("within the <answer> </answer> tags.")
+    assert format_prompt(VIDEOMME, item, "video-r1").startswith("Q?Options:\nA. a\nB. b\nC. c\nD. d\n\nPlease think") and format_prompt(VIDEOMME, item, "video-r1").endswith("within the <answer> </answer> tags.")
 
 def test_intervals_are_over_videos():
     "Ten questions about one film are one piece of evidence."
@@ -127,12 +129,12 @@ def download(tmp_path_factory):
 
 def test_films_as_people_have_them(download):
     spec = VideoSpec(4, 84*84, 84*84, 14)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), most_broken=.3, subtitles=True)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=.3, subtitles=True)
     assert {q.video.split("/")[1] for q in asked.questions} == {"plain.mp4", "old.mp4", "tall.mp4", "fine.mkv", "vp.mp4", "LOUD.MP4", "uneven.mp4", "turned.mp4"}
     reasons = asked.aside.reason.tolist()
     assert len(reasons) == 5 and sum("broken.mp4: not a readable video" in r for r in reasons) == 2 and sum("gone.mp4" in r for r in reasons) == 2 and sum("'Z'" in r for r in reasons) == 1
     assert {q.subtitles for q in asked.questions if "plain" in q.video} == {"¿Qué?\nLast words"} and not any(q.subtitles for q in asked.questions if "plain" not in q.video)
-    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p most_broken\)"): open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), most_broken=0)
+    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p max_skipped\)"): open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=0)
 
 def test_a_turned_film_is_shown_upright(download):
     spec = VideoSpec(4, 96*64, 96*64, 8)
@@ -149,7 +151,7 @@ def test_uneven_frames_are_picked_by_number(download):
 
 def test_hall_40_on_a_download(download, tmp_path):
     error = run_chapter("40_general_eval", scale="smoke", methods="", benchmarks="videomme", bench=str(download),
-                        out=str(tmp_path/"run"), most_broken=.3)
+                        out=str(tmp_path/"run"), max_skipped=.3)
     assert not error, error
     table = pd.read_csv(tmp_path/"run"/"scores.csv")
     assert table.benchmark.tolist() == ["VideoMME", "VideoMME + subtitles"] and (table.n == 16).all()
@@ -171,7 +173,7 @@ def test_general_eval_refuses(given, words, tmp_path):
 def made_exam(answers):
     "A sheet without a model: 20 questions of VideoMME about 10 videos."
     items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"), {"duration": "short"}) for i in range(20)]
-    sheet = Sheet.__new__(Sheet)
+    sheet = EvalResults.__new__(EvalResults)
     sheet.bench, sheet.protocol, sheet.items = VIDEOMME, "lmms-eval", items
     sheet.rows = pd.DataFrame([("own", i.id, a) for i, a in zip(items, answers)], columns=["arm", "id", "prediction"])
     return sheet
@@ -179,7 +181,7 @@ def made_exam(answers):
 def test_constant_answers_to_a_benchmark_are_told():
     sheets = {"base": made_exam("AB"*10), "SFT": made_exam("A"*19 + "B"), "mute": made_exam([""]*20)}
     exams = pd.DataFrame([(arm, 0, "VideoMME", sheet) for arm, sheet in sheets.items()], columns=["arm", "seed", "benchmark", "sheet"])
-    spread = exam_spread(exams)
+    spread = eval_spread(exams)
     assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)", "50 % (2)"]
     assert answer_warnings(spread) == ['SFT gives one answer to 90 % or more in VideoMME ("A" 95 %, truth 50 %).',
                                        "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, truth 50 %)."]
@@ -247,7 +249,7 @@ def test_archives_bring_subtitles_and_stay_inside(tmp_path):
 def test_packed_archives_are_bounded(tmp_path, monkeypatch):
     "A bomb is refused by its list of contents; films that hardly shrink, and a small archive, are not."
     import zipfile
-    monkeypatch.setattr(prompting, "FREE_BYTES", 10**6)
+    monkeypatch.setattr(bench_folder, "FREE_BYTES", 10**6)
     def archive(name, members, packing=zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path/name, "w", packing) as z:
             for member, content in members: z.writestr(member, content)
@@ -257,7 +259,7 @@ def test_packed_archives_are_bounded(tmp_path, monkeypatch):
     assert (tmp_path/"films/a.mp4").read_bytes() == film
     bomb = archive("bomb.zip", [(f"{k}.mp4", bytes(10**6)) for k in range(4)])
     with pytest.raises(ValueError, match=r"bomb.zip: 4,000,000 bytes of videos and subtitles in an archive of [0-9,]+, expected at most"): unpack(bomb, tmp_path/"out")
-    monkeypatch.setattr(prompting, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(bench_folder, "MOST_MEMBERS", 3)
     with pytest.raises(ValueError, match="bomb.zip: 4 members, expected at most 3"): unpack(bomb, tmp_path/"out")
     (tmp_path/"torn.zip").write_bytes(bomb.read_bytes()[:-30])
     with pytest.raises(ValueError, match="torn.zip: not a zip archive that can be read"): unpack(tmp_path/"torn.zip", tmp_path/"out")
@@ -265,19 +267,19 @@ def test_packed_archives_are_bounded(tmp_path, monkeypatch):
 
 def test_a_store_goes_on(download, tmp_path):
     "Answers that a killed run left, a torn line among them, are kept; the rest is asked."
-    s = settle_exam("tiny-general", "", "videomme", subtitles=True)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), most_broken=.3, subtitles=True)
-    run_exam(s, asked, tmp_path/"whole")
-    run_exam(s, asked, tmp_path/"torn")
+    s = default_eval("tiny-general", "", "videomme", subtitles=True)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), max_skipped=.3, subtitles=True)
+    run_eval(s, asked, tmp_path/"whole")
+    run_eval(s, asked, tmp_path/"torn")
     lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
     write_text(b"".join(lines[:9]).decode(), tmp_path/"torn"/"answers.jsonl")
     with open(tmp_path/"torn"/"answers.jsonl", "ab") as f: f.write(lines[9][:20])
-    run_exam(s, asked, tmp_path/"torn")
-    whole, torn = (Sheet(tmp_path/n) for n in ("whole", "torn"))
+    run_eval(s, asked, tmp_path/"torn")
+    whole, torn = (EvalResults(tmp_path/n) for n in ("whole", "torn"))
     for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16
     exams = pd.DataFrame([("base", 0, "VideoMME", whole), ("SFT", 0, "VideoMME", torn)], columns=["arm", "seed", "benchmark", "sheet"])
-    assert retention(exams, "SFT") == (0, 0, 0) and exam_table(exams).n.tolist() == [16, 16]
-    with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"): run_exam(settle_exam("tiny-general", "", "videomme"), asked, tmp_path/"whole")
+    assert retention(exams, "SFT") == (0, 0, 0) and eval_table(exams).n.tolist() == [16, 16]
+    with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"): run_eval(default_eval("tiny-general", "", "videomme"), asked, tmp_path/"whole")
 
 def test_settings_of_real_models(monkeypatch):
     "Frames, pixels and tokens are the protocol's."
@@ -286,9 +288,9 @@ def test_settings_of_real_models(monkeypatch):
     from vsgrpo import general_eval
     monkeypatch.setattr(general_eval, "model_size", lambda name: "2B")
     monkeypatch.setattr(general_eval, "load_config", lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14, spatial_merge_size=2)))
-    paper = settle_exam("2B", "", "videommmu")
+    paper = default_eval("2B", "", "videommmu")
     assert (paper.protocol, paper.video.frames, paper.video.max_pixels, paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
     assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds
-    plain = settle_exam("2B", "", "videomme", "lmms-eval")
+    plain = default_eval("2B", "", "videomme", "lmms-eval")
     assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens, plain.video.factor) == (32, 602112, 16, 28)
     assert plain.video.sampling == "uniform_floor"                 # lmms-eval cuts off

@@ -5,8 +5,8 @@ from unittest.mock import patch
 
 import pytest
 
-from vsgrpo import runs, trainer
-from vsgrpo.rollouts import Run
+from vsgrpo.training import runs, trainer
+from vsgrpo.evaluation.records import Run
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_plots_draw(site):
 
 def test_the_tour_says_that_answers_are_the_same(root):
     "Counted over the rows that are shown and over all held-out questions; a model whose answers differ is not warned of."
-    from vsgrpo.vsibench import Question
+    from vsgrpo.evaluation.vsibench import Question
     spec = importlib.util.spec_from_file_location("tour", root/"docs"/"tour.py")
     tour = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tour)
@@ -102,7 +102,7 @@ def test_the_tour_says_that_answers_are_the_same(root):
 def test_tour(root, tmp_path):
     "The tour of a trained model: one file, every question drawn, nothing loaded."
     runs = sorted((p.parent for p in (root/"runs").glob("*/scores.csv") if (p.parent/"answers"/"trained.jsonl").is_file()), key=lambda p: p.stat().st_mtime)
-    if not runs: pytest.skip("no finished run under runs/: there is no training to tell of (the halls leave one when `make test` comes here)")
+    if not runs: pytest.skip("no finished run under runs/: there is no training to tell of (the chapters leave one when `make test` comes here)")
     done = subprocess.run([sys.executable, str(root/"docs"/"tour.py"), str(runs[-1]), str(tmp_path/"tour.html")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-1500:]
     with Browser() as b:

@@ -5,8 +5,9 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from vsgrpo import doctor
-from vsgrpo.doctor import as_text, cgroup_free, hub_reachable, import_troubles, known_trouble, misfits, read_bounds, read_lock, refuse_unknown, repo_root, report
-from vsgrpo.video import fix_torchvision
+from vsgrpo.doctor import (as_text, cgroup_free, hub_reachable, import_troubles, known_trouble, misfits, read_bounds,
+                           read_lock, refuse_unknown, repo_root, report)
+from vsgrpo.engine.video import fix_torchvision
 
 
 def test_root_is_found_from_below_and_not_mistaken(tmp_path, root, monkeypatch):
@@ -217,10 +218,10 @@ def test_a_missing_or_changed_method_is_named(monkeypatch):
 
 
 def test_the_table_holds_every_method_that_the_trainers_override():
-    from vsgrpo.trainer import grpo_trainer, tuning_trainers
+    from vsgrpo.training.trainer import grpo_trainer, tuning_trainers
     known = {name for _, name, _ in INTERNALS}
     for ours in (grpo_trainer(), *tuning_trainers()):
         theirs = next(base for base in ours.__mro__ if base.__module__.startswith("trl."))
-        own = {n for base in ours.__mro__ if base.__module__ == "vsgrpo.trainer" for n, x in vars(base).items() if inspect.isfunction(x)}
+        own = {n for base in ours.__mro__ if base.__module__ == "vsgrpo.training.trainer" for n, x in vars(base).items() if inspect.isfunction(x)}
         overridden = {n for n in own if hasattr(theirs, n)} - {"__init__"}
         assert overridden and {f"{theirs.__name__}.{n}" for n in overridden} <= known, overridden

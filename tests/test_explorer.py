@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 import shapely
 
-from vsgrpo.explorer import (choose_groups, explore_run, group_html, group_rows, lab_steps, lab_summary, lab_table, load_scene, open_run, page_data, read_guess, reward_lab,
-                             score_html, script_json, write_page)
-from vsgrpo.geometry import room_outline
-from vsgrpo.rewards import accuracy_reward
-from vsgrpo.rollouts import Run
-from vsgrpo.viewer import GUESS_MOST_M, GUESSED, draw_plan, guess_marks, guess_text, view_scene
-from vsgrpo.vsibench import LETTERS, read_questions
+from vsgrpo.training.explorer import (choose_groups, explore_run, group_html, group_rows, lab_steps, lab_summary,
+                                      lab_table, load_scene, open_run, page_data, read_guess, reward_lab, score_html,
+                                      script_json, write_page)
+from vsgrpo.data.geometry import room_outline
+from vsgrpo.training.rewards import accuracy_reward
+from vsgrpo.evaluation.records import Run
+from vsgrpo.data.viewer import GUESS_MOST_M, GUESSED, draw_plan, guess_marks, guess_text, view_scene
+from vsgrpo.evaluation.vsibench import LETTERS
+from vsgrpo.evaluation.rows import read_questions
 
 EVIL = "</script><img src=x onerror=alert(1)><!--"
 

@@ -4,8 +4,9 @@ import pytest
 import shapely
 from scipy.optimize import lsq_linear
 from scipy.spatial import Delaunay, cKDTree
-from vsgrpo.geometry import (Box, box_corners, box_distance, box_distances, box_shell, closest_points, direction_angle, direction_angles,
-                             direction_clear, direction_word, directions_clear, longest_side_cm, oriented_box, room_area, room_outline)
+from vsgrpo.data.geometry import (Box, box_corners, box_distance, box_distances, box_shell, closest_points,
+                                  direction_angle, direction_angles, direction_clear, direction_word, directions_clear,
+                                  longest_side_cm, oriented_box, room_area, room_outline)
 
 def turn(rng):
     q = np.linalg.qr(rng.normal(size=(3, 3)))[0]; return q*np.sign(np.linalg.det(q))

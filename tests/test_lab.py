@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 from browser import CHROMIUM, Browser
 
-from vsgrpo.rollouts import Run
-from vsgrpo.runs import begin, finish, is_running, read_run, start
+from vsgrpo.evaluation.records import Run
+from vsgrpo.training.runs import begin, finish, is_running, read_run, start
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: JupyterLab is not opened")
 

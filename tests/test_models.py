@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from vsgrpo import models
-from vsgrpo.video import VideoSpec
+from vsgrpo.engine import models
+from vsgrpo.engine.video import VideoSpec
 
 SPEC = VideoSpec(frames=4, min_pixels=56*56, max_pixels=56*56, factor=14)
 
@@ -73,7 +73,7 @@ def test_a_spec_for_another_patch_size_is_refused(processor):
     with pytest.raises(ValueError, match="factor is 28; this model's patch × merge is 14"): models.VideoReader(processor, VideoSpec())
 
 def test_the_reader_forgets_the_oldest_first(processor, tmp_path):
-    from vsgrpo.video import encode
+    from vsgrpo.engine.video import encode
     paths = [tmp_path/f"{i}.mp4" for i in range(4)]
     for i, p in enumerate(paths): encode(frames(i), p)
     reader = models.VideoReader(processor, SPEC, limit_mb=1)

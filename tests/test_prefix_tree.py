@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vsgrpo import prefix_tree as pt
-from vsgrpo.models import VideoReader, load_model, load_processor, lora_config, make_prompt
-from vsgrpo.video import VideoSpec
+from vsgrpo.engine import models, vision_guard, tree_attention, sampling, prefix_tree as pt
+from vsgrpo.engine.models import VideoReader, load_model, load_processor, lora_config, make_prompt
+from vsgrpo.engine.video import VideoSpec
 
 SPEC = VideoSpec(frames=4, min_pixels=56*56, max_pixels=56*56, factor=14)
 ASKED = ["How many chair(s) are in this room?", "What is the size of this room (in square meters)?", "Is there a lamp?"]
@@ -40,8 +40,8 @@ def gradient(model): return torch.cat([p.grad.flatten() for p in model.parameter
 def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos, n_questions, n_answers, room):
     "Questions and answers of unequal length, one and several scenes; with little room the answers of a question lie in several blocks."
     model, processor, videos = tiny
-    blocks = pt.look_blocks
-    monkeypatch.setattr(pt, "look_blocks", lambda p: blocks(p, room))
+    blocks = tree_attention.attention_blocks
+    monkeypatch.setattr(tree_attention, "attention_blocks", lambda p: blocks(p, room))
     prompts = [make_prompt(processor, q, v) for v in videos[:n_videos] for q in ASKED[:n_questions]]
     said = answers(model, prompts, n_answers)
     rows = [p for p in prompts for _ in range(n_answers)]
@@ -49,7 +49,7 @@ def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos
     rows, said = [rows[i] for i in shuffle], [said[i] for i in shuffle]
     weights = torch.randn(len(rows), generator=torch.Generator().manual_seed(0))
     model.zero_grad()
-    logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
+    logps, _ = tree_attention.completion_logps(model, pt.build_prefix_trees(rows, said, model.config.video_token_id))
     (logps.sum(1)*weights).sum().backward()
     tree_grad = gradient(model)
     model.zero_grad()
@@ -62,7 +62,7 @@ def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos
 def test_greedy_answers_equal_generate(tiny):
     model, processor, videos = tiny
     prompts, end = [make_prompt(processor, q, v) for v in videos for q in ASKED], processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    ours = pt.sample_answers(model, prompts, 2, 8, 0, (end,))
+    ours = sampling.sample_answers(model, prompts, 2, 8, 0, (end,))
     for p, (first, second) in zip(prompts, ours):
         ids = torch.tensor([p.ids])
         whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
@@ -82,8 +82,8 @@ def forced(monkeypatch, model, prompts, said, end, n=1):
         step[0] += 1
         token = torch.tensor([lines[k][step[0] - 1] for k in goes])
         return token, logp.gather(1, token[:, None])[:, 0]
-    monkeypatch.setattr(pt, "_pick", pick)
-    out = pt.sample_answers(model, prompts, n, 20, end_ids=(end,))
+    monkeypatch.setattr(sampling, "_pick", pick)
+    out = sampling.sample_answers(model, prompts, n, 20, end_ids=(end,))
     assert out == said
     return {(order[k//n], k % n): torch.stack(x) for k, x in seen.items()}
 
@@ -93,11 +93,11 @@ def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil, n):
     model, processor, videos = tiny
     prompts, end = [make_prompt(processor, q, v) for q, v in zip([*ASKED, ASKED[1]], [*videos, videos[0], videos[0]])], 7
     said = [[[*map(int, a), end] for a in answers(model, [p]*(1 + i), n)[-n:]] for i, p in enumerate(prompts)]
-    rows, stems, keep, flat = pt._rows, pt._stems, pt.Branches.keep, lambda x: x.ndim == 1 and x.dtype == torch.long
-    if spoil == "mask": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if flat(x) and x.max() < 4 else rows(x, *a))
-    if spoil == "position": monkeypatch.setattr(pt, "_rows", lambda x, *a: rows(x, *a) + (flat(x) and 15 < x.max() < 90 and x.min() > 15))
-    if spoil == "branch": monkeypatch.setattr(pt.Branches, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
-    if spoil == "stem": monkeypatch.setattr(pt, "_stems", lambda *a: ((places := stems(*a))[0] - 1*places[1], places[1]))
+    rows, stems, keep, flat = sampling._rows, sampling._stems, sampling.TreeKVCache.keep, lambda x: x.ndim == 1 and x.dtype == torch.long
+    if spoil == "mask": monkeypatch.setattr(sampling, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if flat(x) and x.max() < 4 else rows(x, *a))
+    if spoil == "position": monkeypatch.setattr(sampling, "_rows", lambda x, *a: rows(x, *a) + (flat(x) and 15 < x.max() < 90 and x.min() > 15))
+    if spoil == "branch": monkeypatch.setattr(sampling.TreeKVCache, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
+    if spoil == "stem": monkeypatch.setattr(sampling, "_stems", lambda *a: ((places := stems(*a))[0] - 1*places[1], places[1]))
     got = forced(monkeypatch, model, prompts, said, end, n)
     gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(n))
     assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
@@ -108,7 +108,7 @@ def test_decoding_in_bfloat16_scores_as_an_update_does(tiny, monkeypatch):
     half = load_model("tiny", device="cpu", dtype="bfloat16")
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
     said = [[[*map(int, a), 7] for a in answers(half, [p]*(1 + i), 3)[-3:]] for i, p in enumerate(prompts)]
-    scored, _ = pt.answer_logps(half, pt.grow_trees([p for p in prompts for _ in range(3)], [a for of in said for a in of], half.config.video_token_id))
+    scored, _ = tree_attention.completion_logps(half, pt.build_prefix_trees([p for p in prompts for _ in range(3)], [a for of in said for a in of], half.config.video_token_id))
     plain = [plain_logps(half, p, a) for p, of in zip(prompts, said) for a in of]
     seen = forced(monkeypatch, half, prompts, said, 7, 3)
     gap = lambda rows: torch.cat([(x.float() - s[:len(x)].float()).abs() for x, s in zip(rows, scored)]).mean()
@@ -118,11 +118,11 @@ def test_samples_do_not_depend_on_their_neighbours(tiny):
     "A seeded prompt says the same alone, in other company, and with fewer samples."
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
-    together = pt.sample_answers(model, prompts, 4, 8, 1., (7,), seeds=list(range(6)))
+    together = sampling.sample_answers(model, prompts, 4, 8, 1., (7,), seeds=list(range(6)))
     assert len({tuple(a) for of in together for a in of}) > 12
-    for i in (0, 4): assert pt.sample_answers(model, [prompts[i]], 4, 8, 1., (7,), seeds=[i]) == [together[i]]
-    assert pt.sample_answers(model, prompts[:2], 2, [8, 3], 1., (7,), seeds=[0, 1]) == [together[0][:2], [a[:3] for a in together[1][:2]]]
-    assert pt.sample_answers(model, prompts[::-1], 4, 8, 1., (7,), seeds=list(range(6))[::-1]) == together[::-1]
+    for i in (0, 4): assert sampling.sample_answers(model, [prompts[i]], 4, 8, 1., (7,), seeds=[i]) == [together[i]]
+    assert sampling.sample_answers(model, prompts[:2], 2, [8, 3], 1., (7,), seeds=[0, 1]) == [together[0][:2], [a[:3] for a in together[1][:2]]]
+    assert sampling.sample_answers(model, prompts[::-1], 4, 8, 1., (7,), seeds=list(range(6))[::-1]) == together[::-1]
 
 @pytest.mark.parametrize("seeds", [None, [0]])
 def test_samples_follow_the_distribution(tiny, seeds):
@@ -130,7 +130,7 @@ def test_samples_follow_the_distribution(tiny, seeds):
     model, processor, videos = tiny
     prompt = make_prompt(processor, ASKED[2], videos[0])
     torch.manual_seed(0)
-    drawn = pt.sample_answers(model, [prompt], 4000, 1, 1.0, (), ban_ids=(5,), seeds=seeds)[0]
+    drawn = sampling.sample_answers(model, [prompt], 4000, 1, 1.0, (), ban_ids=(5,), seeds=seeds)[0]
     assert 5 not in [d[0] for d in drawn]
     ids = torch.tensor([prompt.ids])
     p = model(input_ids=ids, mm_token_type_ids=(ids == model.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels,
@@ -143,7 +143,7 @@ def test_an_error_planted_in_an_update_shows(tiny, monkeypatch, spoil):
     "Answers that see one another, questions one place too far on, blocks put back in the wrong order."
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
-    said, rows, mask, pack, paths = answers(model, prompts, 3), [p for p in prompts for _ in range(3)], pt.tree_mask, pt.pack_tree, pt.Paths
+    said, rows, mask, pack, paths = answers(model, prompts, 3), [p for p in prompts for _ in range(3)], pt.tree_mask, pt.pack_tree, tree_attention.TreeAttention
     def further(tree):
         packed = pack(tree)
         packed.offset[packed.question == 2] += 1
@@ -152,10 +152,10 @@ def test_an_error_planted_in_an_update_shows(tiny, monkeypatch, spoil):
         out = paths(*a)
         out.order[-2:] = out.order[-2:].flip(0)
         return out
-    if spoil == "mask": monkeypatch.setattr(pt, "tree_mask", lambda q, a, first=0: mask(q, 0*a, first))
-    if spoil == "position": monkeypatch.setattr(pt, "pack_tree", further)
-    if spoil == "order": monkeypatch.setattr(pt, "Paths", turned)
-    logps, _ = pt.answer_logps(model, pt.grow_trees(rows, said, model.config.video_token_id))
+    if spoil == "mask": monkeypatch.setattr(tree_attention, "tree_mask", lambda q, a, first=0: mask(q, 0*a, first))
+    if spoil == "position": monkeypatch.setattr(tree_attention, "pack_tree", further)
+    if spoil == "order": monkeypatch.setattr(tree_attention, "TreeAttention", turned)
+    logps, _ = tree_attention.completion_logps(model, pt.build_prefix_trees(rows, said, model.config.video_token_id))
     assert max((got[:len(a)] - plain_logps(model, p, a)).abs().max() for got, p, a in zip(logps, rows, said)) > 1e-3
 
 def test_checkpointing_and_an_adapter_change_nothing(tiny):
@@ -168,12 +168,12 @@ def test_checkpointing_and_an_adapter_change_nothing(tiny):
     for name, p in model.named_parameters():
         if "lora_B" in name: torch.nn.init.normal_(p, std=.05)
     said, grads = answers(model, prompts, 3), []
-    trees = pt.grow_trees([p for p in prompts for _ in range(3)], said, pt.bare(model).config.video_token_id)
+    trees = pt.build_prefix_trees([p for p in prompts for _ in range(3)], said, models.unwrap_model(model).config.video_token_id)
     for again in (False, True):
         if again: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train().zero_grad()
-        calls, hook = [], pt.bare(model).model.language_model.layers[0].self_attn.register_forward_pre_hook(lambda *a: calls.append(1))
-        pt.answer_logps(model, trees)[0].sum().backward()
+        calls, hook = [], models.unwrap_model(model).model.language_model.layers[0].self_attn.register_forward_pre_hook(lambda *a: calls.append(1))
+        tree_attention.completion_logps(model, trees)[0].sum().backward()
         hook.remove()
         grads.append(gradient(model))
         assert len(calls) == 1 + again
@@ -185,21 +185,21 @@ def test_bfloat16_stays_near(tiny):
     half = load_model("tiny", device="cpu", dtype="bfloat16")
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
     said = answers(model, prompts, 1)
-    ours, exact = (pt.answer_logps(m, pt.grow_trees(prompts, said, model.config.video_token_id))[0] for m in (half, model))
+    ours, exact = (tree_attention.completion_logps(m, pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0] for m in (half, model))
     plain = [plain_logps(half, p, a) for p, a in zip(prompts, said)]
     gap = lambda x: torch.cat([(got[:len(a)].float() - want[:len(a)]).abs() for got, want, a in zip(x, exact, said)]).mean()
     assert 0 < gap(ours) < 1.5*gap(plain)
-    with torch.autocast("cpu", torch.bfloat16): mixed = pt.answer_logps(model, pt.grow_trees(prompts, said, model.config.video_token_id))[0]
+    with torch.autocast("cpu", torch.bfloat16): mixed = tree_attention.completion_logps(model, pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0]
     assert 0 < gap(mixed) < 1.5*gap(plain)
 
 def test_guard_passes_an_honest_pass(tiny):
     model, processor, videos = tiny
-    sight = pt.Sight(model)
+    guard = vision_guard.VisionGuard(model)
     prompts = [make_prompt(processor, ASKED[0], v) for v in videos]
-    pt.sample_answers(model, prompts, 2, 2, sight=sight)
-    pt.answer_logps(model, pt.grow_trees(prompts, [[30], [31]], model.config.video_token_id), sight=sight)
-    assert (sight.calls, sight.tokens) == (2, 4*videos[0].tokens)
-    sight.close()
+    sampling.sample_answers(model, prompts, 2, 2, guard=guard)
+    tree_attention.completion_logps(model, pt.build_prefix_trees(prompts, [[30], [31]], model.config.video_token_id), guard=guard)
+    assert (guard.calls, guard.tokens) == (2, 4*videos[0].tokens)
+    guard.close()
 
 def broken(what, videos):
     "Model inputs with one thing wrong."
@@ -215,37 +215,37 @@ def broken(what, videos):
 @pytest.mark.parametrize("what", ["dropped", "blanked", "swapped", "half"])
 def test_guard_catches_a_broken_update(tiny, monkeypatch, what):
     model, processor, videos = tiny
-    sight, honest = pt.Sight(model), pt.batch_trees
-    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
-    monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
-    with pytest.raises(pt.BlindError, match="policy"): pt.answer_logps(model, trees, sight=sight)
-    sight.close()
+    guard, honest = vision_guard.VisionGuard(model), tree_attention.batch_trees
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+    with pytest.raises(vision_guard.BlindError, match="policy"): tree_attention.completion_logps(model, trees, guard=guard)
+    guard.close()
 
 @pytest.mark.parametrize("what", ["dropped", "blanked", "swapped", "half"])
 def test_guard_catches_a_broken_rollout(tiny, monkeypatch, what):
     model, processor, videos = tiny
-    sight, honest = pt.Sight(model), pt.batch_trees
-    monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
-    with pytest.raises(pt.BlindError, match="rollout"):
-        pt.sample_answers(model, [make_prompt(processor, ASKED[0], v) for v in videos], 2, 2, sight=sight)
-    sight.close()
+    guard, honest = vision_guard.VisionGuard(model), tree_attention.batch_trees
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+    with pytest.raises(vision_guard.BlindError, match="rollout"):
+        sampling.sample_answers(model, [make_prompt(processor, ASKED[0], v) for v in videos], 2, 2, guard=guard)
+    guard.close()
 
 def test_guard_catches_features_lost_on_the_way(tiny, monkeypatch):
     "The tower is called with the right patches, but what it says never reaches the words."
     model, processor, videos = tiny
-    sight = pt.Sight(model)
-    trees = pt.grow_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
+    guard = vision_guard.VisionGuard(model)
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
     def forgetful(input_ids, inputs_embeds, **kw):
         nowhere = torch.zeros(*input_ids.shape, 1, dtype=torch.bool)
         return nowhere, nowhere
     monkeypatch.setattr(model.model, "get_placeholder_mask", forgetful)
-    with pytest.raises(pt.BlindError, match="0 of 32 vision tokens"): pt.answer_logps(model, trees, sight=sight)
-    sight.close()
+    with pytest.raises(vision_guard.BlindError, match="0 of 32 vision tokens"): tree_attention.completion_logps(model, trees, guard=guard)
+    guard.close()
 
 def test_a_prompt_without_its_video_is_refused(tiny):
     model, processor, videos = tiny
     bare = dataclasses.replace(make_prompt(processor, ASKED[0], videos[0]), ids=(1, 2, 3))
-    with pytest.raises(ValueError, match="no video token"): pt.grow_trees([bare], [[4]], model.config.video_token_id)
+    with pytest.raises(ValueError, match="no video token"): pt.build_prefix_trees([bare], [[4]], model.config.video_token_id)
 
 @pytest.fixture
 def frozen(tiny):
@@ -255,23 +255,23 @@ def frozen(tiny):
 
 def test_features_of_a_tower_in_training_are_refused(tiny):
     model, processor, videos = tiny
-    trees = pt.grow_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
-    sight = pt.Sight(model, pt.Features(model))
-    with pytest.raises(ValueError, match="tower is being trained"): pt.answer_logps(model, trees, sight=sight)
-    sight.close()
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
+    guard = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model))
+    with pytest.raises(ValueError, match="tower is being trained"): tree_attention.completion_logps(model, trees, guard=guard)
+    guard.close()
 
 def test_a_video_is_looked_at_once(frozen, tmp_path):
     "Rollout, update and a second sight of the same tower, from memory and from disk; nothing changes in what comes out."
     model, processor, videos = frozen
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
-    trees = pt.grow_trees(prompts, [[30, 31]]*6, model.config.video_token_id)
-    plain = pt.answer_logps(model, trees)[0]
-    for known, looks in ((pt.Features(model, tmp_path), 2), (pt.Features(model, tmp_path), 0), (pt.Features(model), 2)):
-        sight = pt.Sight(model, known)
-        pt.sample_answers(model, prompts, 2, 2, sight=sight)
-        for _ in range(2): torch.testing.assert_close(pt.answer_logps(model, trees, sight=sight)[0], plain, atol=1e-5, rtol=0)
-        assert (sight.looks, sight.calls) == (looks, 3)
-        sight.close()
+    trees = pt.build_prefix_trees(prompts, [[30, 31]]*6, model.config.video_token_id)
+    plain = tree_attention.completion_logps(model, trees)[0]
+    for known, looks in ((vision_guard.VisionFeatureCache(model, tmp_path), 2), (vision_guard.VisionFeatureCache(model, tmp_path), 0), (vision_guard.VisionFeatureCache(model), 2)):
+        guard = vision_guard.VisionGuard(model, known)
+        sampling.sample_answers(model, prompts, 2, 2, guard=guard)
+        for _ in range(2): torch.testing.assert_close(tree_attention.completion_logps(model, trees, guard=guard)[0], plain, atol=1e-5, rtol=0)
+        assert (guard.looks, guard.calls) == (looks, 3)
+        guard.close()
     assert "forward" not in vars(model.model.visual)
 
 @pytest.mark.parametrize("what", ["other features", "torn", "another video's", "no sum"])
@@ -279,31 +279,31 @@ def test_a_stale_entry_is_told_of_and_made_anew(frozen, tmp_path, what):
     from safetensors import safe_open
     from safetensors.torch import save_file
     model, processor, videos = frozen
-    sight = pt.Sight(model, pt.Features(model, tmp_path))
-    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
-    honest = pt.answer_logps(model, trees, sight=sight)[0]
-    sight.close()
-    first, second = (pt.Features(model, tmp_path)._entry(v) for v in videos)
+    guard = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model, tmp_path))
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    honest = tree_attention.completion_logps(model, trees, guard=guard)[0]
+    guard.close()
+    first, second = (vision_guard.VisionFeatureCache(model, tmp_path)._entry(v) for v in videos)
     with safe_open(first, "pt") as f: told, x = f.metadata(), f.get_tensor("x")
     if what == "other features": save_file({"x": x + 1}, first, told)
     if what == "torn": first.write_bytes(first.read_bytes()[:-8])
     if what == "another video's": shutil.copy(second, first)
     if what == "no sum": save_file({"x": x}, first)
-    sight = pt.Sight(model, known := pt.Features(model, tmp_path))
-    with pytest.warns(UserWarning, match="broken cache entry"): again = pt.answer_logps(model, trees, sight=sight)[0]
+    guard = vision_guard.VisionGuard(model, known := vision_guard.VisionFeatureCache(model, tmp_path))
+    with pytest.warns(UserWarning, match="broken cache entry"): again = tree_attention.completion_logps(model, trees, guard=guard)[0]
     torch.testing.assert_close(again, honest, atol=1e-5, rtol=0)
-    assert (sight.looks, known.broken) == (1, 1)
-    sight.close()
+    assert (guard.looks, known.broken) == (1, 1)
+    guard.close()
 
 @pytest.mark.parametrize("temperature", [1., .7])
 def test_the_log_probabilities_kept_while_sampling_are_those_of_an_update(tiny, temperature):
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
     banned, seeds = tuple(range(20, 60)), list(range(len(prompts)))
-    said, logps = pt.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds, logps=True)
-    assert said == pt.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds)
+    said, logps = sampling.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds, logps=True)
+    assert said == sampling.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds)
     flat = [(p, a, x) for p, of, lx in zip(prompts, said, logps) for a, x in zip(of, lx, strict=True)]
-    scored = pt.answer_logps(model, pt.grow_trees([p for p, *_ in flat], [a for _, a, _ in flat], model.config.video_token_id), temperature)[0]
+    scored = tree_attention.completion_logps(model, pt.build_prefix_trees([p for p, *_ in flat], [a for _, a, _ in flat], model.config.video_token_id), temperature)[0]
     for (_, a, x), line in zip(flat, scored): torch.testing.assert_close(torch.tensor(x), line[:len(a)], atol=1e-5, rtol=0)
 
 def test_films_of_equal_bytes_and_other_shapes_are_two_films(frozen, tmp_path):
@@ -312,7 +312,7 @@ def test_films_of_equal_bytes_and_other_shapes_are_two_films(frozen, tmp_path):
     reader = VideoReader(processor, VideoSpec(4, 84*112, 84*112, 14))
     frames = np.random.default_rng(0).integers(0, 255, (4, 84, 112, 3), dtype=np.uint8)
     one, other = reader.prepare(frames, "a.mp4"), reader.prepare(frames.reshape(4, 112, 84, 3), "b.mp4")
-    known = pt.Features(model, tmp_path)
+    known = vision_guard.VisionFeatureCache(model, tmp_path)
     known.put(one, torch.zeros(one.tokens, 8))
     assert one.digest != other.digest and known.get(other) is None and known.get(one) is not None
     brighter = load_processor("tiny")
@@ -321,12 +321,12 @@ def test_films_of_equal_bytes_and_other_shapes_are_two_films(frozen, tmp_path):
 
 def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path):
     model, processor, videos = tiny
-    known = pt.Features(model, tmp_path)
+    known = vision_guard.VisionFeatureCache(model, tmp_path)
     for v in videos: known.put(v, torch.zeros(v.tokens, 128))
     os.utime(known._entry(videos[1]), (0, 0))
     bias = model.model.visual.patch_embed.proj.weight
     with torch.no_grad(): bias += 1
-    other = pt.Features(model, tmp_path, disk_mb=0)
+    other = vision_guard.VisionFeatureCache(model, tmp_path, disk_mb=0)
     with torch.no_grad(): bias -= 1
     assert other.get(videos[0]) is None and other.tower != known.tower
     other.disk = known.used*.9
@@ -335,10 +335,10 @@ def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path)
 
 def test_blanked_patches_are_refused_though_the_video_is_known(frozen, monkeypatch):
     model, processor, videos = frozen
-    sight, honest = pt.Sight(model, pt.Features(model)), pt.batch_trees
-    trees = pt.grow_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
-    pt.answer_logps(model, trees, sight=sight)
+    guard, honest = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model)), tree_attention.batch_trees
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    tree_attention.completion_logps(model, trees, guard=guard)
     for what in ("dropped", "blanked", "swapped", "half"):
-        monkeypatch.setattr(pt, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
-        with pytest.raises(pt.BlindError, match="policy"): pt.answer_logps(model, trees, sight=sight)
-    sight.close()
+        for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+        with pytest.raises(vision_guard.BlindError, match="policy"): tree_attention.completion_logps(model, trees, guard=guard)
+    guard.close()

@@ -16,11 +16,15 @@ import pytest
 from chapters import run_chapter
 
 from vsgrpo.files import commit, write_json, write_text
-from vsgrpo.models import default_spec
-from vsgrpo.prompting import (Answers, Study, answer_html, at_equal_cost, browse_answers, by_parser, compare, constants, cost_of_thinking, fetch_bench, find_rows,
-                              majority, open_bench, plot_lengths, run_study, side_by_side, example_question, unpack)
-from vsgrpo.video import FrameCache, encode
-from vsgrpo.vsibench import PARSERS, TASKS, paper_table, read_questions, record_of, score_table
+from vsgrpo.engine.models import default_spec
+from vsgrpo.evaluation.answer_store import Answers, Study, constants, run_study
+from vsgrpo.prompting import (answer_html, at_equal_cost, browse_answers, by_parser, compare, cost_of_thinking,
+                              majority, plot_lengths, side_by_side, example_question)
+from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
+from vsgrpo.engine.video import FrameCache, encode
+from vsgrpo.evaluation.vsibench import PARSERS, TASKS
+from vsgrpo.evaluation.scores import paper_table, score_table
+from vsgrpo.evaluation.rows import read_questions, record_of
 
 STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"), {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
 
@@ -53,10 +57,10 @@ def test_rows_that_are_no_questions_are_set_aside(copy):
     chosen = next(r for r in rows[3:] if r["options"])
     chosen["options"] = []
     write(copy, rows)
-    bench = open_bench(copy, most_broken=.5)
+    bench = open_bench(copy, max_skipped=.5)
     assert len(bench.questions) == len(rows) - 4 and len(bench.aside) == 4
     assert [w in r for w, r in zip(("object_colour", "ground_truth", "missing column question"), bench.aside.reason)] == [True]*3 and "options" in bench.aside.reason.iloc[3]
-    with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, most_broken=.01)
+    with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, max_skipped=.01)
 
 def test_videos_that_cannot_be_read_are_set_aside(copy):
     films = sorted(copy.rglob("*.mp4"))
@@ -67,7 +71,7 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
     black = sorted(asked)[2]
     (copy/black).unlink()
     encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
-    bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), most_broken=.9)
+    bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), max_skipped=.9)
     reasons = bench.aside.reason.unique()
     assert {q.video for q in bench.questions} == asked - {gone, torn, black} and any(r.startswith(f"{black}: blank: its pixels") for r in reasons) and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
     assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video") for r in reasons)
@@ -77,8 +81,8 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
 def test_the_share_of_broken_videos_is_of_what_is_asked(copy):
     films = sorted({f"{r['dataset']}/{r['scene_name']}.mp4" for r in rows_of(copy)})
     (copy/films[0]).unlink()        # the first of two scenes that are asked about, a quarter of all
-    assert len(open_bench(copy, most_broken=.4).aside) > 0
-    with pytest.raises(ValueError, match="40% may"): open_bench(copy, limit=2, most_broken=.4)
+    assert len(open_bench(copy, max_skipped=.4).aside) > 0
+    with pytest.raises(ValueError, match="40% may"): open_bench(copy, limit=2, max_skipped=.4)
 
 def test_tasks_and_limit(rooms):
     whole = open_bench(rooms)
@@ -154,7 +158,7 @@ def test_another_setting_does_not_go_on(told, rooms):
     assert (told/"answers.jsonl").read_bytes() == before
 
 def test_a_killed_study_goes_on(told, rooms, tmp_path):
-    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from vsgrpo.prompting import open_bench, run_study\n"
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_study\n"
             "from dataclasses import replace; run_study(STUDY, open_bench(sys.argv[1]), sys.argv[2])")
     root = Path(__file__).parents[1]
     run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root, env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
@@ -253,7 +257,7 @@ def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
     assert example_question(answers, contrast=True) == (one, f"Chosen: vanilla mode is right and think mode wrong, as in 1 of {n} questions; of these drawn by seed 0.")
 
 def test_scores_say_how_varied_the_answers_are(told):
-    from vsgrpo.answering import SPREAD, answer_warnings
+    from vsgrpo.evaluation.generate import SPREAD, answer_warnings
     scores = Answers(told).scores()
     assert set(SPREAD) <= set(scores) and (scores[scores.name == "constant, best"].distinct.dropna() <= 3).all()
     assert not [w for w in answer_warnings(scores, "name") if w.startswith("constant")]

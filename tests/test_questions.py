@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from vsgrpo.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
-from vsgrpo.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of, facts_from_meta_info, is_stuff, make_questions, measure, read_meta_info)
-from vsgrpo.scannet import Scene, instances_of, read_scene, write_scene
-from vsgrpo.vsibench import QUESTION_TYPES, read_questions, score_answer, write_questions
+from vsgrpo.data.geometry import Box, box_distance, direction_angle, direction_clear, direction_word
+from vsgrpo.data.questions import (agreement, PRESETS, STUFF, TURNS, SceneFacts, Thing, category_of,
+                                   facts_from_meta_info, is_stuff, make_questions, measure, read_meta_info)
+from vsgrpo.data.scannet import Scene, instances_of, read_scene, write_scene
+from vsgrpo.evaluation.vsibench import QUESTION_TYPES, score_answer
+from vsgrpo.evaluation.rows import read_questions, write_questions
 
 def room(items, first_seen=None, hidden=(), area=20., name='scene0000_00'):
     "Facts from (category, x, y, side) items: upright cubes."
@@ -19,17 +21,17 @@ def room(items, first_seen=None, hidden=(), area=20., name='scene0000_00'):
 ITEMS = [('bed', 1, 1, 1.), ('table', 4.2, .6, .8), ('door', 2.5, 4.4, .3), ('lamp', .4, 3.6, .25), ('tv', 5.4, 3., .4), ('chair', 3.4, 1.9, .45), ('chair', 2.2, 2.9, .45), ('plant', 5., 4.6, .35)]
 FIRST = dict(bed=0, table=3, door=3, lamp=8, tv=11, chair=2, plant=20)
 FACTS = room(ITEMS, FIRST)
-def ask(facts=FACTS, preset='vsibench', per_type=None, **kw): return make_questions(facts, preset, per_type=per_type, **kw)
+def generate_answers(facts=FACTS, preset='vsibench', per_type=None, **kw): return make_questions(facts, preset, per_type=per_type, **kw)
 def of(questions, kind): return [q for q in questions if q.question_type == kind]
 def answer(q): return q.options['ABCD'.index(q.ground_truth)][3:] if q.options else q.ground_truth
 def named(facts, q): return [facts.objects[i] for i in q.provenance['objects']]
 
 def test_every_type_and_no_other():
-    assert {q.question_type for q in ask()} == set(QUESTION_TYPES) == set(PRESETS['vsibench'][0])
-    assert {q.question_type for q in ask(preset='paper')} == set(PRESETS['paper'][0]) and len(PRESETS['paper'][0]) == 6
+    assert {q.question_type for q in generate_answers()} == set(QUESTION_TYPES) == set(PRESETS['vsibench'][0])
+    assert {q.question_type for q in generate_answers(preset='paper')} == set(PRESETS['paper'][0]) and len(PRESETS['paper'][0]) == 6
 
 def test_the_benchmarks_wording():
-    texts = {q.question_type: q.question for q in ask(per_type=1)}
+    texts = {q.question_type: q.question for q in generate_answers(per_type=1)}
     pattern = {
         'object_counting': r'How many chair\(s\) are in this room\?',
         'object_size_estimation': r'What is the length of the longest dimension \(length, width, or height\) of the [a-z]+, measured in centimeters\?',
@@ -44,7 +46,7 @@ def test_the_benchmarks_wording():
     for kind, p in pattern.items(): assert re.fullmatch(p, texts[kind]), texts[kind]
 
 def test_the_papers_wording():
-    texts = {q.question_type: q for q in ask(preset='paper', per_type=1)}
+    texts = {q.question_type: q for q in generate_answers(preset='paper', per_type=1)}
     pattern = {
         'object_counting': r'How many chair\(s\) in the room\?', 'room_size_estimation': r'What is the size of this room \(in square meters\)\?',
         'object_abs_distance': r'What is the distance between the [a-z]+ and the [a-z]+ \(in meters\)\?',
@@ -55,7 +57,7 @@ def test_the_papers_wording():
     assert texts['object_rel_direction_easy'].ground_truth in ('left', 'right') and texts['object_rel_distance'].ground_truth in FACTS.counts
 
 def test_numbers_worked_by_hand():
-    truth = {q.question: q.ground_truth for q in ask(preset='paper')}
+    truth = {q.question: q.ground_truth for q in generate_answers(preset='paper')}
     size = 'What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?'
     assert truth[size.format('lamp')] == '25' and truth[size.format('bed')] == '100' and size.format('chair') not in truth
     assert truth['How many chair(s) in the room?'] == '2' and truth['What is the size of this room (in square meters)?'] == '20.0'
@@ -63,20 +65,20 @@ def test_numbers_worked_by_hand():
     assert len(between) == 15 and between[frozenset(('bed', 'tv'))] == f'{np.sqrt(4.4**2 + 2**2 + .3**2):.1f}'
 
 def test_numbers_are_those_of_the_objects_named():
-    for q in of(ask(), 'object_abs_distance'):
+    for q in of(generate_answers(), 'object_abs_distance'):
         a, b = named(FACTS, q); assert f'between the {a.category} and the {b.category} ' in q.question
         p = q.provenance; assert q.ground_truth == f'{box_distance(a.box, b.box):.1f}' and p['distance'] == 'closest' and p['closest_m'] < p['center_m']
         assert np.linalg.norm(np.diff(p['points'], axis=0)) == pytest.approx(p['closest_m'], abs=1e-3)
-    for q in of(ask(preset='paper'), 'object_abs_distance'):
+    for q in of(generate_answers(preset='paper'), 'object_abs_distance'):
         a, b = named(FACTS, q); assert q.ground_truth == f"{q.provenance['center_m']:.1f}" == f'{np.linalg.norm(a.centroid - b.centroid):.1f}'
 
 def test_wording_follows_the_distance():
-    q = ask(preset='paper', distance='closest'); assert of(q, 'object_abs_distance')[0].question.startswith('Measuring from the closest') and of(q, 'object_rel_distance')[0].options is None
-    q = ask(distance='center'); assert of(q, 'object_abs_distance')[0].question.startswith('What is the distance') and of(q, 'object_rel_distance')[0].options
+    q = generate_answers(preset='paper', distance='closest'); assert of(q, 'object_abs_distance')[0].question.startswith('Measuring from the closest') and of(q, 'object_rel_distance')[0].options is None
+    q = generate_answers(distance='center'); assert of(q, 'object_abs_distance')[0].question.startswith('What is the distance') and of(q, 'object_rel_distance')[0].options
 
 @pytest.mark.parametrize('preset,metric', [('vsibench', 'closest_m'), ('paper', 'center_m')])
 def test_nearest_of_four(preset, metric):
-    questions = of(ask(preset=preset), 'object_rel_distance'); assert len(questions) > 20
+    questions = of(generate_answers(preset=preset), 'object_rel_distance'); assert len(questions) > 20
     for q in questions:
         four, target = re.search(r'objects \((.*)\) is the closest to the (.*)\?', q.question).groups(); four = four.split(', ')
         t = next(o for o in FACTS.objects if o.category == target)
@@ -87,7 +89,7 @@ def test_nearest_of_four(preset, metric):
 
 @pytest.mark.parametrize('difficulty', ['easy', 'medium', 'hard'])
 def test_directions(difficulty):
-    questions = of(ask(), f'object_rel_direction_{difficulty}'); assert len(questions) > 20
+    questions = of(generate_answers(), f'object_rel_direction_{difficulty}'); assert len(questions) > 20
     for q in questions:
         s, f, o = named(FACTS, q); assert re.match(f'If I am standing by the {s.category} and facing the {f.category}, is the {o.category} to', q.question)
         angle = direction_angle(s.centroid, f.centroid, o.centroid)
@@ -101,14 +103,14 @@ def moved(facts, m):
 
 def test_a_turned_room_has_the_same_answers():
     a = 1.1; turned = moved(FACTS, np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]))
-    for preset in PRESETS: assert [(q.question, q.ground_truth, q.options) for q in ask(preset=preset)] == [(q.question, q.ground_truth, q.options) for q in ask(turned, preset)]
+    for preset in PRESETS: assert [(q.question, q.ground_truth, q.options) for q in generate_answers(preset=preset)] == [(q.question, q.ground_truth, q.options) for q in generate_answers(turned, preset)]
 
 def test_a_mirrored_room_swaps_left_and_right_and_nothing_else():
     swap = lambda text: re.sub('left|right|Left|Right', lambda m: dict(left='right', right='left', Left='Right', Right='Left')[m[0]], text)
-    for q, m in itertools.chain(*(zip(sorted(ask(preset=p), key=lambda q: (q.question_type, q.question)), sorted(ask(moved(FACTS, np.diag([-1, 1])), p), key=lambda q: (q.question_type, q.question)), strict=False) for p in ('paper',))):
+    for q, m in itertools.chain(*(zip(sorted(generate_answers(preset=p), key=lambda q: (q.question_type, q.question)), sorted(generate_answers(moved(FACTS, np.diag([-1, 1])), p), key=lambda q: (q.question_type, q.question)), strict=False) for p in ('paper',))):
         turns = 'direction' in q.question_type
         assert q.question == m.question and m.ground_truth == (swap(q.ground_truth) if turns else q.ground_truth)
-    mine = {q.question: answer(q) for q in of(ask(), 'object_rel_direction_hard')}; theirs = {q.question: answer(q) for q in of(ask(moved(FACTS, np.diag([-1, 1]))), 'object_rel_direction_hard')}
+    mine = {q.question: answer(q) for q in of(generate_answers(), 'object_rel_direction_hard')}; theirs = {q.question: answer(q) for q in of(generate_answers(moved(FACTS, np.diag([-1, 1]))), 'object_rel_direction_hard')}
     both = mine.keys() & theirs.keys(); assert len(both) > .9*len(mine) and all(theirs[k] == swap(mine[k]) for k in both)
 
 def walk(q, facts):
@@ -129,29 +131,29 @@ def walk(q, facts):
 def blanks(q): return q.question.split('actions (Note', 1)[1].count('. [please fill in]') # the note itself names the blank once
 
 def test_routes_lead_to_their_goal():
-    routes = of(ask(), 'route_planning'); assert len(routes) > 20 and {blanks(q) for q in routes} == {1, 2}
+    routes = of(generate_answers(), 'route_planning'); assert len(routes) > 20 and {blanks(q) for q in routes} == {1, 2}
     for q in routes:
         path = walk(q, FACTS); goal = re.search('navigate to the ([a-z]+)', q.question)[1]
         assert path is not None and path[-1] == goal and path == [t.category for t in named(FACTS, q)]
         n = blanks(q); assert len(q.options) == (3 if n == 1 else 4) and len(set(q.options)) == len(q.options) and answer(q).count(',') == n - 1
 
 def test_appearance_order():
-    questions = of(ask(), 'obj_appearance_order'); assert questions
+    questions = of(generate_answers(), 'obj_appearance_order'); assert questions
     for q in questions:
         order = answer(q).split(', '); frames = [FIRST[c] for c in order]
         assert frames == sorted(frames) and len(set(frames)) == 4 and len(set(q.options)) == 4 and all(sorted(o[3:].split(', ')) == sorted(order) for o in q.options)
-    assert not of(ask(room(ITEMS)), 'obj_appearance_order') and not any({'table', 'door'} <= set(answer(q).split(', ')) for q in questions)
+    assert not of(generate_answers(room(ITEMS)), 'obj_appearance_order') and not any({'table', 'door'} <= set(answer(q).split(', ')) for q in questions)
 
 def test_hidden_objects_and_their_categories_are_not_asked():
-    text = ' '.join(q.question + ' '.join(q.options or []) for q in ask(room(ITEMS, FIRST, hidden=[6, 4])))
+    text = ' '.join(q.question + ' '.join(q.options or []) for q in generate_answers(room(ITEMS, FIRST, hidden=[6, 4])))
     assert 'chair' not in text and ' tv' not in text and 'lamp' in text
 
 def test_deterministic_and_by_type():
-    assert ask(per_type=3, seed=5) == ask(per_type=3, seed=5) != ask(per_type=3, seed=6)
-    one = ask(per_type=2, types=['object_abs_distance']); assert one == of(ask(per_type=2), 'object_abs_distance') and len(one) == 2
+    assert generate_answers(per_type=3, seed=5) == generate_answers(per_type=3, seed=5) != generate_answers(per_type=3, seed=6)
+    one = generate_answers(per_type=2, types=['object_abs_distance']); assert one == of(generate_answers(per_type=2), 'object_abs_distance') and len(one) == 2
     assert [q.id for q in one] == ['scene0000_00-object_abs_distance-0', 'scene0000_00-object_abs_distance-1']
-    many = ask(per_type={'object_abs_distance': 4, 'object_counting': 9}); assert [q.question_type for q in many] == ['object_counting'] + ['object_abs_distance']*4
-    assert ask(per_type=0) == [] and len({q.id for q in ask()}) == len(ask()) and len({(q.question, q.question_type) for q in ask() if q.question_type != 'obj_appearance_order'}) == len([q for q in ask() if q.question_type != 'obj_appearance_order'])
+    many = generate_answers(per_type={'object_abs_distance': 4, 'object_counting': 9}); assert [q.question_type for q in many] == ['object_counting'] + ['object_abs_distance']*4
+    assert generate_answers(per_type=0) == [] and len({q.id for q in generate_answers()}) == len(generate_answers()) and len({(q.question, q.question_type) for q in generate_answers() if q.question_type != 'obj_appearance_order'}) == len([q for q in generate_answers() if q.question_type != 'obj_appearance_order'])
 
 def test_letters_are_spread():
     facts = [room(ITEMS, FIRST, name=f's{i}') for i in range(60)]
@@ -159,8 +161,8 @@ def test_letters_are_spread():
     share = np.bincount(['ABCD'.index(x) for x in letters], minlength=4)/len(letters); assert share.min() > .15 and share.max() < .35
 
 def test_small_rooms_ask_less():
-    assert [q.question_type for q in ask(room([('bed', 1, 1, 1.)]))] == ['object_size_estimation', 'room_size_estimation']
-    assert [q.question_type for q in ask(room([]))] == ['room_size_estimation'] and ask(room([], area=.01)) == []
+    assert [q.question_type for q in generate_answers(room([('bed', 1, 1, 1.)]))] == ['object_size_estimation', 'room_size_estimation']
+    assert [q.question_type for q in generate_answers(room([]))] == ['room_size_estimation'] and generate_answers(room([], area=.01)) == []
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="preset 'vsi', expected one of paper, vsibench"): make_questions(FACTS, 'vsi')
@@ -169,7 +171,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match='s1: meta info entry has no room_size'): facts_from_meta_info(dict(video_path='a.mp4', dataset='x', object_counts={}, object_bbox={}), 's1')
 
 def test_rows_survive_a_file_and_score_full(tmp_path):
-    questions = ask(per_type=2) + [q for q in ask(room(ITEMS, name='other'), 'paper', per_type=2)]; write_questions(questions, tmp_path/'q.parquet')
+    questions = generate_answers(per_type=2) + [q for q in generate_answers(room(ITEMS, name='other'), 'paper', per_type=2)]; write_questions(questions, tmp_path/'q.parquet')
     back = read_questions(tmp_path/'q.parquet'); assert back == questions and back[3].provenance == questions[3].provenance
     assert all(score_answer(q, q.ground_truth) == 1 for q in back)
 
@@ -303,9 +305,9 @@ def test_benchmark_questions_are_found_again(bench):
     for k, (a, b) in least.items(): assert share[k][0] >= a and share[k][1] >= b, (k, share[k])
 
 def test_generated_rooms(tmp_path):
-    rooms = pytest.importorskip('vsgrpo.rooms')
+    rooms, room_rendering = pytest.importorskip('vsgrpo.data.rooms'), pytest.importorskip('vsgrpo.data.room_rendering')
     for seed in range(2):
-        r = rooms.make_room(seed, 'overview'); scene = read_scene(rooms.write_room(r, tmp_path)); start = time.perf_counter()
+        r = rooms.make_room(seed, 'overview'); scene = read_scene(room_rendering.write_room(r, tmp_path)); start = time.perf_counter()
         f = measure(scene); questions = make_questions(f, 'vsibench') + make_questions(f, 'paper'); assert time.perf_counter() - start < 5
         assert abs(f.area_m2/r.area_m2 - 1) < .06, (f.area_m2, r.area_m2)
         for t in f.objects:
@@ -314,13 +316,13 @@ def test_generated_rooms(tmp_path):
         assert len({q.question_type for q in questions}) >= 6
 
 def test_surfaces_are_stuff_whatever_stands_before_them():
-    from vsgrpo.questions import VSIBENCH, is_stuff
+    from vsgrpo.data.questions import VSIBENCH, is_stuff
     assert all(map(is_stuff, ("closet wall", "walls", "shower floor", "stair rail", "closet ceiling", "otherfurniture", "")))
     assert not any(map(is_stuff, (*VSIBENCH, "shower curtain", "bathroom stall", "floor lamp", "wall hanging")))
 
 def test_vertices_on_a_line_name_their_scene():
-    from vsgrpo.questions import measure
-    from vsgrpo.scannet import Scene
+    from vsgrpo.data.questions import measure
+    from vsgrpo.data.scannet import Scene
     line = np.stack([np.linspace(0, 1, 50)]*3, 1)
     with pytest.raises(ValueError, match="scene0000_00: 50 points span no area"):
         measure(Scene("scene0000_00", line, np.zeros((50, 3), np.uint8), np.zeros((0, 3), np.int32), []))
@@ -328,9 +330,9 @@ def test_vertices_on_a_line_name_their_scene():
 def test_what_is_in_doubt_is_counted():
     "With the thresholds and what they leave out there are as many directions and distances as without thresholds."
     from collections import Counter
-    from vsgrpo.rooms import make_room
-    from vsgrpo.tiny_base import facts_of_room
-    from vsgrpo.questions import make_questions
+    from vsgrpo.data.rooms import make_room
+    from vsgrpo.teaching.lessons import facts_of_room
+    from vsgrpo.data.questions import make_questions
     facts, doubtful = facts_of_room(make_room(4, "overview")), Counter()
     kinds = ["object_abs_distance", "object_rel_direction_easy", "object_rel_direction_hard"]
     count = lambda **kw: Counter(q.question_type for q in make_questions(facts, "vsibench", kinds, None, **kw))

@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from vsgrpo.rewards import (LENGTHS, READINGS, absolute_rewards, accuracy_reward, extract_answer, format_reward, length_reward, own_files, parse_rewards,
-                            relative_error_reward, reward_terms)
-from vsgrpo.vsibench import Question, parse_number, score_answer
+from vsgrpo.training.rewards import (LENGTHS, READINGS, absolute_rewards, accuracy_reward, extract_answer,
+                                     format_reward, length_reward, own_files, parse_rewards, relative_error_reward,
+                                     reward_terms)
+from vsgrpo.evaluation.vsibench import Question, parse_number, score_answer
 
 N, D, W, L = "object_counting", "object_abs_distance", "object_rel_direction_easy", "route_planning"
 TWO = ["A. Turn Left", "B. Turn Right"]

@@ -6,10 +6,13 @@ import pandas as pd
 import pytest
 
 from vsgrpo.files import csv_text, write_text
-from vsgrpo.rollouts import (HERE, ROLLOUT_FIELDS, Rollouts, Run, git_commit, group_advantage, plot_curves, questions_hash, read_metrics, read_records,
-                             read_rollouts, read_scores, rescore, rollout_table, smooth, total_reward, versions)
-from vsgrpo.video import VideoSpec
-from vsgrpo.vsibench import Question, write_questions
+from vsgrpo.evaluation.records import (HERE, ROLLOUT_FIELDS, Run, git_commit, questions_hash, read_metrics,
+                                       read_records, read_rollouts, read_scores, versions)
+from vsgrpo.training.rollouts import (Rollouts, group_advantage, plot_curves, rescore, rollout_table, smooth,
+                                      total_reward)
+from vsgrpo.engine.video import VideoSpec
+from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.evaluation.rows import write_questions
 
 Q = [Question(id=i, dataset="generated", scene_name=f"room_{i}", question_type="object_counting", question="How many chair(s) are in this room?", ground_truth=str(i+1)) for i in range(4)]
 
@@ -240,7 +243,7 @@ def test_scores_are_safe_in_a_spreadsheet_and_read_back_as_they_were(tmp_path):
     assert back.top_answer.tolist() == said and back.score.tolist() == [-1.5]*6
 
 def test_no_table_is_written_past_csv_text():
-    for path in sorted(HERE.glob("*.py")):
+    for path in sorted(HERE.rglob("*.py")):
         if path.name != "files.py": assert ".to_csv(" not in path.read_text("utf-8"), path
 
 def test_a_long_record_is_never_held_whole(tmp_path):

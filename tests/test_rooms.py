@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 import shapely
-from vsgrpo.rooms import (CATEGORIES, FLOOR, PRESETS, SHAPES, VOID, camera_path, draw_outline, look_at, make_room, polygon_area, render,
-                          room_mesh, room_scene, upright_box, visibility, write_room, write_rooms)
-from vsgrpo.scannet import list_scenes, read_label_map, read_scene
+from vsgrpo.data.rooms import CATEGORIES, PRESETS, SHAPES, draw_outline, make_room, polygon_area, upright_box
+from vsgrpo.data.room_rendering import FLOOR, VOID, render, room_mesh, room_scene, visibility, write_room, write_rooms
+from vsgrpo.data.camera_path import camera_path, look_at
+from vsgrpo.data.scannet import list_scenes, read_label_map, read_scene
 
 BOTH = sorted(PRESETS)
 
@@ -119,7 +120,7 @@ def test_mesh_spacing():
         assert edge.max() <= spacing*np.sqrt(2) + 1e-6  # the diagonal of a cell
 
 def test_benchmark_measures_what_was_drawn():
-    geometry = pytest.importorskip("vsgrpo.geometry")
+    geometry = pytest.importorskip("vsgrpo.data.geometry")
     for seed in range(3):
         room = make_room(seed, "overview")
         vertices, _, _, ids = room_mesh(room, room.preset.spacing_m)

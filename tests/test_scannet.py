@@ -3,8 +3,9 @@ import json, struct
 from dataclasses import replace
 import numpy as np
 import pytest
-from vsgrpo.scannet import (Instance, Scene, align, group_instances, instances_of, list_scenes, read_alignment, read_label_map,
-                            read_ply, read_poses, read_scene, tracked, write_label_map, write_ply, write_scene)
+from vsgrpo.data.scannet import (Instance, Scene, align, group_instances, instances_of, list_scenes, read_alignment,
+                                 read_label_map, read_ply, read_poses, read_scene, tracked, write_label_map, write_ply,
+                                 write_scene)
 
 def rigid(seed):
     rng = np.random.default_rng(seed); q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
@@ -223,14 +224,14 @@ def test_list_scenes(tmp_path):
     with pytest.raises(FileNotFoundError, match='no scene, expected folders'): list_scenes(tmp_path/'empty')
 
 def test_a_number_taken_twice_is_given_anew():
-    from vsgrpo.scannet import group_instances
+    from vsgrpo.data.scannet import group_instances
     groups = [dict(objectId=k, label=label, segments=[s]) for k, label, s in ((0, "chair", 0), (5, "table", 1), (0, "lamp", 2))]
     found, skipped = group_instances(np.arange(3), groups)
     assert [(o.object_id, o.label) for o in found] == [(0, "chair"), (5, "table"), (6, "lamp")]
     assert skipped == {"object: number taken by an earlier one, numbered anew": 1}
 
 def test_folders_without_a_mesh_are_scenes_too(tmp_path):
-    from vsgrpo.scannet import list_scenes
+    from vsgrpo.data.scannet import list_scenes
     for name, file in (("scene0000_00", "scene0000_00.txt"), ("notes", "readme.md")):
         (tmp_path/name).mkdir()
         (tmp_path/name/file).write_text("x")

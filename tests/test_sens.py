@@ -4,11 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vsgrpo.data import dataset
 from vsgrpo import vsi100k
-from vsgrpo.rooms import camera_path, make_room, render, room_scene, visibility
-from vsgrpo.scannet import read_scene, write_scene
-from vsgrpo.sens import RATE, film_source, open_sens, seen_shares, with_cameras, write_sens
-from vsgrpo.vsibench import QUESTION_TYPES
+from vsgrpo.data.camera_path import camera_path
+from vsgrpo.data.rooms import make_room
+from vsgrpo.data.room_rendering import render, room_scene, visibility
+from vsgrpo.data.scannet import read_scene, write_scene
+from vsgrpo.data.sens import RATE, film_source, open_sens, seen_shares, with_cameras, write_sens
+from vsgrpo.evaluation.vsibench import QUESTION_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     hidden = {k for k, v in seen_shares(back, 8).items() if v.max() < 5e-4}
     asked = {k for q in made["train"] for k in q.provenance["objects"]}
     assert made["skipped"].get("object: shown by none of the frames", 0) >= len(hidden - {max(truth) + 1, max(truth) + 2, max(truth) + 3}) and asked and not asked & hidden
-    from vsgrpo.video import VideoSpec, decode
+    from vsgrpo.engine.video import VideoSpec, decode
     assert decode(tmp_path/"out"/"scannet"/"scene0042_00.mp4", VideoSpec(frames=2, min_pixels=64*64, max_pixels=64*64, factor=16)).shape == (2, 48, 64, 3)
     nobody = vsi100k.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None), tmp_path/"scans"/"scene0043_00"), tmp_path/"out", "scannet",
                                 vsi100k.Asking(labels="raw", frames=8), film=False)
@@ -63,7 +66,7 @@ def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
 def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     "Every hundredth picture of a recording: a film as long as the recording."
     from PIL import Image
-    from vsgrpo.sens import _pictures
+    from vsgrpo.data.sens import _pictures
     for k in range(0, 1000, 100): Image.fromarray(np.full((6, 8, 3), k//4, np.uint8)).save(tmp_path/f"{k}.JPEG")
     shown = [int(f[0, 0, 0]) for f in _pictures(tmp_path, 24, (8, 6))]
     assert len(shown) == 900*24//30 + 1 and all(shown.count(v) >= 79 for v in sorted(set(shown))[:-1]) and len(set(shown)) == 10
@@ -74,7 +77,7 @@ def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     (["1700000000000.jpg", "1700000000033.jpg"], "1700000000000.jpg: frame number 1700000000000, expected"),
     (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is no frame number"), (["7.jpg", "07.png"], "7.jpg: frame 7 is 07.png already")])
 def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, names, message):
-    from vsgrpo.sens import write_film
+    from vsgrpo.data.sens import write_film
     folder = tmp_path/"scene0000_00"
     (folder/"color").mkdir(parents=True)
     for name in names: (folder/"color"/name).write_bytes(b"never opened")
@@ -84,7 +87,7 @@ def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, n
 def test_a_picture_the_disk_does_not_give_is_no_broken_picture(tmp_path, monkeypatch):
     from pathlib import Path
     from PIL import Image
-    from vsgrpo.sens import _pictures
+    from vsgrpo.data.sens import _pictures
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path/"0.jpg")
     def denied(self): raise PermissionError(13, "Permission denied", str(self))
     monkeypatch.setattr(Path, "read_bytes", denied)
@@ -100,7 +103,7 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
     made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", asking, film=False)
     bare = write_scene(replace(scene, name="scene0047_00", poses=None, intrinsic=None, visibility=None), tmp_path/"scans"/"scene0047_00")
     none = vsi100k.scene_rows(bare, tmp_path/"out", "scannet", asking, film=False)
-    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][vsi100k.UNSEEN] == 1
+    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][dataset.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
 
 def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
@@ -110,7 +113,7 @@ def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
     with pytest.raises(ValueError, match="scene0048_00.sens: no camera has focal lengths -inf"): with_cameras(read_scene(folder), folder)
 
 def test_one_bad_stamp_does_not_change_the_film():
-    from vsgrpo.sens import film_frames
+    from vsgrpo.data.sens import film_frames
     times = np.arange(300)*1e6/15
     bad = times.copy()
     bad[[100, 200]] = bad[[99, 199]]

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 from vsgrpo.files import write_json
-from vsgrpo import sharing
-from vsgrpo.answering import arm_scores, ask
-from vsgrpo.models import TINY, VideoReader, default_spec, load_model, load_processor, lora_config, make_prompt, save_adapter, weights_id
-from vsgrpo.rollouts import Run
-from vsgrpo.video import SAMPLINGS, VideoSpec, decode, encode, fix_torchvision
-from vsgrpo.vsibench import Question, read_questions, write_questions
+from vsgrpo.training import sharing
+from vsgrpo.evaluation.generate import arm_scores, generate_answers
+from vsgrpo.engine.models import (TINY, VideoReader, default_spec, load_model, load_processor, lora_config,
+                                  make_prompt, save_adapter, weights_id)
+from vsgrpo.evaluation.records import Run
+from vsgrpo.engine.video import SAMPLINGS, VideoSpec, decode, encode, fix_torchvision
+from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.evaluation.rows import read_questions, write_questions
 
 
 def make_run(folder, model="tiny", **given):
@@ -66,7 +68,7 @@ def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run
     for arm, said in (("trained", right), ("trained_shuffled", other)):
         (run/f"answers/{arm}.jsonl").write_text("".join(json.dumps({"id": k, "prediction": v}) + "\n" for k, v in said.items()))
     arm_scores({"trained": right, "trained_shuffled": other}, asked, "tagged").to_csv(run/"scores.csv", index=False)
-    assert sharing.sight_difference(run).difference.tolist() == pytest.approx([100/3])
+    assert sharing.vision_difference(run).difference.tolist() == pytest.approx([100/3])
     assert "the paired 95 % interval" in sharing.card_text(run) and "higher with the right video: object_counting" in sharing.card_text(run)
     assert "Keep in mind" not in sharing.card_text(run)                           # the truth is constant too
     table = pd.read_csv(run/"scores.csv").assign(counted=1260, top_answer="A|<b>", top_share=.95, distinct=4, truth_top_share=.31, truth_distinct=4)
@@ -74,7 +76,7 @@ def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run
     text = sharing.card_text(run)
     assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text and "<b>" not in text
     scores(run, 43, 32, ["object_counting"])                                     # scores of other questions than these
-    assert sharing.sight_difference(run) is None
+    assert sharing.vision_difference(run) is None
 
 def test_what_was_not_recorded_is_said(run):
     (run/"metrics.jsonl").unlink()
@@ -237,7 +239,7 @@ def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged,
     folder, questions = rooms
     run = make_run(tmp_path/"run", mode="vanilla", max_new_tokens=16)
     model = load_model("tiny", run/"adapter")
-    ours = ask(model, load_processor("tiny"), questions, VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train", 16).prediction.tolist()
+    ours = generate_answers(model, load_processor("tiny"), questions, VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train", 16).prediction.tolist()
     assert len(questions) > 15 and len(set(ours)) > 3
     if merged: home = sharing.merge_adapter(run, tmp_path/"merged")
     else:
@@ -254,7 +256,7 @@ def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged,
 def test_the_code_of_a_card_picks_the_frames_of_the_run(tmp_path, sampling, total):
     film = encode(np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3), dtype=np.uint8), tmp_path/"film.mp4", crf=0)
     spec = VideoSpec(frames=6, min_pixels=56*56, max_pixels=56*56, factor=14, sampling=sampling)
-    code, names = sharing.ask_code(dict(model="tiny", mode="vanilla", max_new_tokens=16, video=spec.as_dict())), {}
+    code, names = sharing.answer_code(dict(model="tiny", mode="vanilla", max_new_tokens=16, video=spec.as_dict())), {}
     exec("import av\nimport numpy as np\n" + code[code.index("def look"):code.index("def ask")], names)
     assert (names["look"](str(film)) == decode(film, spec)).all()
 

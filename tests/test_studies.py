@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vsgrpo.training.settings import default_settings
 from vsgrpo.files import write_json, write_text
-from vsgrpo import studies
-from vsgrpo import trainer as T
-from vsgrpo.rollouts import Run
-from vsgrpo.runs import held_out
-from vsgrpo.vsi100k import open_dataset
-from vsgrpo.vsibench import paper_table, score_answer
+from vsgrpo.training import studies
+from vsgrpo.evaluation.records import Run
+from vsgrpo.training.runs import held_out
+from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.scores import paper_table
+from vsgrpo.evaluation.vsibench import score_answer
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def runs_of(tmp_path, **arms):
     return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw)) for name, kws in arms.items() for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
 
 def test_arms_differ_in_what_is_studied_alone():
-    s = T.settle("smoke", "tiny-cot", mode="think", steps=2)
+    s = default_settings("smoke", "tiny-cot", mode="think", steps=2)
     for study, fields in (("modes", {"mode", "rewards", "seed"}), ("kl", {"beta", "lr", "seed"}), ("rewards", {"rewards", "seed"}), ("dynamics", {"seed"}), ("single", {"seed"})):
         arms = studies.study_arms(study, s, 2)
         assert len({a for a, _ in arms})*2 == len(arms) and {a.seed for _, a in arms} == {0, 1}
@@ -154,7 +155,7 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
 
 def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
-    s = replace(T.settle("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
+    s = replace(default_settings("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
     arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
     monkeypatch.setattr(studies, "study_arms", lambda *a: arms)
     honest = studies.start
@@ -174,7 +175,7 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
     with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"): studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
 
-    from vsgrpo.models import VideoReader, load_processor
+    from vsgrpo.engine.models import VideoReader, load_processor
     folder, frames = Path(runs.folder[0]), VideoReader(load_processor("tiny"), s.video).frames
     asked = [q for q in held_out(s, data) if q.question_type == "route_planning"]
     base = {r["id"]: r["prediction"] for r in map(json.loads, (folder/"answers/base.jsonl").read_text().splitlines())}

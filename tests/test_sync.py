@@ -1,12 +1,13 @@
-"The notebooks are the source: vsgrpo/ is what they export, no module leans on a higher floor, halls are runnable."
+"The notebooks are the source: vsgrpo/ is what they export, no module imports what stands above it, chapters are runnable."
 import ast, json, os, re, shutil, subprocess, sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))
-HALLS = [nb for nb in NOTEBOOKS if nb.name[1] == "0"]
+NOTEBOOKS = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
+CHAPTER_NOTEBOOKS = [nb for nb in NOTEBOOKS if nb.name[1:3] == "0_"]
 name = lambda p: p.name
 
 
@@ -44,24 +45,43 @@ def test_one_notebook_one_module():
     names = [module(nb) for nb in NOTEBOOKS]
     assert len(set(names)) == len(names), names
     for nb in NOTEBOOKS:
-        assert nb.stem[3:].endswith(module(nb)), f"{nb.name} owns {module(nb)}"
+        assert nb.stem.endswith("_" + module(nb).split(".")[-1]), f"{nb.name} owns {module(nb)}"
         for src, _ in cells(nb):
             assert not re.search(r"^#\|\s*exporti?[ \t]+\S", src, re.M), f"{nb.name}: exports into another module:\n{src[:80]}"
 
 
-FLOORS = ["files", "doctor vsibench video geometry scannet", "models rooms questions viewer rewards sens", "prefix_tree vsi100k rollouts tiny_base watch pairs", "checks answering budget explorer sharing", "prompting", "trainer", "runs", "studies", "grpo baselines", "benchmarks", "general_rooms", "general_eval"]
+PACKAGES = ("engine", "evaluation", "data", "training", "teaching")
+CHAPTERS = {module(nb) for nb in CHAPTER_NOTEBOOKS}
+
+
+def rank(module):
+    "Packages stand above what is imported by all, chapters above the packages."
+    package = module.split(".")[0] if "." in module else None
+    return len(PACKAGES) + 1 if module in CHAPTERS else PACKAGES.index(package) + 1 if package else 0
+
+
+def imports(module):
+    "Modules of ours that a module imports, in functions too."
+    package = module.split(".")[:-1]
+    for node in ast.walk(ast.parse((ROOT/"vsgrpo"/f"{module.replace('.', '/')}.py").read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom): continue
+        if node.level: yield ".".join([*package[:len(package) + 1 - node.level], node.module])
+        elif (node.module or "").startswith("vsgrpo."): yield node.module.removeprefix("vsgrpo.")
 
 
 def test_imports_go_down():
-    "A module stands on lower floors, or on a room of its own floor with a lower number: no circle, no arrow up."
-    number = {module(nb): int(nb.name[:2]) for nb in NOTEBOOKS}
-    floor = {m: k for k, names in enumerate(FLOORS) for m in names.split()}
-    assert set(floor) == set(number), set(floor) ^ set(number)
-    for me in number:
-        tree = ast.parse((ROOT/"vsgrpo"/f"{me}.py").read_text("utf-8"))
-        used = {n.module.split(".")[1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("vsgrpo.")}
-        used |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level}
-        for other in used: assert (floor[other], number[other]) < (floor[me], number[me]), f"{me} imports {other}, which is not below it"
+    "engine → evaluation → data → training → teaching → chapters: nothing imports what stands above it, nobody a chapter."
+    for me in map(module, NOTEBOOKS):
+        for other in imports(me):
+            assert other not in CHAPTERS, f"{me} imports the chapter {other}"
+            assert rank(other) <= rank(me), f"{me} imports {other}, which stands above it"
+
+
+def test_no_circle():
+    "Within a package too."
+    graph = {me: set(imports(me)) for me in map(module, NOTEBOOKS)}
+    try: list(TopologicalSorter(graph).static_order())
+    except CycleError as e: pytest.fail(f"modules import each other: {' → '.join(e.args[1])}")
 
 
 def test_no_star_imports_of_ours():
@@ -69,8 +89,8 @@ def test_no_star_imports_of_ours():
         for src, _ in cells(nb): assert not re.search(r"from vsgrpo\S* import \*", src), nb.name
 
 
-@pytest.mark.parametrize("nb", HALLS, ids=name)
-def test_halls_have_parameters(nb):
+@pytest.mark.parametrize("nb", CHAPTER_NOTEBOOKS, ids=name)
+def test_chapters_have_parameters(nb):
     tagged = [src for src, tags in cells(nb) if "parameters" in tags]
     assert len(tagged) == 1, f"{nb.name}: {len(tagged)} cells tagged 'parameters', expected 1"
     values = {}

@@ -4,15 +4,17 @@ import json
 import numpy as np
 import pytest
 
-from vsgrpo.geometry import Box
-from vsgrpo.models import TINY, VideoReader, load_model, load_processor
-from vsgrpo.prefix_tree import batch_trees, pack_tree, tree_mask
-from vsgrpo.questions import SceneFacts, Thing
-from vsgrpo.rooms import FLOOR, generator_digest
-from vsgrpo.tiny_base import (KINDS, SURFACES, Attention, Lesson, _cover, _spots, answer_loss, ask_lesson, grounding, lesson_trees,
-                              make_lesson, quiz, words_of)
-from vsgrpo.video import VideoSpec
-from vsgrpo.vsibench import TASKS
+from vsgrpo.data.geometry import Box
+from vsgrpo.engine.models import TINY, VideoReader, load_model, load_processor
+from vsgrpo.engine.tree_attention import batch_trees
+from vsgrpo.engine.prefix_tree import pack_tree, tree_mask
+from vsgrpo.data.questions import SceneFacts, Thing
+from vsgrpo.data.room_rendering import FLOOR, generator_digest
+from vsgrpo.teaching.lessons import (KINDS, SURFACES, Lesson, _cover, _spots, lesson_prompts, grounding, make_lesson,
+                                     words_of)
+from vsgrpo.teaching.tiny_base import Attention, answer_loss, lesson_trees, grounding_eval
+from vsgrpo.engine.video import VideoSpec
+from vsgrpo.evaluation.vsibench import TASKS
 
 SPEC = VideoSpec(frames=4, min_pixels=84*84, max_pixels=84*84, factor=14)
 
@@ -32,7 +34,7 @@ def test_it_is_small_plain_and_of_this_generator(note):
 def test_it_sees(note, lessons):
     model, processor = load_model("tiny", device="cpu"), load_processor("tiny")
     reader = VideoReader(processor, SPEC)
-    own, other = quiz(model, processor, reader, lessons), quiz(model, processor, reader, lessons, 7)
+    own, other = grounding_eval(model, processor, reader, lessons), grounding_eval(model, processor, reader, lessons, 7)
     for kind, least in dict(presence=25, number=25).items():
         assert own[kind] - other[kind] > least, (kind, own, other)
         assert abs(own[kind] - note["right"]["own film"][kind]) < 15, (kind, own, note["right"])
@@ -93,7 +95,7 @@ def test_left_up_and_where_by_hand():
 
 def test_every_task_lends_its_form_and_no_truth(lessons):
     assert {q.task for x in lessons for q in x.forms} == set(TASKS)
-    with pytest.raises(ValueError, match="wanted a pool"): ask_lesson(lessons[0], np.random.default_rng(0), 1, 1)
+    with pytest.raises(ValueError, match="wanted a pool"): lesson_prompts(lessons[0], np.random.default_rng(0), 1, 1)
 
 def test_attention_loss_is_the_layers_own(lessons):
     "What it compares with the cover is what the first head of the first layer looks at."
@@ -101,7 +103,7 @@ def test_attention_loss_is_the_layers_own(lessons):
     processor = load_processor("tiny")
     model, reader, rng = load_model("tiny", device="cpu"), VideoReader(processor, SPEC), np.random.default_rng(0)
     looks = Attention(model, processor.tokenizer, "overview")
-    trees = lesson_trees(lessons[:3], [ask_lesson(x, rng, 10) for x in lessons[:3]], processor, reader, model.config.video_token_id)
+    trees = lesson_trees(lessons[:3], [lesson_prompts(x, rng, 10) for x in lessons[:3]], processor, reader, model.config.video_token_id)
     answer_loss(model, trees)
     told = looks.loss(trees, lessons[:3]).item()
     means = []

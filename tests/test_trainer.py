@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vsgrpo import explorer, general_eval, prefix_tree, rewards, sharing, studies
-from vsgrpo import runs as R
-from vsgrpo import trainer as T
+from vsgrpo.engine import tree_attention, vision_guard, sampling, prefix_tree
+from vsgrpo.training.settings import default_settings
+from vsgrpo.training import callbacks, explorer, rewards, sharing, studies, runs as R, trainer as T
+from vsgrpo import general_eval
 from vsgrpo.files import commit_folder, read_json, write_json
-from vsgrpo.models import TINY, load_model, load_processor
-from vsgrpo.rollouts import Run, choose_folder
-from vsgrpo.video import encode
-from vsgrpo.vsi100k import open_dataset
+from vsgrpo.engine.models import TINY, load_model, load_processor
+from vsgrpo.evaluation.records import Run, choose_folder
+from vsgrpo.engine.video import encode
+from vsgrpo.data.dataset import open_dataset
 
 @pytest.fixture(scope="module")
 def data(built_rooms):
@@ -34,7 +36,7 @@ def data(built_rooms):
 
 def settings(**kw):
     model = "tiny" if kw.get("mode", "vanilla") == "vanilla" else "tiny-cot"
-    return replace(T.settle("smoke", model, mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
+    return replace(default_settings("smoke", model, mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
 
 def trainer_of(data, folder, s=None, record=None):
     s = s or settings()
@@ -62,7 +64,7 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
     left = [tmp_path/"run/run.json.7.9.tmp", tmp_path/"run/answers/base.jsonl.7.9.tmp", tmp_path/"run/adapter.7.9.tmp"]      # of a killed process
     left[1].parent.mkdir(exist_ok=True)
     for path in left: path.write_text("half")
-    R.go_on(s, data, tmp_path/"run")
+    R.run_training(s, data, tmp_path/"run")
     assert not list((tmp_path/"run").rglob("*.tmp"))
 
 def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
@@ -100,7 +102,7 @@ def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
     def update(micro):
         run = Run(tmp_path/f"run{micro}")
         trainer = trainer_of(data, tmp_path/f"c{micro}", settings(steps=1, questions_per_step=4, micro_groups=micro), run)
-        monkeypatch.setattr(trainer.sight, "expect", lambda videos, where: prefix_tree._nothing())     # nothing is rolled out here
+        monkeypatch.setattr(trainer.guard, "expect", lambda videos, where: nullcontext())     # nothing is rolled out here
         trainer.train()
         return run.read_metrics().grad_norm.iloc[0], run.read_rollouts().completion.tolist()
     (one, said), (four, said_too) = update(4), update(1)
@@ -114,14 +116,14 @@ def test_the_settings_of_large_models_run(data, tmp_path):
     assert metrics.step.tolist() == [1, 2] and metrics.kl.iloc[0] < 1e-6 and metrics.grad_norm.notna().all()
 
 def test_features_dropped_from_the_update_stop_the_run(data, tmp_path, monkeypatch):
-    honest = prefix_tree.batch_trees
+    honest = tree_attention.batch_trees
     def blind(model, trees):
         batch = honest(model, trees)
         if trees[0].answers[0][0]:          # a rollout's answers are still empty
             for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
         return batch
-    monkeypatch.setattr(prefix_tree, "batch_trees", blind)
-    with pytest.raises(prefix_tree.BlindError, match="reference: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", blind)
+    with pytest.raises(vision_guard.BlindError, match="reference: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
 
 def test_another_rooms_video_stops_the_run(data, tmp_path):
     trainer = trainer_of(data, tmp_path/"c")
@@ -148,13 +150,13 @@ def test_a_blanked_video_stops_the_run(data, tmp_path):
     with pytest.raises(ValueError, match="blank: its pixels vary by 0 of 255 levels"): trainer.train()
 
 def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, monkeypatch):
-    honest = prefix_tree.batch_trees
+    honest = tree_attention.batch_trees
     def grey(model, trees):
         batch = honest(model, trees)
         if trees[0].answers[0][0]: batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
         return batch
-    monkeypatch.setattr(prefix_tree, "batch_trees", grey)
-    with pytest.raises(prefix_tree.BlindError, match="reference: .* patches that are not those"): trainer_of(data, tmp_path/"c").train()
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", grey)
+    with pytest.raises(vision_guard.BlindError, match="reference: .* patches that are not those"): trainer_of(data, tmp_path/"c").train()
 
 def checkpoints(folder, *steps):
     "Checkpoint folders as a run leaves them."
@@ -280,9 +282,9 @@ def test_what_would_fail_later_is_refused_first(data, tmp_path, monkeypatch):
                                           (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5: wanted a whole number"), (dict(beta="abc"), "beta is 'abc': wanted a finite number"),
                                           (dict(lr=0), "lr is 0: wanted above 0")])
 def test_bad_values_are_refused_before_a_model_is_looked_for(given, words):
-    with pytest.raises(ValueError, match=words): T.settle("smoke", "nobody/nothing", **given)
+    with pytest.raises(ValueError, match=words): default_settings("smoke", "nobody/nothing", **given)
 
-FIELDS = {f.name: f.type for f in T.fields(T.Settings)} # name → type
+FIELDS = {f.name: f.type for f in fields(T.Settings)} # name → type
 OTHER_KINDS = {int: ["8", [1, 2], 2.5, True, math.inf, math.nan, 2**32, -2**40, 10**5000, {}], float: ["1e-3", [1], True, math.inf, -math.inf, math.nan, 10**400],
                bool: [1, 0, "True", [True]], str: [20261125, 1.5, True, ["tiny"], {}]}
 
@@ -304,7 +306,7 @@ def test_slips_of_the_pen_are_refused(given, words):
 
 def test_the_scale_of_lora_follows_its_rank(data, tmp_path):
     "alpha is twice the rank unless it is given; the run keeps the number itself, and trains with it."
-    assert [T.settle("smoke", "tiny", lora_rank=r, lora_alpha=a).lora_alpha for r, a in ((None, None), (64, None), (64, 8))] == [32, 128, 8]
+    assert [default_settings("smoke", "tiny", lora_rank=r, lora_alpha=a).lora_alpha for r, a in ((None, None), (64, None), (64, 8))] == [32, 128, 8]
     s = settings(lora_rank=4, lora_alpha=None)
     R.begin(s, data, tmp_path/"run")
     config = trainer_of(data, tmp_path/"c", s).model.peft_config["default"]
@@ -313,13 +315,13 @@ def test_the_scale_of_lora_follows_its_rank(data, tmp_path):
 @pytest.mark.parametrize("given, words", [(dict(frames="4"), "frames is '4': wanted a whole number"), (dict(max_pixels=math.inf), "max_pixels is inf"), (dict(steps=[1]), r"steps is \[1\]"), (dict(scale=["smoke"]), "scale is"),
                                           (dict(model=7), "model is 7: wanted text"), (dict(questions_per_scene=2**31, questions_per_step=10**7), "steps is 2: wanted at most 1")])
 def test_settle_names_what_is_wrong(given, words):
-    with pytest.raises(ValueError, match=words): T.settle(**{"scale": "smoke", "model": "nobody/nothing"} | given)
+    with pytest.raises(ValueError, match=words): default_settings(**{"scale": "smoke", "model": "nobody/nothing"} | given)
 
 @pytest.mark.parametrize("mode", ["think", "observe"])
 def test_a_mode_that_the_model_cannot_keep_is_refused(mode):
-    with pytest.raises(ValueError, match=f"mode is '{mode}': wanted vanilla: model 'tiny' keeps no tag.*tiny-cot does"): T.settle("smoke", "tiny", mode=mode)
-    with pytest.raises(FileNotFoundError): T.settle("smoke", "nobody/nothing", mode=mode)          # another model is not judged, only looked for
-    assert T.settle("smoke", "tiny-cot", mode=mode).mode == mode
+    with pytest.raises(ValueError, match=f"mode is '{mode}': wanted vanilla: model 'tiny' keeps no tag.*tiny-cot does"): default_settings("smoke", "tiny", mode=mode)
+    with pytest.raises(FileNotFoundError): default_settings("smoke", "nobody/nothing", mode=mode)          # another model is not judged, only looked for
+    assert default_settings("smoke", "tiny-cot", mode=mode).mode == mode
 
 @pytest.mark.parametrize("part", ["train", "dev", "test"])
 def test_text_that_is_none_to_the_model_is_refused_before_training(data, tmp_path, part):
@@ -356,8 +358,8 @@ def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
 
 def test_reward_and_score_read_alike(data):
     "What the benchmark's scorer counts as right for a lettered question earns the reward, in every mode."
-    from vsgrpo.rewards import accuracy_reward
-    from vsgrpo.vsibench import score_answer
+    from vsgrpo.training.rewards import accuracy_reward
+    from vsgrpo.evaluation.vsibench import score_answer
     rows = T.training_rows(data.train, data.folder, "think")
     for q, row in zip(data.train, rows):
         if not q.options: continue
@@ -376,10 +378,10 @@ def test_the_trainer_computes_the_printed_objective(data, tmp_path):
         if p.requires_grad: p.data += 0.02*torch.randn_like(p)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     said = [ids[m.bool()].tolist() for ids, m in zip(batch["completion_ids"], batch["completion_mask"])]
-    trees = prefix_tree.grow_trees([trainer._prompt(r) for r in trainer._rows], said, trainer.sight.video_id)
+    trees = prefix_tree.build_prefix_trees([trainer._prompt(r) for r in trainer._rows], said, trainer.guard.video_id)
     with torch.no_grad():
-        logps = prefix_tree.answer_logps(trainer.model, trees)[0]
-        with trainer.model.disable_adapter(): ref = prefix_tree.answer_logps(trainer.model, trees)[0]
+        logps = tree_attention.completion_logps(trainer.model, trees)[0]
+        with trainer.model.disable_adapter(): ref = tree_attention.completion_logps(trainer.model, trees)[0]
         batch["old_per_token_logps"] = old = logps + 0.3*torch.randn_like(logps)
         theirs = trainer.compute_loss(trainer.model, batch).item()
     advantages = rewards.group_advantages(torch.tensor([list(x) for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
@@ -416,8 +418,8 @@ def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
         mask, row = inputs["completion_mask"].bool(), inputs["row"].tolist()
         self._rows = row
         with torch.no_grad():
-            trees = prefix_tree.grow_trees([self._prompt(r) for r in row], [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)], self.sight.video_id)
-            now = prefix_tree.answer_logps(model, trees)[0]
+            trees = prefix_tree.build_prefix_trees([self._prompt(r) for r in row], [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)], self.guard.video_id)
+            now = tree_attention.completion_logps(model, trees)[0]
         seen.append((row, float((now - inputs["old_per_token_logps"][:, :now.shape[1]])[mask[:, :now.shape[1]]].abs().max())))
         return loss(self, model, inputs)
     monkeypatch.setattr(type(trainer), "_compute_loss", look)
@@ -431,7 +433,7 @@ def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
 
 def job(data, folder, s):
     R.begin(s, data, folder)
-    return [sys.executable, "-c", "import sys; from vsgrpo import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)", str(folder)]
+    return [sys.executable, "-c", "import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)", str(folder)]
 
 def same_record(a, b):
     "Metrics but the seconds, rollouts and the adapter's bytes."
@@ -562,7 +564,7 @@ def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, n
     "`vsgrpo-train` saves, says in one line how to resume, and ends with the signal's code; the rest is byte by byte what it would have been."
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
-    call = [sys.executable, "-c", "from vsgrpo.runs import train_cli; train_cli()", str(run)]
+    call = [sys.executable, "-c", "from vsgrpo.training.runs import train_cli; train_cli()", str(run)]
     with open(run/"train.log", "w") as log: process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, PYTHONPATH=str(root)))
     after_steps(run, 2, process)
     process.send_signal(number)
@@ -579,7 +581,7 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     "However papermill ends, and whether or not its kernel outlives it for a moment."
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
-    cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[], source=f"from vsgrpo.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, threads=1))")
+    cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[], source=f"from vsgrpo.training.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, threads=1))")
     write_json(dict(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=5), tmp_path/"nb.ipynb")
     call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nb.ipynb", "out.ipynb"]
     papermill = subprocess.Popen(call, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(root)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -615,18 +617,18 @@ def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkey
             if batches.count("trained") == 2: stop.note(signal.SIGTERM, "stopped by SIGTERM")
             between()
         return honest(*a, between=counted, **kw)
-    honest = R.ask
-    monkeypatch.setattr(R, "ask", ask)
+    honest = R.generate_answers
+    monkeypatch.setattr(R, "generate_answers", ask)
     with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"): R._train_and_test(run, *R.read_run(run), stop)
     assert batches.count("trained") == 2 and [p.name for p in (run/"answers").glob("*.jsonl")] == ["base.jsonl"] and not (run/"scores.csv").exists()
-    monkeypatch.setattr(R, "ask", honest)
+    monkeypatch.setattr(R, "generate_answers", honest)
     same_run(undisturbed, resumed(run))
 
 # ---- collapse
 
 def falling(monkeypatch, step):
     "Say from a step on that the run has collapsed."
-    monkeypatch.setattr(T, "collapsed", lambda past: "it fell" if past.step.iloc[-1] >= step else "")
+    monkeypatch.setattr(callbacks, "collapsed", lambda past: "it fell" if past.step.iloc[-1] >= step else "")
 
 def test_a_collapse_is_noted_and_the_run_goes_on(data, tmp_path, monkeypatch):
     falling(monkeypatch, 2)
@@ -805,24 +807,24 @@ def test_the_probe_looks_at_other_videos_and_changes_nothing(data, tmp_path):
 
 def blind_path(where, monkeypatch):
     "Drop the features from one kind of pass only: the marks are the grad mode, and whether the tree holds answers."
-    honest = prefix_tree.batch_trees
+    honest = tree_attention.batch_trees
     def blind(model, trees):
         batch, written = honest(model, trees), bool(trees[0].answers[0][0])
         if {"rollout": not written, "reference": written and not torch.is_grad_enabled(), "policy": written and torch.is_grad_enabled()}[where]:
             for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
         return batch
-    monkeypatch.setattr(prefix_tree, "batch_trees", blind)
+    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", blind)
 
 @pytest.mark.parametrize("where", ["rollout", "reference", "policy"])
 def test_each_blind_pass_of_training_stops_the_run(data, tmp_path, monkeypatch, where):
     blind_path(where, monkeypatch)
-    with pytest.raises(prefix_tree.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
 
 def test_a_blind_pass_of_evaluation_stops_it(data, tmp_path, monkeypatch):
     s = settings(steps=1)
     model, processor = R.train(s, data, tmp_path/"run")
     blind_path("rollout", monkeypatch)
-    with pytest.raises(prefix_tree.BlindError, match="the vision tower was not called"): R.evaluate(s, model, processor, data, tmp_path/"run")
+    with pytest.raises(vision_guard.BlindError, match="the vision tower was not called"): R.evaluate(s, model, processor, data, tmp_path/"run")
     assert not (tmp_path/"run/scores.csv").exists()
 
 def test_answers_hold_what_python_takes_for_line_ends(data, tmp_path):
@@ -844,15 +846,15 @@ def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monk
     assert set(first) == {"base", "trained", "trained_shuffled", "trained_vanilla", "constant"}
     table = (tmp_path/"run/scores.csv").read_text()
     (tmp_path/"run/answers/trained.jsonl").unlink()
-    asked, honest = [], R.ask
-    monkeypatch.setattr(R, "ask", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
+    asked, honest = [], R.generate_answers
+    monkeypatch.setattr(R, "generate_answers", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
     assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
 
 def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypatch):
     "Frames of our own rooms are rounded in training and test, those of VSI-Bench are cut off."
     specs = []
     monkeypatch.setattr(R, "VideoReader", lambda processor, spec, *rest, **more: specs.append(spec))
-    monkeypatch.setattr(R, "Features", lambda *rest: None)
+    monkeypatch.setattr(R, "VisionFeatureCache", lambda *rest: None)
     s = settings(steps=1, test_scenes=2)
     for tested in (data, replace(data, bench=data.folder)): R.evaluate(s, None, None, tested, tmp_path, arms=("constant",))
     assert specs == [s.video, replace(s.video, sampling="uniform_floor")] and s.video.sampling == "uniform"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vsgrpo.files import file_hash, save_tensor
-from vsgrpo.video import (BENCH_SAMPLING, SAMPLINGS, FrameCache, VideoSpec, decode, encode, film_fault, film_strip, frame_size, frame_times,
-                          resize, sample_indices, vision_tokens)
+from vsgrpo.engine.video import (BENCH_SAMPLING, SAMPLINGS, FrameCache, VideoSpec, decode, encode, film_fault,
+                                 film_strip, frame_size, frame_times, resize, sample_indices, vision_tokens)
 
 H, W = 64, 96
 FULL = VideoSpec(frames=16, min_pixels=H*W, max_pixels=H*W, factor=32)   # 64×96 stays 64×96
@@ -96,7 +96,7 @@ def test_sizes_and_tokens(size, spec, want, tokens):
 
 
 def test_resize_is_torchvisions():
-    from vsgrpo.video import fix_torchvision
+    from vsgrpo.engine.video import fix_torchvision
     fix_torchvision()
     import torch
     from torchvision.transforms import InterpolationMode
@@ -110,7 +110,7 @@ def test_resize_is_torchvisions():
 
 def test_processor_leaves_our_frames_alone(tmp_path):
     "Raw frames through Qwen2-VL's image processor are the same patches as our resized ones."
-    from vsgrpo.video import fix_torchvision
+    from vsgrpo.engine.video import fix_torchvision
     fix_torchvision()
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
     spec = VideoSpec(frames=2, min_pixels=28*28, max_pixels=8*28*28)
@@ -183,7 +183,7 @@ def test_a_film_whose_time_stamps_mislead_is_decoded_in_order(tmp_path, name):
 def test_ordinary_films_are_not_decoded_whole(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (60, H, W, 3), dtype=np.uint8)      # x264 uses no B frame, though its header allows them
     films = [encode(film(130), tmp_path/"a.mp4"), encode(noise, tmp_path/"b.mp4"), write(tmp_path/"c.mkv", film(130), gop=24, b=3)]
-    monkeypatch.setattr("vsgrpo.video._in_order", lambda *a: pytest.fail("decoded in order"))
+    monkeypatch.setattr("vsgrpo.engine.video._in_order", lambda *a: pytest.fail("decoded in order"))
     for p in films: assert decode(p, FULL).shape == (16, H, W, 3)
 
 
@@ -283,7 +283,7 @@ def test_too_large_a_picture_is_refused(tmp_path):
 
 def test_too_many_frames_are_refused(tmp_path, monkeypatch):
     p = encode(film(30), tmp_path/"a.mp4")
-    monkeypatch.setattr("vsgrpo.video.MOST_PACKETS", 29)
+    monkeypatch.setattr("vsgrpo.engine.video.MOST_PACKETS", 29)
     with pytest.raises(ValueError, match=r"a\.mp4: not a readable video: it has more than 29 frames"): decode(p, FULL)
 
 
@@ -292,7 +292,7 @@ def test_the_list_of_packets_is_small(tmp_path):
     p = write(tmp_path/"a.mkv", np.zeros((400, 240, 320, 3), np.uint8), codec="rawvideo")
     assert p.stat().st_size > 40e6
     code = f"""import resource
-from vsgrpo.video import _opened, _Packets
+from vsgrpo.engine.video import _opened, _Packets
 with _opened({str(p)!r}) as (c, stream):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     packets = _Packets(c, stream)
@@ -446,7 +446,7 @@ def test_film_strip(): assert [len(film_strip(film(T), n).axes) for T, n in ((20
 
 
 def test_import_is_light_and_the_torchvision_fix_works_twice():
-    code = ("import sys, vsgrpo.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & set(sys.modules); assert not heavy, heavy; "
+    code = ("import sys, vsgrpo.engine.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & set(sys.modules); assert not heavy, heavy; "
             "v.fix_torchvision(); v.fix_torchvision(); from transformers import Qwen2VLVideoProcessor; Qwen2VLVideoProcessor()")
     subprocess.run([sys.executable, "-c", code], check=True)
 

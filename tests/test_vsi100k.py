@@ -11,16 +11,18 @@ from functools import partial
 
 import pytest
 
+from vsgrpo.data import dataset
 from vsgrpo import vsi100k
-from vsgrpo.vsibench import QUESTION_TYPES, write_questions
+from vsgrpo.evaluation.vsibench import QUESTION_TYPES
+from vsgrpo.evaluation.rows import write_questions
 
-SPEC = vsi100k.RoomsSpec(3, 2, 4)
+SPEC = dataset.RoomsSpec(3, 2, 4)
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory): return vsi100k.build_rooms(tmp_path_factory.mktemp("built"), SPEC, workers=1)
+def built(tmp_path_factory): return dataset.build_rooms(tmp_path_factory.mktemp("built"), SPEC, workers=1)
 
 def test_rows_videos_and_splits(built):
-    data = vsi100k.open_dataset(built)
+    data = dataset.open_dataset(built)
     scenes = [{q.scene_name for q in part} for part in (data.train, data.dev, data.test)]
     assert [len(s) for s in scenes] == [3, 2, 4] and not scenes[0] & scenes[2]
     assert {q.question_type for q in data.test} <= set(QUESTION_TYPES)
@@ -28,40 +30,40 @@ def test_rows_videos_and_splits(built):
     assert {q.scene_name for q in data.train_benchmark} <= scenes[0]
 
 def test_two_builds_are_alike(built, tmp_path):
-    again = vsi100k.build_rooms(tmp_path/"again", SPEC, workers=2)
+    again = dataset.build_rooms(tmp_path/"again", SPEC, workers=2)
     for name in ("train", "train_benchmark", "dev", "test"):
         assert (again/f"{name}.parquet").read_bytes() == (built/f"{name}.parquet").read_bytes()
     for video in built.glob("generated/*.mp4"): assert video.read_bytes() == (again/"generated"/video.name).read_bytes()
 
 def test_the_paper_s_form_has_no_options(built, tmp_path):
-    rows = vsi100k.scene_rows(next((built/"scans").iterdir()), tmp_path, "generated", vsi100k.Asking("paper"))
+    rows = dataset.scene_rows(next((built/"scans").iterdir()), tmp_path, "generated", dataset.Asking("paper"))
     assert all(q.options is None for q in rows["train"]) and any("geometric" not in q.question and "distance between" in q.question for q in rows["train"])
 
 def test_what_is_built_is_kept_and_never_mixed(built):
     before = (built/"train.parquet").stat().st_mtime_ns
-    assert vsi100k.build_rooms(built, SPEC) == built and (built/"train.parquet").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"): vsi100k.build_rooms(built, vsi100k.RoomsSpec(4, 2, 4))
+    assert dataset.build_rooms(built, SPEC) == built and (built/"train.parquet").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"): dataset.build_rooms(built, dataset.RoomsSpec(4, 2, 4))
 
 def test_scans_go_the_same_way(built, tmp_path):
     "The rooms' own folders, taken as a ScanNet download."
     out = vsi100k.build_scans(built/"scans", tmp_path/"out", leak_guard=False, workers=1)
-    data = vsi100k.open_dataset(out)
+    data = dataset.open_dataset(out)
     assert {q.dataset for q in data.train + data.test} == {"scannet"}
     assert json.loads((out/"dataset.json").read_text())["settings"]["leak_guard"] is False
     assert "a score on it after training on these rows says nothing" in (out/"README.md").read_text()
     assert {q.provenance["distance"] for q in data.train if q.task == "object_abs_distance"} == {"center"} and not any(q.options for q in data.train)
-    assert sorted(p.name for p in out.iterdir()) == sorted(["scannet", "README.md", "dataset.json", "skipped.csv", *(f"{n}.parquet" for n in vsi100k.SETS)])
+    assert sorted(p.name for p in out.iterdir()) == sorted(["scannet", "README.md", "dataset.json", "skipped.csv", *(f"{n}.parquet" for n in dataset.SETS)])
 
 def test_load_dataset_reads_the_folder(built):
     from datasets import load_dataset
     rows = load_dataset(str(built), cache_dir=str(built.parent/"cache"))
-    assert {k: len(v) for k, v in rows.items()} == {k: len(getattr(vsi100k.open_dataset(built), n)) for k, n in (("train", "train"), ("validation", "dev"), ("test", "test"))}
+    assert {k: len(v) for k, v in rows.items()} == {k: len(getattr(dataset.open_dataset(built), n)) for k, n in (("train", "train"), ("validation", "dev"), ("test", "test"))}
     assert set(rows["test"][0]) == {"id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options", "provenance"}
 
 def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
-    asking = vsi100k.Asking("vsibench", totals=20/116_900)
+    asking = dataset.Asking("vsibench", totals=20/116_900)
     out = vsi100k.build_scans(built/"scans", tmp_path/"out", leak_guard=False, asking=asking, workers=1)
-    train, wanted = vsi100k.open_dataset(out).train, asking.targets()
+    train, wanted = dataset.open_dataset(out).train, asking.targets()
     for task, n in wanted.items():
         per_scene = [sum(q.task == task for q in train if q.scene_name == s) for s in {q.scene_name for q in train}]
         assert sum(per_scene) <= n
@@ -104,9 +106,9 @@ def test_a_broken_scene_is_set_aside_with_its_reason(copied, tmp_path):
     break_scene(copied, name)
     with pytest.raises(ValueError, match=rf"1 of 9 scenes failed, at most 5% may; the first, {name}: ValueError: .*aggregation.json: has no 'segGroups'"):
         vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
-    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, workers=1)
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.2, workers=1)
     assert "| ValueError | 1 | 1 |" in (out/"README.md").read_text()
-    data = vsi100k.open_dataset(out)
+    data = dataset.open_dataset(out)
     assert name not in {q.scene_name for q in data.train + data.dev + data.test} and f"{name},ValueError" in (out/"skipped.csv").read_text()
 
 KILLED = """import os, sys
@@ -146,12 +148,12 @@ def test_a_killed_build_goes_on_to_the_same_bytes(built, tmp_path, monkeypatch):
 
 def test_the_leak_guard(built, tmp_path):
     with pytest.raises(ValueError, match="leak guard needs the benchmark's rows"): vsi100k.build_scans(built/"scans", tmp_path/"out")
-    banned = vsi100k.open_dataset(built).test
+    banned = dataset.open_dataset(built).test
     write_questions(banned, tmp_path/"bench.jsonl")
     with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so they guard nothing"): vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl")
     assert not (tmp_path/"out").exists()
     write_questions([replace(q, dataset="scannet") for q in banned], tmp_path/"bench.jsonl")
-    data = vsi100k.open_dataset(vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl", workers=1))
+    data = dataset.open_dataset(vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl", workers=1))
     assert not {q.scene_name for q in data.train + data.train_benchmark + data.dev + data.test} & {q.scene_name for q in banned}
 
 def test_scans_of_one_place_stay_together(built, tmp_path):
@@ -160,9 +162,9 @@ def test_scans_of_one_place_stay_together(built, tmp_path):
         name = f"scene{k//2:04d}_{k % 2:02d}"
         shutil.copytree(source, tmp_path/"scans"/name)
         for p in (tmp_path/"scans"/name).rglob(f"{source.name}*"): p.rename(p.with_name(p.name.replace(source.name, name)))
-    write_questions([replace(vsi100k.open_dataset(built).test[0], dataset="scannet", scene_name="scene0002_00")], tmp_path/"bench.jsonl")
+    write_questions([replace(dataset.open_dataset(built).test[0], dataset="scannet", scene_name="scene0002_00")], tmp_path/"bench.jsonl")
     out = vsi100k.build_scans(tmp_path/"scans", tmp_path/"out", tmp_path/"bench.jsonl", share=(.34, .34), workers=1)
-    data = vsi100k.open_dataset(out)
+    data = dataset.open_dataset(out)
     sets = [{q.scene_name for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
     assert sorted(n for names in sets for n in names) == [f"scene{k:04d}_{i:02d}" for k in (0, 1, 3) for i in (0, 1)]
     assert all(len(names) == 2 and len({n[:9] for n in names}) == 1 for names in sets)
@@ -177,25 +179,25 @@ def test_what_cannot_be_built_is_told_before_anything_is(copied, tmp_path):
     with pytest.raises(ValueError, match=rf"2 of 9 scenes cannot be built, at most 5% may; the first, .*no {first}_vh_clean_2.ply"):
         vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
     assert not (tmp_path/"out").exists()
-    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.3, workers=1)
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.3, workers=1)
     assert {line.split(",")[0] for line in (out/"skipped.csv").read_text().splitlines() if "FileNotFoundError" in line} == {first, second}
-    vsi100k.build_scans(copied, tmp_path/"rows", leak_guard=False, most_broken=.3, film=False, workers=1)
-    assert not list((tmp_path/"rows").rglob("*.mp4")) and vsi100k.open_dataset(tmp_path/"rows", films=False).train
+    vsi100k.build_scans(copied, tmp_path/"rows", leak_guard=False, max_skipped=.3, film=False, workers=1)
+    assert not list((tmp_path/"rows").rglob("*.mp4")) and dataset.open_dataset(tmp_path/"rows", films=False).train
 
 def test_any_failure_of_a_scene_stays_its_own(copied, tmp_path, monkeypatch):
     name = sorted(p.name for p in copied.iterdir())[4]
-    honest = vsi100k.measure
+    honest = dataset.measure
     def failing(scene, *a):
         if scene.name == name: raise RuntimeError("something\nelse | broke")
         return honest(scene, *a)
-    monkeypatch.setattr(vsi100k, "measure", failing)
-    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, film=False, workers=1)
+    monkeypatch.setattr(dataset, "measure", failing)
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.2, film=False, workers=1)
     assert f"{name},RuntimeError: something else | broke,1" in (out/"skipped.csv").read_text() and "| RuntimeError | 1 | 1 |" in (out/"README.md").read_text()
 
 def test_an_empty_film_is_no_film(copied, tmp_path):
     name = sorted(p.name for p in copied.iterdir())[4]
     (copied/name/f"{name}.mp4").write_bytes(b"")
-    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, most_broken=.2, workers=1)
+    out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.2, workers=1)
     assert f"{name}.mp4: not a readable video" in (out/"skipped.csv").read_text()
 
 def test_another_download_is_not_taken_for_the_one_that_was_built(copied, tmp_path):
@@ -219,7 +221,7 @@ def test_only_the_frames_a_model_gets_count(built, tmp_path):
     shutil.copytree(source, name)
     seen["objects"] = {k: [float(t == 1)*.1 for t in range(n)] for k in seen["objects"]}
     (name/path.name).write_text(json.dumps(seen))
-    asked = lambda frames: vsi100k.scene_rows(name, tmp_path/"out", "scannet", vsi100k.Asking(frames=frames), film=False)
+    asked = lambda frames: dataset.scene_rows(name, tmp_path/"out", "scannet", dataset.Asking(frames=frames), film=False)
     hidden = asked(2)
     assert n > 3 and {q.task for q in hidden["train"]} <= {"room_size_estimation"} and hidden["skipped"]["object: shown by none of the frames"] > 2
     assert "object: shown by none of the frames" not in asked(n)["skipped"] and len(asked(n)["train"]) > 3
@@ -228,22 +230,22 @@ def test_a_few_are_drawn_evenly():
     "Fewer questions than scenes: easy, medium and hard directions alike, and not from the first scenes by name."
     names = [f"scene{k:04d}_00" for k in range(300)]
     records = [dict(question_type=f"object_rel_direction_{d}", n=i) for d in ("easy", "medium", "hard") for i in range(4)]
-    first = [vsi100k._by_task(n, records)["object_rel_direction"] for n in names]
+    first = [dataset._by_task(n, records)["object_rel_direction"] for n in names]
     assert all(sorted(map(str, f)) == sorted(map(str, records)) for f in first)
     kinds = [f[0]["question_type"] for f in first]
     assert all(70 < kinds.count(f"object_rel_direction_{d}") < 130 for d in ("easy", "medium", "hard"))
 
 def test_a_scene_in_two_splits_is_refused(built, tmp_path):
-    data = vsi100k.open_dataset(built)
+    data = dataset.open_dataset(built)
     for name, rows in (("train", data.train), ("train_benchmark", data.train_benchmark), ("dev", data.dev), ("test", data.test + data.train_benchmark)):
         write_questions(rows, tmp_path/f"{name}.parquet")
     (tmp_path/"generated").symlink_to(built/"generated")
-    with pytest.raises(ValueError, match="stands in two splits"): vsi100k.open_dataset(tmp_path)
+    with pytest.raises(ValueError, match="stands in two splits"): dataset.open_dataset(tmp_path)
 
 def test_a_missing_video_is_named(built, tmp_path):
-    data = vsi100k.open_dataset(built)
+    data = dataset.open_dataset(built)
     for name in ("train", "train_benchmark", "dev", "test"): write_questions(getattr(data, name), tmp_path/f"{name}.parquet")
-    with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"): vsi100k.open_dataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"): dataset.open_dataset(tmp_path)
 
 def test_meta_info_takes_several_files(tmp_path):
     "A list with commas or spaces, a folder, a name with a space in it; whatever is missing is one error."
@@ -283,12 +285,12 @@ DATA_FAULTS = dict(gone=lambda: FileNotFoundError(errno.ENOENT, "No such file", 
 
 def scene_jobs(built, raised=None):
     "Five scenes with the questions of built ones; the third raises."
-    data = vsi100k.open_dataset(built)
+    data = dataset.open_dataset(built)
     def rows(name):
         if raised and name == names[2]: raised()
         return dict(train=[q for q in data.train if q.scene_name == name], benchmark=[q for q in data.test if q.scene_name == name], skipped={"object: stuff": 1})
     names = sorted({q.scene_name for q in data.train + data.test})[:5]
-    return [vsi100k.Job(name, "train" if k < 3 else "test", partial(rows, name)) for k, name in enumerate(names)]
+    return [dataset.Job(name, "train" if k < 3 else "test", partial(rows, name)) for k, name in enumerate(names)]
 
 def raiser(fault, wrapped):
     def plain(): raise fault()
@@ -301,7 +303,7 @@ def raiser(fault, wrapped):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_path, fault, wrapped):
     "One line; the next build tries that scene again, and the dataset is that of a machine without faults."
-    write = lambda out, raised=None: vsi100k.write_dataset(tmp_path/out, scene_jobs(built, raised), {}, most_broken=.9, card="scannet", workers=1)
+    write = lambda out, raised=None: dataset.write_dataset(tmp_path/out, scene_jobs(built, raised), {}, max_skipped=.9, card="scannet", workers=1)
     for _ in range(2):
         with pytest.raises(OSError, match="out: stopped at room.*, for the machine failed and not the scan: .*; what is done is kept, build again to go on") as caught:
             write("out", raiser(FAULTS[fault], wrapped))
@@ -311,41 +313,41 @@ def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_pa
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("fault", DATA_FAULTS)
 def test_a_fault_of_the_data_is_set_aside(built, tmp_path, fault, wrapped):
-    out = vsi100k.write_dataset(tmp_path/"out", scene_jobs(built, raiser(DATA_FAULTS[fault], wrapped)), {}, most_broken=.2, card="scannet", workers=1)
+    out = dataset.write_dataset(tmp_path/"out", scene_jobs(built, raiser(DATA_FAULTS[fault], wrapped)), {}, max_skipped=.2, card="scannet", workers=1)
     assert json.loads((out/"dataset.json").read_text())["broken"] == 1 and not (out/"parts").exists()
 
 def test_a_full_disk_in_one_scan(built, tmp_path, monkeypatch):
     "Where the film is put, through all of `build_scans`."
-    name, honest = sorted(p.name for p in (built/"scans").iterdir())[4], vsi100k.write_film
+    name, honest = sorted(p.name for p in (built/"scans").iterdir())[4], dataset.write_film
     def full(folder, path):
         if folder.name == name: raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return honest(folder, path)
-    monkeypatch.setattr(vsi100k, "write_film", full)
-    build = lambda: vsi100k.build_scans(built/"scans", tmp_path/"out", leak_guard=False, most_broken=.5, workers=1)
+    monkeypatch.setattr(dataset, "write_film", full)
+    build = lambda: vsi100k.build_scans(built/"scans", tmp_path/"out", leak_guard=False, max_skipped=.5, workers=1)
     with pytest.raises(OSError, match=f"stopped at {name}, .*No space left on device"): build()
-    monkeypatch.setattr(vsi100k, "write_film", honest)
-    data = vsi100k.open_dataset(build())
+    monkeypatch.setattr(dataset, "write_film", honest)
+    data = dataset.open_dataset(build())
     assert name in {q.scene_name for q in data.train + data.dev + data.test} and json.loads((tmp_path/"out"/"dataset.json").read_text())["broken"] == 0
 
 def test_a_worker_that_dies_stops_the_build(built, tmp_path):
     def die():
         import os
         os.kill(os.getpid(), 9)
-    write = lambda raised, workers: vsi100k.write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, most_broken=.9, card="scannet", workers=workers)
+    write = lambda raised, workers: dataset.write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, max_skipped=.9, card="scannet", workers=workers)
     with pytest.raises(OSError, match="out: a worker process was killed, .*what is done is kept, build again to go on") as caught: write(die, 2)
     assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists()
     assert json.loads((write(None, 1)/"dataset.json").read_text())["scenes"] == {"train": 3, "test": 2}
 
 BUILDER = """import sys, time
 from pathlib import Path
-from vsgrpo import vsi100k
+from vsgrpo.data import dataset
 out, hold = Path(sys.argv[1]), sys.argv[2:]
-make = vsi100k.make_room
+make = dataset.make_room
 def slow(*a):
     while hold and not Path(hold[0]).exists(): time.sleep(.02)
     return make(*a)
-vsi100k.make_room = slow
-vsi100k.build_rooms(out, vsi100k.RoomsSpec(1, 1, 1), workers=1)
+dataset.make_room = slow
+dataset.build_rooms(out, dataset.RoomsSpec(1, 1, 1), workers=1)
 print(sorted((p.name, p.stat().st_mtime_ns) for p in out.rglob('*') if p.suffix != '.lock' and p.is_file()))    # the other one may hold it by now
 """
 
@@ -363,18 +365,19 @@ def test_two_builders_in_one_folder(tmp_path):
     assert line == f"{out}: another process builds here; waiting, to go on with its result\n"
     assert first.returncode == second.returncode == 0, ends
     assert ends[0][0].splitlines()[-1] == ends[1][0].splitlines()[-1] and len(ends[1][0].splitlines()) == 1
-    assert len(vsi100k.open_dataset(out).test) > 3 and not list(out.rglob("*.tmp")) and not list(out.glob("building*"))
+    assert len(dataset.open_dataset(out).test) > 3 and not list(out.rglob("*.tmp")) and not list(out.glob("building*"))
 
 WATCHED = """import os, sys
 from pathlib import Path
-from vsgrpo import vsi100k
-from vsgrpo.rooms import PRESETS, write_rooms
+from vsgrpo.data import dataset
+from vsgrpo.data.rooms import PRESETS
+from vsgrpo.data.room_rendering import write_rooms
 out, touched = Path(sys.argv[1]), []
 def watch(event, args):
     writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if (writes or event in ("os.remove", "os.mkdir", "os.rmdir", "os.rename", "os.link", "shutil.rmtree")) and str(args[0]).startswith(str(out)): touched.append((event, str(args[0])))
 sys.addaudithook(watch)
-vsi100k.build_rooms(out, vsi100k.RoomsSpec(3, 2, 4))
+dataset.build_rooms(out, dataset.RoomsSpec(3, 2, 4))
 write_rooms([0, 1, 2], PRESETS["overview"], out/"scans")
 print(touched)
 (out/"probe").touch()

@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vsgrpo import vsibench
-from vsgrpo.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS, Question, best_constant, mra, official_parse, score_cli,
-    paper_table, parse_answer, parse_number, prompt, read_questions, read_rows, score_answer, score_table, tagged_answer, write_questions)
+from vsgrpo.evaluation import rows as rows_module
+from vsgrpo.evaluation.rows import _text, read_questions, read_rows, write_questions
+from vsgrpo.evaluation.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS,
+                                        Question, mra, official_parse, parse_answer, parse_number, prompt,
+                                        score_answer, tagged_answer)
+from vsgrpo.evaluation.scores import best_constant, score_cli, paper_table, score_table
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT.parent/"shared"/"data"/"vsibench_test.parquet"
@@ -35,7 +38,7 @@ PAIRS = [
     (65, 100, .4), (135, 100, .4), (.3, .4, .5), (1.65, 1.5, .9), (45, 30, .1), (2.1, 3., .5),
 ]
 
-def ask(t="object_counting", gold=None, options=None, id=0, scene="s"):
+def generate_answers(t="object_counting", gold=None, options=None, id=0, scene="s"):
     if gold is None: gold = "4" if t in NA_TYPES else "A"
     if options is None and t in MCA_TYPES and gold in "ABCD": options = ["A. left", "B. right"]
     return Question(id, "toy", scene, t, "Which?", gold, options)
@@ -44,16 +47,16 @@ def ask(t="object_counting", gold=None, options=None, id=0, scene="s"):
 
 @pytest.mark.parametrize("text,official,lenient", NUMBERS)
 def test_number_answers(text, official, lenient):
-    assert score_answer(ask(), text) == official
-    assert score_answer(ask(), text, "lmms-eval") == lenient
+    assert score_answer(generate_answers(), text) == official
+    assert score_answer(generate_answers(), text, "lmms-eval") == lenient
 
 @pytest.mark.parametrize("text,right", LETTER_ANSWERS)
 def test_letter_answers(text, right):
-    assert score_answer(ask("route_planning"), text) == right == score_answer(ask("route_planning"), text, "lmms-eval")
+    assert score_answer(generate_answers("route_planning"), text) == right == score_answer(generate_answers("route_planning"), text, "lmms-eval")
 
 @pytest.mark.parametrize("pred,gold,share", PAIRS)
 def test_mra_values(pred, gold, share):
-    assert mra(pred, gold) == share == score_answer(ask("room_size_estimation", str(gold)), str(pred))
+    assert mra(pred, gold) == share == score_answer(generate_answers("room_size_estimation", str(gold)), str(pred))
 
 def test_mra_bounds():
     assert mra(None, 3) == mra(float("inf"), 3) == mra(0, 3) == 0 and mra(3, 3) == 1
@@ -81,31 +84,31 @@ def test_tagged_answer(text, options, answer): assert tagged_answer(text, option
 
 def test_tagged_is_official_where_no_tag_is():
     for text, official, _ in NUMBERS:
-        if "<" not in text: assert score_answer(ask(), text, "tagged") == official
+        if "<" not in text: assert score_answer(generate_answers(), text, "tagged") == official
     for text, right in LETTER_ANSWERS:
-        if "<" not in text and text != "left": assert score_answer(ask("route_planning"), text, "tagged") == right
+        if "<" not in text and text != "left": assert score_answer(generate_answers("route_planning"), text, "tagged") == right
 
 @pytest.mark.parametrize("text,share", [("<think>2</think><answer>4 m</answer>", 1), ("four", 1), ("3, no: 4", 1), ("<think>4</think> 3", .6), ("none", 0), ("", 0), ("<think>4</think>", 1)])
-def test_vlmevalkit_numbers(text, share): assert score_answer(ask(), text, "vlmevalkit") == share
+def test_vlmevalkit_numbers(text, share): assert score_answer(generate_answers(), text, "vlmevalkit") == share
 
 @pytest.mark.parametrize("text,right", [("<answer>(A)</answer>", 1), ("<answer>A) left</answer>", 1), ("It is A.", 1), ("B?\nSo **A**", 1), ("a", 1), ("A or B", 0), ("", 0), ("<think>B</think>\nA", 1)])
-def test_vlmevalkit_letters(text, right): assert score_answer(ask("route_planning"), text, "vlmevalkit") == right
+def test_vlmevalkit_letters(text, right): assert score_answer(generate_answers("route_planning"), text, "vlmevalkit") == right
 
 @pytest.mark.parametrize("text,right", [("left", 1), ("LEFT", 1), (" left. ", 1), ("left or right", 0), ("to the left", 0), ("A", 0), ("", 0), ("lef", 0)])
 def test_word_answers(text, right):
-    q = ask("object_rel_direction_easy", "left")
+    q = generate_answers("object_rel_direction_easy", "left")
     assert score_answer(q, text) == right == score_answer(q, f"<answer>{text}</answer>", "tagged")
 
-def test_two_word_answers(): assert score_answer(ask("object_rel_distance", "trash bin"), "Trash bin.") == 1
+def test_two_word_answers(): assert score_answer(generate_answers("object_rel_distance", "trash bin"), "Trash bin.") == 1
 
 def test_unknown_parser():
-    with pytest.raises(ValueError, match="parser is 'kind'"): score_answer(ask(), "4", "kind")
+    with pytest.raises(ValueError, match="parser is 'kind'"): score_answer(generate_answers(), "4", "kind")
 
 def test_what_overflows_is_no_number():
     for text in ("hundred "*160, "9"*400, "-" + "9"*5000):
-        for parser in PARSERS: assert parse_answer(ask(), text, parser) is None, (text[:9], parser)
-        assert all(score_answer(ask(), text, parser) == 0 for parser in PARSERS)
-    assert parse_answer(ask(), "three hundred and twenty-one", "lmms-eval") == 321 and parse_answer(ask(), "two thousand five hundred", "lmms-eval") == 2500
+        for parser in PARSERS: assert parse_answer(generate_answers(), text, parser) is None, (text[:9], parser)
+        assert all(score_answer(generate_answers(), text, parser) == 0 for parser in PARSERS)
+    assert parse_answer(generate_answers(), "three hundred and twenty-one", "lmms-eval") == 321 and parse_answer(generate_answers(), "two thousand five hundred", "lmms-eval") == 2500
 
 LONG = ["1", "1,", "1.", "1e", ",", ".", "-", " ", "\n", "(", "<", "< ", "hundred ", "zero ", "A ", "<answer>", "<answer>A ", "<answer>1 ", "</answer>", "</think>", "<think></think><answer>"]
 
@@ -123,13 +126,13 @@ def slower_than_linear(read, texts=LONG, n=10**5):
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_long_answers_are_read_in_linear_time(parser):
-    for q in (ask(), ask("route_planning"), ask("route_planning", "left")): assert slower_than_linear(lambda text, q=q: score_answer(q, text, parser)) == []
+    for q in (generate_answers(), generate_answers("route_planning"), generate_answers("route_planning", "left")): assert slower_than_linear(lambda text, q=q: score_answer(q, text, parser)) == []
 
 # ---- questions and prompts
 
 def test_names():
     assert len(QUESTION_TYPES) == 10 and len(TASKS) == 8 and set(NA_TYPES) | set(MCA_TYPES) == set(QUESTION_TYPES)
-    assert [ask(t).task for t in MCA_TYPES].count("object_rel_direction") == 3 and {ask(t).task for t in QUESTION_TYPES} == set(TASKS)
+    assert [generate_answers(t).task for t in MCA_TYPES].count("object_rel_direction") == 3 and {generate_answers(t).task for t in QUESTION_TYPES} == set(TASKS)
 
 @pytest.mark.parametrize("change,words", [
     (dict(question_type="size"), "question_type is 'size'"), (dict(ground_truth="0.0"), "expected a number > 0"), (dict(ground_truth="-2"), "expected a number > 0"),
@@ -149,15 +152,15 @@ def test_refused_questions(change, words):
     assert words in str(e.value)
 
 def test_tags_and_brackets_are_text():
-    for text in ("<think>a</think> <observe> <answer>", "if a < b | c > d", "a <| b", "<||>", "|>", "🙂"): assert ask(gold="4").question and Question(1, "d", "s", "object_counting", text, "4").question == text
+    for text in ("<think>a</think> <observe> <answer>", "if a < b | c > d", "a <| b", "<||>", "|>", "🙂"): assert generate_answers(gold="4").question and Question(1, "d", "s", "object_counting", text, "4").question == text
 
 def test_true_numbers_are_read_once():
     "What passes the check is what the score divides by, in every form that passes."
     for gold, value in (("4", 4), ("4.0", 4), ("0.5", .5), (".5", .5), ("4.", 4), ("1e2", 100), ("004", 4)):
-        assert score_answer(ask(gold=gold), str(value)) == 1 and float(best_constant([ask(gold=gold)])["object_counting"]) == value
+        assert score_answer(generate_answers(gold=gold), str(value)) == 1 and float(best_constant([generate_answers(gold=gold)])["object_counting"]) == value
 
 def test_prompts():
-    number, choice, word = ask(), ask("object_rel_direction_easy"), ask("object_rel_direction_easy", "left")
+    number, choice, word = generate_answers(), generate_answers("object_rel_direction_easy"), generate_answers("object_rel_direction_easy", "left")
     short = "Please answer the question using a single word or phrase."
     assert prompt(number) == f"{PRE}\nWhich?\n{short}" == prompt(number, wording="test")
     assert prompt(choice) == f"{PRE}\nWhich?\nOptions:\nA. left\nB. right\n{LETTER_POST}" == prompt(choice, wording="train")
@@ -174,7 +177,7 @@ MIXED = [Question(7, "scannet", "scene0011_00", "object_abs_distance", "How far?
          Question(8, "scannet", "scene0011_00", "route_planning", "“Turn”?", "B", ["A. left", "B. right"])]
 
 @pytest.mark.parametrize("name", ["q.parquet", "q.jsonl"])
-@pytest.mark.parametrize("questions", [MIXED, MIXED[:1], [], [ask(id="a"), ask(id="b")]])
+@pytest.mark.parametrize("questions", [MIXED, MIXED[:1], [], [generate_answers(id="a"), generate_answers(id="b")]])
 def test_files_round_trip(tmp_path, name, questions):
     path = write_questions(questions, tmp_path/name)
     assert read_questions(path) == questions and [p.name for p in tmp_path.iterdir()] == [name]
@@ -189,9 +192,9 @@ def test_rows_that_are_none_are_named_and_counted(tmp_path):
     assert [i for i, _ in read_rows(tmp_path/"q.jsonl")[1]] == [2, 3, 4] and "ground_truth: nan, expected text" in read_rows(tmp_path/"q.jsonl")[1][2][1]
 
 def test_numbers_of_all_kinds_are_text(tmp_path):
-    for gold in (np.int64(4), np.float32(4), 4.0, 4): assert vsibench._text(gold, "x") in ("4", "4.0")
+    for gold in (np.int64(4), np.float32(4), 4.0, 4): assert _text(gold, "x") in ("4", "4.0")
     for gold in (True, np.True_, float("nan"), np.inf, None, [4]):
-        with pytest.raises(ValueError, match="x: .*, expected text"): vsibench._text(gold, "x")
+        with pytest.raises(ValueError, match="x: .*, expected text"): _text(gold, "x")
 
 def packed(path, **columns):
     pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
@@ -199,7 +202,7 @@ def packed(path, **columns):
 
 def test_packed_files_are_bounded(tmp_path, monkeypatch):
     "Few bytes on disk: too many rows, too many items of lists, one long text many times over; the last is known only while it is read."
-    for name, most in (("MOST_ROWS", 5000), ("MOST_CELLS", 20_000), ("MOST_BYTES", 10**7), ("_AT_ONCE", 10**6)): monkeypatch.setattr(vsibench, name, most)
+    for name, most in (("MOST_ROWS", 5000), ("MOST_CELLS", 20_000), ("MOST_BYTES", 10**7), ("_AT_ONCE", 10**6)): monkeypatch.setattr(rows_module, name, most)
     rows = packed(tmp_path/"rows.parquet", id=pa.array(np.zeros(6000, np.int64)))
     items = packed(tmp_path/"items.parquet", options=pa.ListArray.from_arrays([0, 30_000], pa.array(np.zeros(30_000, np.int8))))
     text = packed(tmp_path/"text.parquet", question=pa.DictionaryArray.from_arrays(pa.array(np.zeros(4000, np.int32)), pa.array(["x"*100_000])))
@@ -234,14 +237,14 @@ def test_broken_files(tmp_path):
     with pytest.raises(ValueError, match="ending is '.csv'"): read_questions(tmp_path/"q.csv")
     with pytest.raises(ValueError, match="r.parquet, row 0: missing column dataset"): read_questions(tmp_path/"r.parquet")
     with pytest.raises(FileNotFoundError, match="none.parquet"): read_questions(tmp_path/"none.parquet")
-    with pytest.raises(ValueError, match="one kind"): write_questions([ask(id=1), ask(id="b")], tmp_path/"w.parquet")
-    with pytest.raises(ValueError, match="doubled id"): write_questions([ask(id=1), ask(id=1)], tmp_path/"w.parquet")
+    with pytest.raises(ValueError, match="one kind"): write_questions([generate_answers(id=1), generate_answers(id="b")], tmp_path/"w.parquet")
+    with pytest.raises(ValueError, match="doubled id"): write_questions([generate_answers(id=1), generate_answers(id=1)], tmp_path/"w.parquet")
     assert not list(tmp_path.glob("w*"))
 
 # ---- tables
 
 def all_types(n_scenes=12, skip=()):
-    return [ask(t, id=f"{s}-{t}", scene=f"s{s}") for s in range(n_scenes) for t in QUESTION_TYPES if t not in skip]
+    return [generate_answers(t, id=f"{s}-{t}", scene=f"s{s}") for s in range(n_scenes) for t in QUESTION_TYPES if t not in skip]
 
 def test_table_aggregates_as_the_benchmark():
     questions = all_types()
@@ -252,7 +255,7 @@ def test_table_aggregates_as_the_benchmark():
     assert table.n["object_rel_direction"] == 36 and table.n["overall"] == 120
 
 def test_direction_is_a_mean_of_types_not_of_rows():
-    many = [ask("object_rel_direction_easy", id=i) for i in range(9)] + [ask("object_rel_direction_hard", id=9)]
+    many = [generate_answers("object_rel_direction_easy", id=i) for i in range(9)] + [generate_answers("object_rel_direction_hard", id=9)]
     assert score_table(many, ["A"]*9 + ["B"], n_boot=0).score[0] == 50
 
 @pytest.mark.parametrize("missing", QUESTION_TYPES)
@@ -261,7 +264,7 @@ def test_no_overall_while_a_type_is_missing(missing):
     assert "overall" not in set(score_table(questions, [q.ground_truth for q in questions], n_boot=5).question_type)
 
 def test_answers_must_fit():
-    questions = [ask(id=1), ask(id=2)]
+    questions = [generate_answers(id=1), generate_answers(id=2)]
     for answers, words in (({1: "4"}, "no answer for 1 of 2 questions, as id 2"), ({1: "4", 2: "4", 3: "4"}, "unknown id in 1"), (["4"], "1 answers, expected 2"), ({1: "4", "1": "4", 2: "4"}, "doubled id")):
         with pytest.raises(ValueError) as e: score_table(questions, answers)
         assert words in str(e.value)
@@ -271,7 +274,7 @@ def test_answers_must_fit():
 def test_interval_is_over_scenes():
     rng = np.random.default_rng(1)
     good = rng.random(60) < .5 # scenes that are answered right throughout
-    questions = [ask(id=f"{s}-{k}", scene=f"s{s}") for s in range(60) for k in range(5)]
+    questions = [generate_answers(id=f"{s}-{k}", scene=f"s{s}") for s in range(60) for k in range(5)]
     answers = ["4" if good[int(q.id.split("-")[0])] else "400" for q in questions]
     row = score_table(questions, answers).iloc[0]
     half = 1.96*100*np.sqrt(good.mean()*(1 - good.mean())/60) # rows would give a width smaller by √5
@@ -280,16 +283,16 @@ def test_interval_is_over_scenes():
     assert np.isnan(score_table(questions, answers, n_boot=0).ci_low[0])
 
 def test_best_constants():
-    counts = [ask(gold=g, id=i) for i, g in enumerate(["2", "2", "3", "9"])]
+    counts = [generate_answers(gold=g, id=i) for i, g in enumerate(["2", "2", "3", "9"])]
     assert best_constant(counts) == {"object_counting": "2"}
-    assert best_constant([ask("object_abs_distance", g, id=i) for i, g in enumerate(["1.0", "1.0", "2.0", "2.1", "2.2"])]) == {"object_abs_distance": "2.1"}
-    words = [ask("object_rel_direction_easy", g, id=i) for i, g in enumerate(["right", "left", "left"])]
+    assert best_constant([generate_answers("object_abs_distance", g, id=i) for i, g in enumerate(["1.0", "1.0", "2.0", "2.1", "2.2"])]) == {"object_abs_distance": "2.1"}
+    words = [generate_answers("object_rel_direction_easy", g, id=i) for i, g in enumerate(["right", "left", "left"])]
     assert best_constant(words) == {"object_rel_direction_easy": "left"} and best_constant([]) == {}
 
 def test_best_constant_is_best():
     rng = np.random.default_rng(0)
     golds = [f"{g:.1f}" for g in rng.lognormal(.6, .5, 300) + .1]
-    chosen = float(best_constant([ask("object_abs_distance", g, id=i) for i, g in enumerate(golds)])["object_abs_distance"])
+    chosen = float(best_constant([generate_answers("object_abs_distance", g, id=i) for i, g in enumerate(golds)])["object_abs_distance"])
     mean = {c: np.mean([mra(c, float(g)) for g in golds]) for c in sorted({float(g) for g in golds})}
     assert mean[chosen] == pytest.approx(max(mean.values()))
 
@@ -303,7 +306,7 @@ def test_paper_tables():
 
 def run_cli(*args):
     "The command in a process of its own."
-    return subprocess.run([sys.executable, "-c", "from vsgrpo.vsibench import score_cli; score_cli()", *map(str, args)], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, "-c", "from vsgrpo.evaluation.scores import score_cli; score_cli()", *map(str, args)], capture_output=True, text=True, cwd=ROOT)
 
 def answer_file(path, questions, change=lambda r: r, full=False):
     rows = [{k: getattr(q, k) for k in ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")} if full else {"id": q.id} for q in questions]
@@ -418,9 +421,9 @@ def test_families_score_as_the_official_functions_say(released, name):
     assert table["overall"] == pytest.approx(OFFICIAL[name], abs=1e-10)
 
 def test_the_command_and_the_store_agree_with_them(released, tmp_path):
-    "One family through `vsgrpo-score` and through a store of hall 00: the same figure."
-    from vsgrpo.prompting import Answers
-    from vsgrpo.rollouts import Run
+    "One family through `vsgrpo-score` and through a store of chapter 00: the same figure."
+    from vsgrpo.evaluation.answer_store import Answers
+    from vsgrpo.evaluation.records import Run
     said, run = FAMILIES["edge cases, about right"], Run(tmp_path/"store")
     run.write_settings({"modes": ["vanilla"]})
     write_questions(released, tmp_path/"store/questions.parquet")

@@ -3,20 +3,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vsgrpo.watch import HACKS, Limits, collapse_onset, collapsed, find_hacks, hack_shares, trouble
+from vsgrpo.training.watch import HACKS, Limits, collapse_onset, collapsed, find_hacks, hack_rates, warnings_of
 
 # ---- signs of trouble
 
 def test_trouble_is_told_and_health_is_not():
     m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
     good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in [dict(step=s, id=i, question_type="object_counting", ground_truth=str(i), mode="think", completion=f"<think>one two three</think><answer>{i}</answer>")]])
-    assert trouble(m, good) == []
-    assert trouble(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
-    assert trouble(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
-    assert trouble(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'under 3 words of thought'"]
-    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
-    assert trouble(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
-    assert trouble(m, good.drop(columns="mode")) == []
+    assert warnings_of(m, good) == []
+    assert warnings_of(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
+    assert warnings_of(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
+    assert warnings_of(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'under 3 words of thought'"]
+    assert warnings_of(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
+    assert warnings_of(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
+    assert warnings_of(m, good.drop(columns="mode")) == []
 
 @pytest.mark.parametrize("text, mode, wanted", [
     ("<think>There are 12 office chairs in the room.</think>\n<answer>12</answer>", "think", ["template"]),
@@ -37,9 +37,9 @@ def test_each_pattern_has_its_cases(text, mode, wanted): assert find_hacks(text,
 
 def test_shares_are_of_completions():
     rows = pd.DataFrame([dict(step=1, id=i, question_type="object_counting", ground_truth=str(i), mode="vanilla", completion=c) for i in range(4) for c in ("4", "4", "3 or 4", str(i))])
-    shares = hack_shares(rows)
+    shares = hack_rates(rows)
     assert set(shares) == {*HACKS, "constant answer"} and shares["several answers"] == 1/4 and shares["constant answer"] == 8/16
-    assert "constant answer" not in hack_shares(rows[rows.id < 2])           # two questions say nothing
+    assert "constant answer" not in hack_rates(rows[rows.id < 2])           # two questions say nothing
 
 def test_collapse_needs_a_height_to_fall_from():
     n = 30

@@ -29,7 +29,7 @@ KINDS = {str: "text", int: "a whole number", float: "a finite number", bool: "Tr
 MOST = 2**32 - 1 # a larger whole number is a slip: no seed, no count
 RANGES = { # parameter → least and most, the same in every chapter
     "seed": (0, MOST), "seeds": (1, MOST), "samples": (0, MOST), "limit": (1, MOST), "batch": (1, MOST), "test_scenes": (0, MOST),
-    "max_new_tokens": (1, MOST), "num_processes": (1, MOST), "workers": (0, MOST), "most_broken": (0, 1), "dev": (0, 1), "test": (0, 1)}
+    "max_new_tokens": (1, MOST), "num_processes": (1, MOST), "workers": (0, MOST), "max_skipped": (0, 1), "dev": (0, 1), "test": (0, 1)}
 
 def _shown(value):
     "A value as an error quotes it: cut off, and never a number of thousands of digits."

@@ -1,0 +1,148 @@
+"Asking: every question gets an answer, about the video it was told to show."
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from vsgrpo.evaluation import generate as answering
+from vsgrpo.evaluation.generate import (ANSWER_FIELDS, SPREAD, answer_report, answer_spread, answer_warnings,
+                                        arm_scores, generate_answers, other_videos, paired_difference, spread_table)
+from vsgrpo.training.settings import default_settings
+from vsgrpo.engine.models import VideoReader, load_model, load_processor
+from vsgrpo.evaluation.records import Run
+from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.vsibench import Question
+
+@pytest.fixture(scope="module")
+def data(built_rooms): return open_dataset(built_rooms(1, 1, 3))
+
+@pytest.fixture(scope="module")
+def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
+
+def test_batches_do_not_change_answers(data, tiny):
+    model, processor = tiny
+    reader = VideoReader(processor, default_settings("smoke", "tiny").video)
+    one, many = (generate_answers(model, processor, data.test, reader, data.folder, "vanilla", "train", 8, batch) for batch in (1, 32))
+    assert one.id.tolist() == [q.id for q in data.test]
+    assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
+
+def test_modes_asked_together_answer_as_apart(data, tiny):
+    "One pass over a video for all its prompts; each mode has the room it has alone."
+    model, processor = tiny
+    reader, modes = VideoReader(processor, default_settings("smoke", "tiny").video), ["vanilla", "think", "observe"]
+    sent = dict(reader=reader, folder=data.folder, wording="test")
+    together = generate_answers(model, processor, data.test, modes=modes, batch=1000, **sent)
+    assert together["mode"].tolist() == [m for m in modes for _ in data.test]
+    for mode in modes:
+        apart = generate_answers(model, processor, data.test, modes=mode, **sent)
+        assert together[together["mode"] == mode].reset_index(drop=True).drop(columns="seconds").equals(apart.drop(columns="seconds"))
+
+def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
+    "Stopped anywhere, also within a line, and gone on: the same lines, and nothing is asked twice."
+    model, processor = tiny
+    sent = dict(reader=VideoReader(processor, default_settings("smoke", "tiny").video), folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
+                max_new_tokens=6, samples=3, temperature=1.)
+    whole = generate_answers(model, processor, data.test, store=Run(tmp_path/"whole"), **sent)
+    lines = (tmp_path/"whole/answers.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == len(whole) == 2*3*len(data.test) and list(whole) == ANSWER_FIELDS
+    asked, honest = [], answering.sample_answers
+    monkeypatch.setattr(answering, "sample_answers", lambda model, prompts, *a: asked.append(len(prompts)) or honest(model, prompts, *a))
+    for cut in (0, 1, 7, 3*len(data.test), len(lines)):
+        store = Run(tmp_path/f"cut{cut}")
+        store.answers_path.write_text("".join(lines[:cut]) + (lines[cut][:30] if cut % 2 else ""))
+        asked.clear()
+        again = generate_answers(model, processor, data.test, store=store, **sent)
+        pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
+        pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"), Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
+        assert sum(asked) == 2*len(data.test) - cut//3
+
+def test_shuffled_shows_other_videos(data, tiny):
+    model, processor = tiny
+    reader = VideoReader(processor, default_settings("smoke", "tiny").video)
+    shown = generate_answers(model, processor, data.test[:3], reader, data.folder, max_new_tokens=4, videos=other_videos(data.test))
+    assert all(q.scene_name not in v for q, v in zip(data.test, shown.video))
+
+def test_a_missing_video_is_named_before_asking(data, tiny):
+    model, processor = tiny
+    lost = replace(data.test[0], scene_name="room_lost")
+    with pytest.raises(FileNotFoundError, match="1 videos are missing, the first .*room_lost.mp4"): generate_answers(model, processor, [lost], None, data.folder)
+
+def test_arms_and_pairs(data):
+    right, wrong = {q.id: q.ground_truth for q in data.test}, {q.id: "" for q in data.test}
+    scores = arm_scores({"right": right, "wrong": wrong}, data.test)
+    assert set(scores[scores.arm == "right"].score) == {100.0} and set(scores[scores.arm == "wrong"].score) == {0.0}
+    gain = paired_difference(data.test, right, wrong)
+    assert (gain[["difference", "ci_low", "ci_high"]] == 100).all(axis=None)
+
+# ---- how varied the answers are
+
+def made_questions():
+    "30 rooms with 30 different sizes; in 20 of them two choice questions, and one that wants words."
+    ask_one = lambda i, kind, truth, options=None: Question(f"{kind}-{i}", "d", f"s{i}", kind, "?", truth, options)
+    options = ["A. left", "B. right", "C. back"]
+    return [ask_one(i, "room_size_estimation", f"{10 + i}.50") for i in range(30)] + \
+           [ask_one(i, "object_rel_direction_easy", "ABC"[i % 3], options) for i in range(20)] + \
+           [ask_one(i, "object_rel_direction_hard", "ABC"[i % 3], options) for i in range(20)] + \
+           [ask_one(i, "route_planning", "turn left" if i % 2 else "Turn right") for i in range(20)]
+
+def answers_to(questions, size="30.0", letter="A", word="Turn Left."):
+    return {q.id: size if not q.is_mca else letter if q.options else word for q in questions}
+
+def test_answers_are_counted_as_the_parser_reads_them():
+    questions = made_questions()
+    sizes = {"room_size_estimation-0": "30 m", "room_size_estimation-1": "large", "room_size_estimation-2": "huge"}
+    answers = answers_to(questions) | sizes | {"object_rel_direction_easy-0": "B. right", "object_rel_direction_hard-0": "Z"}
+    table = answer_spread(questions, answers).set_index("question_type")
+    assert table.index.tolist() == ["room_size_estimation", "object_rel_direction", "route_planning", "overall"]
+    size, turn, route, overall = (table.loc[t] for t in table.index)
+    assert (size.top_answer, size.top_share, size.distinct) == ("30", 28/30, 2)     # two texts without a number are one answer
+    assert (size.truth_top_share, size.truth_distinct) == (1/30, 30)
+    assert (turn.counted, turn.top_answer, turn.top_share, turn.distinct) == (40, "A", 38/40, 3)
+    assert (turn.truth_top_share, turn.truth_distinct) == (14/40, 3)
+    assert (route.top_answer, route.top_share, route.distinct, route.truth_top_share) == ("turn left", 1, 1, .5)
+    assert (overall.counted, overall.top_answer, overall.top_share) == (40, "A", 38/40)  # questions with options
+    assert answer_spread(questions, answers_to(questions, "no", "", ""))["top_answer"].tolist() == ["(unreadable)"]*4
+    tagged = answer_spread(questions, answers_to(questions, "5 is <answer>7</answer>"), "tagged")
+    assert tagged.set_index("question_type").top_answer["room_size_estimation"] == "7"
+
+def test_an_overall_count_needs_questions_with_options():
+    numbers = [q for q in made_questions() if not q.is_mca]
+    overall = answer_spread(numbers, answers_to(numbers)).set_index("question_type").loc["overall"]
+    assert overall.counted == 0 and pd.isna(overall.top_answer) and pd.isna(overall.top_share)
+    with pytest.raises(ValueError, match="29 answers, expected 30"): answer_spread(numbers, ["1"]*29)
+
+def test_constant_answers_are_warned_of_in_one_line_each():
+    questions = made_questions()
+    varied = {q.id: q.ground_truth for q in questions}
+    few = varied | {q.id: "12" for q in questions[:15]} | {q.id: "14" for q in questions[15:30]}
+    scores = arm_scores({"base": varied, "trained": answers_to(questions), "few": few, "constant": answers_to(questions)}, questions)
+    overall = scores[scores.question_type == "route_planning"].assign(question_type="overall", counted=1260, top_answer="A")
+    scores = pd.concat([scores, overall.assign(top_share=[.3, .95, .3, 1.], truth_top_share=.31, truth_distinct=4)])
+    lines = answer_warnings(scores)
+    assert [x.split()[0] for x in lines] == ["trained", "trained", "few"]           # neither the varied arm nor the control
+    assert lines[0] == "trained answers \"A\" to 1,197 of 1,260 choice questions (the truth's most frequent answer: 31 %)."
+    for cell in ('object_rel_direction ("A" 100 %, truth 35 %)', 'room_size_estimation ("30" 100 %, truth 3 %)', 'route_planning ("turn left" 100 %'):
+        assert cell in lines[1]
+    assert lines[2] == "few uses few different numbers in room_size_estimation (2, the truth has 30)."
+    assert answer_warnings(scores.drop(columns=SPREAD)) == []                       # a table of an earlier version
+    assert answer_report(scores) == "\n".join(lines)
+    assert answer_report(scores.drop(columns=SPREAD)) == "whether the answers differ was not recorded"
+
+def test_few_questions_and_constant_truths_are_not_warned_of():
+    questions = [q for q in made_questions() if q.question_type == "object_rel_direction_easy"]
+    assert answer_warnings(arm_scores({"x": answers_to(questions)}, questions))
+    few = arm_scores({"x": answers_to(questions[:4])}, questions[:4])
+    assert not answer_warnings(few) and "is not judged: no task has 5 questions" in answer_report(few)
+    same = [replace(q, ground_truth="A") for q in questions]
+    assert not answer_warnings(arm_scores({"x": answers_to(same)}, same))
+
+def test_seeds_of_an_arm_are_summed_up():
+    questions = [q for q in made_questions() if q.options]
+    one, other = answers_to(questions), answers_to(questions) | {q.id: "B" for q in questions[::20]}
+    varied = {q.id: q.ground_truth for q in questions}
+    scores = pd.concat([arm_scores({"SFT": a}, questions).assign(seed=k) for k, a in enumerate((one, other, varied))])
+    line = 'SFT gives one answer to 90 % or more in object_rel_direction ("A" 95–100 %, truth 35 %, in 2 of 3 seeds).'
+    assert answer_warnings(scores) == [line]
+    table = spread_table(scores)
+    assert table.loc["object_rel_direction"].tolist() == ["A: 35–100 % (1–3)", "35 % (3)"]
+    assert set(spread_table(scores.drop(columns=SPREAD)).values.ravel()) == {"—"}
