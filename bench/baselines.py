@@ -31,18 +31,26 @@ def main():
     args = p.parse_args()
     begin, folder = time.time(), args.runs or Path(tempfile.mkdtemp())/"runs"
     if not args.runs:
-        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/30_baselines.ipynb", str(folder.parent/"30.ipynb"), "-p", "seeds", str(args.seeds), "-p", "scale", args.scale, "-p", "out", str(folder)]
+        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nbs/30_baselines.ipynb",
+                str(folder.parent/"30.ipynb"), "-p", "seeds", str(args.seeds), "-p", "scale", args.scale, "-p", "out",
+                str(folder)]
         subprocess.run(call, cwd=repo_root(), check=True)
     runs = trained_adapters(folder, "tiny")
     scores = all_scores(runs)
     mean = lambda arm, shown: scores[(scores.arm == arm) & (scores.shown == shown)].groupby("question_type").score.mean().round(2).to_dict()
     told = {"base": mean(runs.arm.iloc[0], "base")}
     for arm in runs.arm.unique():
-        told[arm] = dict(score=mean(arm, "trained"), another_video=mean(arm, "trained_shuffled").get("overall"), minus_base={t: [round(float(x), 2) for x in difference(runs, arm, "base", t)] for t in ("overall", *TASKS)})
-        if "vsGRPO-V" in set(runs.arm) - {arm}: told[arm]["grpo_minus_it"] = [round(float(x), 2) for x in difference(runs, "vsGRPO-V", arm)]
+        told[arm] = dict(score=mean(arm, "trained"), another_video=mean(arm, "trained_shuffled").get("overall"),
+                         minus_base={t: [round(float(x), 2) for x in difference(runs, arm, "base", t)]
+                                     for t in ("overall", *TASKS)})
+        if "vsGRPO-V" in set(runs.arm) - {arm}:
+            told[arm]["grpo_minus_it"] = [round(float(x), 2) for x in difference(runs, "vsGRPO-V", arm)]
         print(f"{arm:12s} {told[arm]['score']['overall']:5.1f}  minus base {told[arm]['minus_base']['overall']}")
-    if all(Run(f).curve_path.is_file() for f in runs.folder): told["equal_terms"] = equal_terms(read_curves(runs)).T.to_dict()
-    print(json.dumps(dict(bench="baselines", seeds=int(runs.seed.nunique()), commit=Run(runs.folder.iloc[0]).read_settings()["commit"] or git_commit(repo_root()), seconds=None if args.runs else round(time.time() - begin), **told)))
+    if all(Run(f).curve_path.is_file() for f in runs.folder):
+        told["equal_terms"] = equal_terms(read_curves(runs)).T.to_dict()
+    print(json.dumps(dict(bench="baselines", seeds=int(runs.seed.nunique()),
+                          commit=Run(runs.folder.iloc[0]).read_settings()["commit"] or git_commit(repo_root()),
+                          seconds=None if args.runs else round(time.time() - begin), **told)))
 
 
 if __name__ == "__main__":

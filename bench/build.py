@@ -64,7 +64,8 @@ def read_all(folder): return [p.read_bytes() for p in folder.rglob("*") if p.is_
 
 def phases(folders):
     "Mean seconds of each step, one scene after the other on one core."
-    seen_shares(read_scene(folders[0]), 16), measure(read_scene(folders[0]))      # what is imported once is not a scene's
+    # what is imported once is not a scene's
+    seen_shares(read_scene(folders[0]), 16), measure(read_scene(folders[0]))
     took, vertices, objects = Counter(), [], []
     def timed(name, f, *args, **kw):
         start = time.perf_counter()
@@ -79,7 +80,8 @@ def phases(folders):
         timed("training questions", make_questions, facts, "paper", None, _most(ASKING, 1513))
         timed("benchmark's questions", make_questions, facts, "vsibench")
         vertices.append(len(scene.vertices)), objects.append(len(facts.objects))
-    return dict({k: round(v, 4) for k, v in took.items()}, all_but_bare_reading=round(sum(took.values()) - took["reading the bytes alone"], 4),
+    return dict({k: round(v, 4) for k, v in took.items()},
+                all_but_bare_reading=round(sum(took.values()) - took["reading the bytes alone"], 4),
                 vertices=round(np.mean(vertices)), objects=round(float(np.mean(objects)), 1))
 
 
@@ -95,7 +97,8 @@ def whole(scans, out, workers):
     peak = [resource.getrusage(who).ru_maxrss/1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     told = json.loads((Path(out)/"dataset.json").read_text())
     counts = told["counts"]["train"]
-    return dict(scenes=told["scenes"]["train"], questions=sum(counts.values()), counts=counts, seconds=round(seconds, 1), core_seconds_a_scene=round(seconds*int(workers)/told["scenes"]["train"], 3),
+    return dict(scenes=told["scenes"]["train"], questions=sum(counts.values()), counts=counts,
+                seconds=round(seconds, 1), core_seconds_a_scene=round(seconds*int(workers)/told["scenes"]["train"], 3),
                 peak_mib=round(peak[0]), peak_worker_mib=round(peak[1]))
 
 
@@ -109,17 +112,20 @@ def main():
     from joblib import Parallel, delayed
     folder = Path(tempfile.mkdtemp())
     try:
-        made = Parallel(n_jobs=args.workers)(delayed(write_distinct)((seed, folder/"distinct")) for seed in range(args.distinct))
+        made = Parallel(n_jobs=args.workers)(delayed(write_distinct)((seed, folder/"distinct"))
+                                             for seed in range(args.distinct))
         steps = phases(made[:20])
         print(json.dumps(steps, indent=1), flush=True)
         builds = []
         for n in (args.few, args.scenes):
             scans = plant(folder/f"scans{n}", made, n)
-            run = subprocess.run([sys.executable, "-c", CHILD, scans, folder/f"out{n}", str(args.workers)], capture_output=True, text=True, check=True)
+            run = subprocess.run([sys.executable, "-c", CHILD, scans, folder/f"out{n}", str(args.workers)],
+                                 capture_output=True, text=True, check=True)
             builds.append(json.loads(run.stdout.splitlines()[-1]))
             print(json.dumps(builds[-1], indent=1), flush=True)
     finally: shutil.rmtree(folder)
-    print(json.dumps(dict(bench="build", seconds_by_step=steps, builds=builds, paper=PAPER_TOTALS, workers=args.workers)))
+    print(json.dumps(dict(bench="build", seconds_by_step=steps, builds=builds, paper=PAPER_TOTALS,
+                          workers=args.workers)))
 
 
 if __name__ == "__main__": sys.exit(main())

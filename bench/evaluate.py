@@ -35,9 +35,12 @@ def plain(model, prompts, rooms, ends, banned, clock):
     for p, room in zip(prompts, rooms):
         ids = torch.tensor([p.ids], device=core.device)
         with clock("prefill"), torch.no_grad():
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
-                                 pixel_values_videos=p.video.pixels.to(core.device), video_grid_thw=p.video.grid.to(core.device), do_sample=False,
-                                 max_new_tokens=room, eos_token_id=list(ends), pad_token_id=ends[0], suppress_tokens=list(banned))
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                                 mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
+                                 pixel_values_videos=p.video.pixels.to(core.device),
+                                 video_grid_thw=p.video.grid.to(core.device), do_sample=False,
+                                 max_new_tokens=room, eos_token_id=list(ends), pad_token_id=ends[0],
+                                 suppress_tokens=list(banned))
         answers.append(out[0, len(p.ids):].tolist())
     return answers
 
@@ -61,8 +64,10 @@ def main():
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor, video = make(args.shape, device, args.layers)
-    asked = [(mode, Question(i, "generated", "a scene", "object_counting", t, "1")) for mode in MODES for i, t in enumerate(texts(args.questions))]
-    prompts, rooms = [make_prompt(processor, prompt(q, mode, "test"), video) for mode, q in asked], [ROOM[mode] for mode, _ in asked]
+    asked = [(mode, Question(i, "generated", "a scene", "object_counting", t, "1"))for mode in MODES
+             for i, t in enumerate(texts(args.questions))]
+    prompts, rooms = [make_prompt(processor, prompt(q, mode, "test"), video)
+                      for mode, q in asked], [ROOM[mode] for mode, _ in asked]
     ends, banned = end_tokens(processor), vision_tokens(processor)
     tree(model, prompts[:1], rooms[:1], ends, banned, Clock(model))      # warm-up
     runs, said = {"plain": [], "tree": []}, {}
@@ -71,14 +76,19 @@ def main():
             clock = Clock(model)
             said[name] = arm(model, prompts, rooms, ends, banned, clock)
             clock.close()
-            runs[name].append(dict(seconds=round(sum(clock.took.values()), 3), by_phase={k: round(v, 3) for k, v in clock.took.items()}, tokens=dict(clock.tokens)))
+            runs[name].append(dict(seconds=round(sum(clock.took.values()), 3),
+                                   by_phase={k: round(v, 3) for k, v in clock.took.items()}, tokens=dict(clock.tokens)))
             print(name, json.dumps(runs[name][-1]), flush=True)
     told = {name: middle(of) for name, of in runs.items()}
     lengths = sorted(map(len, said["plain"]))
-    print(json.dumps(dict(bench="evaluate", shape=args.shape, layers=args.layers, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
-                          vision_tokens=video.tokens, questions=args.questions, modes=list(MODES), answer_tokens=dict(median=lengths[len(lengths)//2], longest=lengths[-1], all=sum(lengths)),
-                          answers=len(prompts), answers_alike=sum(a == b for a, b in zip(said["plain"], said["tree"])), arms=told,
-                          ratio=round(told["plain"]["seconds"]/told["tree"]["seconds"], 1), bound=round(sum(told["plain"]["tokens"].values())/sum(told["tree"]["tokens"].values()), 1))))
+    print(json.dumps(dict(bench="evaluate", shape=args.shape, layers=args.layers, machine=platform.machine(),
+                          device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
+                          vision_tokens=video.tokens, questions=args.questions, modes=list(MODES),
+                          answer_tokens=dict(median=lengths[len(lengths)//2], longest=lengths[-1], all=sum(lengths)),
+                          answers=len(prompts), answers_alike=sum(a == b for a, b in zip(said["plain"], said["tree"])),
+                          arms=told,
+                          ratio=round(told["plain"]["seconds"]/told["tree"]["seconds"], 1),
+                          bound=round(sum(told["plain"]["tokens"].values())/sum(told["tree"]["tokens"].values()), 1))))
 
 
 if __name__ == "__main__": sys.exit(main())

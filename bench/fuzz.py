@@ -46,7 +46,8 @@ from vsgrpo.evaluation.vsibench import Question
 from vsgrpo.evaluation.rows import read_questions, write_questions
 
 SECONDS, ROOM = 5, 2 << 30   # a call may take so long, and so many bytes more than at the start
-HURT = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"true", b"99999999999999999999", b"4294967295", b"\xff\xfe", b"\x00", b"\n", b"\t", b"[" * 3000]
+HURT = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"true", b"99999999999999999999",
+        b"4294967295", b"\xff\xfe", b"\x00", b"\n", b"\t", b"[" * 3000]
 SIZES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]
 
 
@@ -58,12 +59,15 @@ def plant(folder):
     rng, name = np.random.default_rng(0), "scene0000_00"
     scans = folder/"scans"/name
     vertices = rng.uniform(-2, 2, (60, 3))
-    things = [Instance(k, label, np.arange(12*k, 12*k + 12)) for k, label in enumerate(("chair", "Chair ", "table", "trash can"))]
+    things = [Instance(k, label, np.arange(12*k, 12*k + 12))
+              for k, label in enumerate(("chair", "Chair ", "table", "trash can"))]
     poses = np.tile(np.eye(4), (3, 1, 1))
     faces = rng.integers(0, 60, (40, 3)).astype(np.int32)
-    write_scene(Scene(name, vertices, rng.integers(0, 256, (60, 3)).astype(np.uint8), faces, things, poses, np.arange(3), LENS,
+    write_scene(Scene(name, vertices, rng.integers(0, 256, (60, 3)).astype(np.uint8), faces, things, poses,
+                      np.arange(3), LENS,
                       visibility={0: np.array([.1, 0, .2])}), scans)
-    pictures = [(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), rng.uniform(0, 5, (3, 4)), np.eye(4), 33_333*k) for k in range(4)]
+    pictures = [(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), rng.uniform(0, 5, (3, 4)), np.eye(4),
+                 33_333*k) for k in range(4)]
     write_label_map(folder/"labels.tsv", {"chair": "chair", "trash can": "trash bin", "table": "table"})
     rows = [Question(0, "scannet", name, "object_counting", "How many chair(s)?", "2"),
             Question(1, "scannet", name, "object_rel_direction_easy", "Left or right?", "A", ["A. left", "B. right"])]
@@ -73,10 +77,13 @@ def plant(folder):
         film_frames(sens.times[:, 0])
         for i in range(min(len(sens), 4)): read_color(sens, i), read_depth(sens, i)
     targets = {p: lambda _: read_scene(scans) for p in scans.iterdir() if p.is_file()}
-    targets |= {scans/"pose"/"1.txt": lambda p: read_poses(p.parent), scans/"intrinsic"/"intrinsic_color.txt": lambda _: read_scene(scans)}
+    targets |= {scans/"pose"/"1.txt": lambda p: read_poses(p.parent),
+                scans/"intrinsic"/"intrinsic_color.txt": lambda _: read_scene(scans)}
     for color in ("png", "jpeg", "raw"):
-        targets[write_sens(folder/f"{color}.sens", pictures, np.eye(3), color=color, depth="raw_ushort" if color == "raw" else "zlib_ushort")] = recording
-    return targets | {folder/"labels.tsv": lambda p: read_label_map(p, "category"), folder/"rows.parquet": read_questions, folder/"rows.jsonl": read_questions}
+        targets[write_sens(folder/f"{color}.sens", pictures, np.eye(3), color=color,
+                           depth="raw_ushort" if color == "raw" else "zlib_ushort")] = recording
+    return targets | {folder/"labels.tsv": lambda p: read_label_map(p, "category"),
+                      folder/"rows.parquet": read_questions, folder/"rows.jsonl": read_questions}
 
 
 def mutate(data, rng):
@@ -107,20 +114,23 @@ def write_run(folder, data):
     told = {**files.plain(s), "data": str(data), "bench": None}
     run.write_settings(told, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
     for step in (1, 2):
-        asked = dict(step=step, scene_name="room", question_type="object_counting", question="How many?", ground_truth="4",
+        asked = dict(step=step, scene_name="room", question_type="object_counting", question="How many?",
+                     ground_truth="4",
                      options=None, mode="vanilla", n_tokens=3)
         rows = [dict(asked, id=f"q{k}", completion=f"about {k}\u2028 or so", accuracy_reward=.25*k, reward=.25*k,
                      advantage=k - 1.5) for k in range(4)]
         run.log_rollouts(rows)
         run.log_metrics(step, dict(reward=.375, accuracy=.375, kl=.01*step, entropy=.7))
-    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085", n_tokens=2,
+    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085",
+                                 n_tokens=2,
                                  truncated=False, seconds=.1) for k in range(4)])
     run.log_answers(answers.to_dict("records"))
     runs.save_answers(answers, folder/"answers", "trained")
     write_text("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40.0,30.0,50.0\n", folder/"scores.csv")
     for place in (folder/"checkpoints/checkpoint-1", folder/"checkpoints/checkpoint-2", folder/"adapter"):
         place.mkdir(parents=True)
-        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+                     "trainer_state.json"):
             (place/name).write_bytes(rng.bytes(4000))
         commit_folder(place)
     return run

@@ -32,18 +32,23 @@ def main():
     begin, folder = time.time(), Path(tempfile.mkdtemp())
     def chapter(name, **given):
         words = [x for k, v in dict(given, model=MODEL, scale=args.scale).items() for x in ("-p", k, str(v))]
-        subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", f"nbs/{name}.ipynb", str(folder/f"{name}.ipynb"), *words], cwd=repo_root(), check=True)
+        subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
+                        f"nbs/{name}.ipynb", str(folder/f"{name}.ipynb"), *words], cwd=repo_root(), check=True)
     chapter("30_baselines", seeds=args.seeds, methods="grpo sft dpo:other", out=folder/"trained")
     chapter("40_general_eval", runs=folder/"trained", out=folder/"general")
     runs = trained_adapters(folder/"trained", MODEL)
     scores = pd.read_csv(folder/"general"/"scores.csv")
-    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[EvalResults(folder/"general"/name) for name in scores.store])
+    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[EvalResults(folder/"general"/name)
+                                                               for name in scores.store])
     said = lambda d: [round(float(x), 2) for x in d]
     arms, titles = [a for a in dict.fromkeys(exams.arm) if a != "base"], list(dict.fromkeys(exams.benchmark))
     spatial = {a: difference(runs, a, "base") for a in arms}
-    told = dict(seeds=args.seeds, commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()), seconds=round(time.time() - begin), spatial_minus_base={a: said(d) for a, d in spatial.items()},
-                scores=scores.drop(columns="store").round(2).to_dict("records"), minus_base={n: {a: said(retention(exams, a, benchmark=n)) for a in arms} for n in titles},
-                grpo_minus={n: {a: said(retention(exams, "vsGRPO-V", a, n)) for a in arms if a != "vsGRPO-V"} for n in titles})
+    told = dict(seeds=args.seeds, commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()),
+                seconds=round(time.time() - begin), spatial_minus_base={a: said(d) for a, d in spatial.items()},
+                scores=scores.drop(columns="store").round(2).to_dict("records"),
+                minus_base={n: {a: said(retention(exams, a, benchmark=n)) for a in arms} for n in titles},
+                grpo_minus={n: {a: said(retention(exams, "vsGRPO-V", a, n)) for a in arms if a != "vsGRPO-V"}
+                            for n in titles})
     print("\n".join(general_findings(exams, spatial, MODEL)))
     print(json.dumps(dict(bench="general", **told)))
 

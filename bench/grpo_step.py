@@ -46,8 +46,10 @@ SHAPES = { # height and width of a frame, frames, answer tokens, questions, hidd
     "7B": dict(size=(224, 448), frames=16, answer=12, questions=8, text=dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
                vision=dict(depth=32, embed_dim=1280, num_heads=16, mlp_ratio=4, hidden_size=3584, patch_size=14), sections=[16, 24, 24]),
 }
-ASKED = ["How many {}(s) are in this room?", "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?",
-         "Measuring from the closest point of each object, what is the distance between the {} and the door (in meters)?",
+ASKED = ["How many {}(s) are in this room?",
+         "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?",
+         "Measuring from the closest point of each object, what is the distance between the {} and the door (in "
+         "meters)?",
          "If I am standing by the {} and facing the door, is the table to the left or the right of the door?"]
 THINGS = ["chair", "table", "sofa", "lamp", "bed", "shelf", "desk", "plant"]
 
@@ -63,10 +65,17 @@ def make(shape, device, layers=None):
         from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
         small = load_model("tiny", device="cpu").config
         eyes = small.vision_config.to_dict() | s["vision"] | ({"depth": layers} if layers else {})
-        text = dict(small.text_config.to_dict(), vocab_size=151_936, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": s["sections"]}, layer_types=None) | s["text"] | ({"num_hidden_layers": layers} if layers else {})
-        ids = {k: getattr(small, k) for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
+        text = dict(small.text_config.to_dict(), vocab_size=151_936,
+                    rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": s["sections"]},
+                    layer_types=None) | s["text"] | ({"num_hidden_layers": layers} if layers else {})
+        ids = {k: getattr(small, k)
+               for k in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
         torch.manual_seed(0)
-        with torch.device(device): model = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(text_config=text, vision_config=eyes, **ids), dtype=torch.bfloat16 if device != "cpu" else torch.float32)
+        with torch.device(device):
+            model = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(text_config=text, vision_config=eyes,
+                                                                               **ids),
+                                                                 dtype=torch.bfloat16 if device != "cpu"
+                                                                 else torch.float32)
     else: model = load_model("tiny", device=device)
     torch.manual_seed(0)
     model = get_peft_model(model, lora_config()).to(device).eval()
@@ -74,8 +83,10 @@ def make(shape, device, layers=None):
         if "lora_B" in name: torch.nn.init.normal_(p, std=.02)
     eyes, (height, width) = model.config.vision_config, s["size"]
     processor.video_processor.patch_size = eyes.patch_size
-    reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=height*width, max_pixels=height*width, factor=eyes.patch_size*eyes.spatial_merge_size))
-    return model, processor, reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], height, width, 3), dtype=np.uint8), "a scene")
+    reader = VideoReader(processor, VideoSpec(frames=s["frames"], min_pixels=height*width, max_pixels=height*width,
+                                              factor=eyes.patch_size*eyes.spatial_merge_size))
+    return model, processor, reader.prepare(np.random.default_rng(0).integers(0, 255, (s["frames"], height, width, 3),
+                                                                              dtype=np.uint8), "a scene")
 
 
 def texts(n): return [ASKED[i % len(ASKED)].format(THINGS[i // len(ASKED) % len(THINGS)]) for i in range(n)]
@@ -88,8 +99,10 @@ class Clock:
         self.took, self.tokens = defaultdict(float), defaultdict(int)
         self.sync = torch.cuda.synchronize if unwrap_model(model).device.type == "cuda" else lambda: None
         tower, words = unwrap_model(model).model.visual, unwrap_model(model).model.language_model
-        self.hooks = [tower.register_forward_pre_hook(self._look), tower.register_forward_hook(lambda *_: self.switch(self.back)),
-                      words.register_forward_pre_hook(self._count, with_kwargs=True), words.register_forward_hook(self._decode)]
+        self.hooks = [tower.register_forward_pre_hook(self._look),
+                      tower.register_forward_hook(lambda *_: self.switch(self.back)),
+                      words.register_forward_pre_hook(self._count, with_kwargs=True),
+                      words.register_forward_hook(self._decode)]
         self.sync()
         self.at, self.since = "rest", time.perf_counter()
     def switch(self, phase):
@@ -122,7 +135,8 @@ def plain_inputs(model, prompts, answers):
     rest = trunk.max() + 1 + torch.arange(len(answers[0]))
     positions = torch.cat([trunk, rest.expand(3, -1)], 1)[:, None].expand(3, G, -1).to(core.device)
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions,
-                pixel_values_videos=prompts.video.pixels.repeat(G, 1).to(core.device), video_grid_thw=prompts.video.grid.repeat(G, 1).to(core.device))
+                pixel_values_videos=prompts.video.pixels.repeat(G, 1).to(core.device),
+                video_grid_thw=prompts.video.grid.repeat(G, 1).to(core.device))
 
 
 def plain_logps(model, prompt, answers):
@@ -140,9 +154,12 @@ def plain(model, processor, prompts, said, G, T, clock):
     for prompt, answers in zip(prompts, said):
         with clock("prefill"), torch.no_grad():
             ids = torch.tensor([prompt.ids]*G, device=core.device)
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
-                           pixel_values_videos=prompt.video.pixels.repeat(G, 1).to(core.device), video_grid_thw=prompt.video.grid.repeat(G, 1).to(core.device),
-                           do_sample=True, temperature=1., top_k=0, min_new_tokens=T, max_new_tokens=T, eos_token_id=None, pad_token_id=0)
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                           mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
+                           pixel_values_videos=prompt.video.pixels.repeat(G, 1).to(core.device),
+                           video_grid_thw=prompt.video.grid.repeat(G, 1).to(core.device),
+                           do_sample=True, temperature=1., top_k=0, min_new_tokens=T, max_new_tokens=T,
+                           eos_token_id=None, pad_token_id=0)
         with clock("reference"), torch.no_grad(), model.disable_adapter(): plain_logps(model, prompt, answers)
         with clock("policy"): logps = plain_logps(model, prompt, answers)
         with clock("backward"): logps.mean(1).sum().backward()
@@ -157,7 +174,8 @@ def shared(model, processor, prompts, said, G, T, clock, whole):
     for part in ([range(len(prompts))] if whole else [[i] for i in range(len(prompts))]):
         some = [prompts[i] for i in part]
         with clock("prefill"): sample_answers(model, some, G, T, 1., (), guard=guard)
-        trees = build_prefix_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]], guard.video_id)
+        trees = build_prefix_trees([p for p in some for _ in range(G)], [a for i in part for a in said[i]],
+                                   guard.video_id)
         with clock("reference"), torch.no_grad(), model.disable_adapter(): completion_logps(model, trees, guard=guard)
         with clock("policy"): logps = completion_logps(model, trees, guard=guard)[0]
         with clock("backward"): logps.mean(1).sum().backward()
@@ -179,7 +197,8 @@ def measure(arm, model, *work):
     logps = ARMS[arm](model, *work, clock)
     clock.close()
     grad = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
-    told = dict(seconds=round(sum(clock.took.values()), 3), by_phase={k: round(v, 3) for k, v in clock.took.items()}, tokens=dict(clock.tokens))
+    told = dict(seconds=round(sum(clock.took.values()), 3), by_phase={k: round(v, 3) for k, v in clock.took.items()},
+                tokens=dict(clock.tokens))
     if cuda: told["peak_gib"] = round(torch.cuda.max_memory_allocated()/2**30, 2)
     return told, logps.float().cpu(), grad
 
@@ -211,16 +230,19 @@ def matmul_flops(device):
 def middle(runs):
     "Median of each phase over the runs of an arm."
     phases = {k: round(float(np.median([r["by_phase"].get(k, 0) for r in runs])), 3) for k in runs[0]["by_phase"]}
-    return runs[0] | dict(seconds=round(sum(phases.values()), 3), by_phase=phases, all_seconds=sorted(r["seconds"] for r in runs))
+    return runs[0] | dict(seconds=round(sum(phases.values()), 3), by_phase=phases,
+                          all_seconds=sorted(r["seconds"] for r in runs))
 
 
 def compare(first, other):
     "Ratios of two arms with their bounds, phase by phase."
-    phases = dict(step=list(first["by_phase"]), training_passes=["reference", "policy", "backward"], rollout=["prefill", "decode"], vision=["vision"],
+    phases = dict(step=list(first["by_phase"]), training_passes=["reference", "policy", "backward"],
+                  rollout=["prefill", "decode"], vision=["vision"],
                   **{k: [k] for k in ("prefill", "decode", "reference", "policy", "backward")})
     tokens = lambda x, names: sum(x["tokens"].get("policy" if n == "backward" else n, 0) for n in names)
     seconds = lambda x, names: sum(x["by_phase"].get(n, 0) for n in names)
-    told = {k: dict(ratio=round(seconds(first, names)/seconds(other, names), 1)) for k, names in phases.items() if seconds(other, names)}
+    told = {k: dict(ratio=round(seconds(first, names)/seconds(other, names), 1))for k, names in phases.items()
+            if seconds(other, names)}
     for k in told:
         if tokens(other, phases[k]): told[k]["bound"] = round(tokens(first, phases[k])/tokens(other, phases[k]), 1)
     told["training_passes"]["pairs"] = round(first["pairs"]/other["pairs"], 1)
@@ -252,17 +274,25 @@ def main():
             told, *values[arm] = measure(arm, model, *work)
             runs[arm].append(told)
             print(arm, json.dumps(told), flush=True)
-    told = {arm: middle(of) | dict(pairs=pairs(arm, prompts, said, unwrap_model(model).config.video_token_id)) for arm, of in runs.items()}
-    weights = sum(p.numel() for name, p in unwrap_model(model).model.language_model.layers.named_parameters() if "lora" not in name)
+    told = {arm: middle(of) | dict(pairs=pairs(arm, prompts, said, unwrap_model(model).config.video_token_id))
+            for arm, of in runs.items()}
+    weights = sum(p.numel()for name, p in unwrap_model(model).model.language_model.layers.named_parameters()
+                  if "lora" not in name)
     peak = matmul_flops(device)
-    for x in told.values(): x["utilisation"] = round(4*weights*x["tokens"]["policy"]/(x["by_phase"]["policy"] + x["by_phase"]["backward"])/peak, 3)
+    for x in told.values():
+        x["utilisation"] = round(4*weights*x["tokens"]["policy"]/(x["by_phase"]["policy"] + x["by_phase"]["backward"])/peak,
+                                 3)
     first, ratios = args.arms[0], {}
     for arm in args.arms[1:]:
         (logps, grads), (mine, my_grads) = values[first], values[arm]
-        ratios[arm] = compare(told[first], told[arm]) | dict(logps_differ=float((logps - mine).abs().max()), gradients_differ=float((grads - my_grads).norm()/grads.norm()))
-    print(json.dumps(dict(bench="grpo_step", shape=args.shape, layers=args.layers, machine=platform.machine(), device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
-                          vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts], questions=Q, rollouts=G, answer_tokens=T,
-                          parameters=sum(p.numel() for p in model.parameters()), matmul_tflops=round(peak/1e12, 3), arms=told, over=first, ratios=ratios)))
+        ratios[arm] = compare(told[first], told[arm]) | dict(logps_differ=float((logps - mine).abs().max()),
+                                                             gradients_differ=float((grads - my_grads).norm()/grads.norm()))
+    print(json.dumps(dict(bench="grpo_step", shape=args.shape, layers=args.layers, machine=platform.machine(),
+                          device=torch.cuda.get_device_name() if device == "cuda" else "cpu, one thread",
+                          vision_tokens=video.tokens, question_tokens=[len(p.ids) - video.tokens for p in prompts],
+                          questions=Q, rollouts=G, answer_tokens=T,
+                          parameters=sum(p.numel()
+                                         for p in model.parameters()), matmul_tflops=round(peak/1e12, 3), arms=told, over=first, ratios=ratios)))
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -28,18 +28,25 @@ from pathlib import Path
 
 import numpy as np
 
-WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.vsi100k import build_scans\n"
+WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.vsi100k import "
+                   "build_scans\n"
          "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.engine.models import default_spec; from vsgrpo.evaluation.answer_store import Study, run_study; from vsgrpo.evaluation.bench_folder import open_bench; torch.set_num_threads(1)\n"
-         "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, think=48, observe=48), 2, 32, 0)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo.engine.models import default_spec; from "
+         "vsgrpo.evaluation.answer_store import Study, run_study; from vsgrpo.evaluation.bench_folder import "
+         "open_bench; torch.set_num_threads(1)\n"
+         "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, "
+         "think=48, observe=48), 2, 32, 0)\n"
          "home = Path(sys.argv[1]).parent\n"
          "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
-         "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2, test_scenes=4)\n"
+         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from "
+         "vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
+         "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "
+         "num_iterations=2, test_scenes=4)\n"
          "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
          "for name in ('frames', 'features'):\n"
-         "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: out.parent/name)\n"
+         "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: "
+         "out.parent/name)\n"
          "runs.begin(s, data, out, (out/'run.json').is_file())\n"
          "runs.train_cli([str(out)])"))
 BENCH = "import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
@@ -117,7 +124,8 @@ def digests(out): return {str(p.relative_to(out)): hashlib.sha256(content(p)).he
 
 def content(path):
     "Bytes of a file; of answers and metrics, without the seconds they took."
-    if path.name == "metrics.jsonl" or path.parent.name == "answers" or path.name == "answers.jsonl": return re.sub(rb'"(seconds[a-z/]*|videos_encoded)": ?[0-9.e-]+', b"", path.read_bytes())
+    if path.name == "metrics.jsonl" or path.parent.name == "answers" or path.name == "answers.jsonl":
+        return re.sub(rb'"(seconds[a-z/]*|videos_encoded)": ?[0-9.e-]+', b"", path.read_bytes())
     return path.read_bytes()
 
 
@@ -140,7 +148,8 @@ def main():
             killed.append(work(code, out, after)[0] != 0)
             whole_work(code, out)
             alike += digests(out) == whole
-            print(f"killed after {after:.1f} of {takes:.1f} s: {killed[-1]}, so far alike: {alike} of {k + 1}", flush=True)
+            print(f"killed after {after:.1f} of {takes:.1f} s: {killed[-1]}, so far alike: {alike} of {k + 1}",
+                  flush=True)
             shutil.rmtree(out)
         for harm in HARMS[args.what]:
             for k in range(args.harms):
@@ -153,7 +162,8 @@ def main():
                 named = any(name in said for name in names)
                 way = "refused" if ended and named else "alike" if not ended and digests(out) == whole else "wrong"
                 harmed.append((harm.__name__, way))
-                print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {way}" + (f", {said[:200]}" if ended else ""), flush=True)
+                print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {way}" + (f", {said[:200]}"if ended
+                                                                                      else ""), flush=True)
                 for name in ("frames", "features", "bench"):
                     shutil.rmtree(home/name)
                     os.replace(home/f"{name}.kept", home/name)
@@ -161,7 +171,8 @@ def main():
     finally: shutil.rmtree(home)
     ways = {f"{h}, {w}": harmed.count((h, w)) for h, w in dict.fromkeys(harmed)}
     wrong = sum(w == "wrong" for _, w in harmed)
-    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways, wrong=wrong,
+    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways,
+                          wrong=wrong,
                           files=len(whole), seconds=round(time.time() - begin))))
     return alike < args.n or wrong > 0
 

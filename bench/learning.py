@@ -35,7 +35,8 @@ from vsgrpo.doctor import repo_root
 from vsgrpo.data.dataset import build_rooms, open_dataset
 from vsgrpo.evaluation.scores import best_constant
 
-PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"), ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
+PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"),
+         ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
 
 
 def one_seed(job):
@@ -52,7 +53,8 @@ def one_seed(job):
     took["trained"] = time.perf_counter() - start
     said |= runs.evaluate(s, model, processor, data, out/"grpo")
     if per_scene:
-        start, other, arm = time.perf_counter(), replace(s, questions_per_scene=per_scene), f"trained_{per_scene}_a_scene"
+        start, other, arm = time.perf_counter(), replace(s,
+                                                         questions_per_scene=per_scene), f"trained_{per_scene}_a_scene"
         model, processor = runs.train(other, data, out/arm)
         took[arm] = time.perf_counter() - start
         said[arm] = runs.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
@@ -60,7 +62,8 @@ def one_seed(job):
         start, blind = time.perf_counter(), replace(s, blank=True)
         model, processor = runs.train(blind, data, out/"blind")
         took["trained_without_sight"] = time.perf_counter() - start
-        said["trained_without_sight"] = runs.evaluate(blind, model, processor, data, out/"blind", arms=("trained",))["trained"]
+        said["trained_without_sight"] = runs.evaluate(blind, model, processor, data, out/"blind",
+                                                      arms=("trained",))["trained"]
         start = time.perf_counter()
         sft = replace(s, method="sft")
         model, processor = runs.train(sft, data, out/"sft")
@@ -76,14 +79,16 @@ def main():
     p.add_argument("--lr", type=float, help="learning rate of every arm; default: the notebook's")
     p.add_argument("--workers", type=int, default=2, help="seeds at the same time, one thread each")
     p.add_argument("--grpo-only", action="store_true", help="leave out the arms trained blind and fine-tuned")
-    p.add_argument("--per-scene", type=int, default=0, help="questions of a step about each scene, for a second GRPO arm")
+    p.add_argument("--per-scene", type=int, default=0,
+                   help="questions of a step about each scene, for a second GRPO arm")
     p.add_argument("--out", help="folder for the runs; default: a new one under runs/")
     args = p.parse_args()
     root = repo_root()
     folder = root/(args.out or f"runs/learning-{time.strftime('%Y%m%d-%H%M%S')}")
     data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", SCALES[args.scale]["rooms"]))
     jobs = [(args.scale, seed, folder, args.lr, not args.grpo_only, args.per_scene) for seed in range(args.seeds)]
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool: done = list(pool.map(one_seed, jobs))
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+        done = list(pool.map(one_seed, jobs))
     scores = pd.concat([d[0] for d in done])
     folder.mkdir(parents=True, exist_ok=True)
     scores.to_csv(folder/"scores.csv", index=False)
@@ -91,11 +96,16 @@ def main():
     tasks = [t for t in scores.question_type.unique()]
     mean = scores.groupby(["question_type", "arm"]).score.mean().unstack().reindex(tasks).round(1)
     print(mean.to_string())
-    differences = {f"{a} - {b}": {t: [round(v, 2) for v in t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy())] for t in tasks}
+    differences = {f"{a} - {b}": {t: [round(v, 2)
+                                      for v in t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy())]
+                                  for t in tasks}
                    for a, b in [*PAIRS, ("trained", f"trained_{args.per_scene}_a_scene")] if {a, b} <= set(wide)}
-    print(pd.DataFrame({k: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*v) for t, v in d.items()} for k, d in differences.items()}).reindex(tasks).to_string())
-    told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}), questions=len(data.test), machine=platform.machine(),
-                settings={k: v for k, v in done[0][2].items() if k != "seed"}, constants=best_constant(data.train_benchmark),
+    print(pd.DataFrame({k: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*v) for t, v in d.items()}
+                        for k, d in differences.items()}).reindex(tasks).to_string())
+    told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}),
+                questions=len(data.test), machine=platform.machine(),
+                settings={k: v for k, v in done[0][2].items() if k != "seed"},
+                constants=best_constant(data.train_benchmark),
                 seconds={k: round(float(np.mean([d[1][k] for d in done])), 1) for k in done[0][1]},
                 scores={arm: mean[arm].to_dict() for arm in mean}, differences=differences)
     print(json.dumps(told))

@@ -39,17 +39,24 @@ def main():
         size = sum(f.stat().st_size for f in (tmp/"model").iterdir())
         parameters = sum(x.numel() for x in model.parameters())
         del model
-        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", str(root/"nbs/20_grpo.ipynb"), str(tmp/"out.ipynb"), "-p", "model", str(tmp/"model"), "-p", "scale", "smoke",
-                "-p", "frames", str(args.frames), "-p", "out", str(tmp/"run"), "-p", "max_new_tokens", "8", "-p", "test_scenes", "2", "-p", "questions_per_scene", "2"]
+        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
+                str(root/"nbs/20_grpo.ipynb"), str(tmp/"out.ipynb"), "-p", "model", str(tmp/"model"), "-p", "scale",
+                "smoke",
+                "-p", "frames", str(args.frames), "-p", "out", str(tmp/"run"), "-p", "max_new_tokens", "8", "-p",
+                "test_scenes", "2", "-p", "questions_per_scene", "2"]
         subprocess.run(call, cwd=root, check=True)
         cells = json.loads((tmp/"out.ipynb").read_text())["cells"]
         plan = next("".join(o["text"]) for c in cells if "print(plan(" in "".join(c["source"]) for o in c["outputs"] if o["output_type"] == "stream" and "memory of a step" in "".join(o["text"]))
         print(plan)
         settings, metrics = Run(tmp/"run").read_settings()["settings"], Run(tmp/"run").read_metrics()
         scores = pd.read_csv(tmp/"run/scores.csv")
-        told = dict(bench="real_shape", shape=args.shape, layers=args.layers, parameters=parameters, gigabytes=round(size/2**30, 2), lr=settings["lr"], gradient_checkpointing=settings["gradient_checkpointing"],
-                    pixels=settings["video"]["max_pixels"], frames=settings["video"]["frames"], steps=len(metrics), vision_tokens=int(metrics.vision_tokens.iloc[0]), arms=sorted(scores.arm.unique()),
-                    adapter=sorted(f.name for f in (tmp/"run/adapter").iterdir()), peak_gib=round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/2**20, 1), seconds=round(time.time() - begin))
+        told = dict(bench="real_shape", shape=args.shape, layers=args.layers, parameters=parameters,
+                    gigabytes=round(size/2**30, 2), lr=settings["lr"],
+                    gradient_checkpointing=settings["gradient_checkpointing"],
+                    pixels=settings["video"]["max_pixels"], frames=settings["video"]["frames"], steps=len(metrics),
+                    vision_tokens=int(metrics.vision_tokens.iloc[0]), arms=sorted(scores.arm.unique()),
+                    adapter=sorted(f.name
+                                   for f in (tmp/"run/adapter").iterdir()), peak_gib=round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/2**20, 1), seconds=round(time.time() - begin))
     finally: shutil.rmtree(tmp)
     print(json.dumps(told))
 

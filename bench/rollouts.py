@@ -38,8 +38,11 @@ GROUP, QUESTIONS, WORDS = 14, 8, "the chair stands left of a table near that wal
 
 def make_question(k):
     "One of ten a room, numbers all, as the builder writes them."
-    return Question(f"room_{k//10:06d}-object_abs_distance-{k % 10}", "generated", f"room_{k//10:06d}", "object_abs_distance", "What is the distance between the chair and "
-                    "the table (in meters)?", f"{1 + k % 50/10:.1f}", provenance={"objects": [k % 7, 8], "points": [[.1*k, 1., 2.], [2., 1., 0.]], "distance_m": 1 + k % 50/10})
+    return Question(f"room_{k//10:06d}-object_abs_distance-{k % 10}", "generated", f"room_{k//10:06d}",
+                    "object_abs_distance", "What is the distance between the chair and "
+                    "the table (in meters)?", f"{1 + k % 50/10:.1f}",
+                    provenance={"objects": [k % 7, 8], "points": [[.1*k, 1., 2.], [2., 1., 0.]],
+                                "distance_m": 1 + k % 50/10})
 
 
 def completion(rng, answer):
@@ -53,10 +56,13 @@ def write_run(folder, rows):
     questions = [make_question(k) for k in range(steps*QUESTIONS)]
     (folder/"data").mkdir()
     write_questions(questions, folder/"data"/"train.parquet")
-    run.write_settings(dict(model="tiny", mode="think", data=str(folder/"data"), steps=steps, num_generations=GROUP), seed=0, dataset=questions)
+    run.write_settings(dict(model="tiny", mode="think", data=str(folder/"data"), steps=steps, num_generations=GROUP),
+                       seed=0, dataset=questions)
     for step in range(steps):
-        run.log_rollouts([dict(step=step + 1, id=q.id, scene_name=q.scene_name, question_type=q.question_type, question=f"These are frames of a video.\n{q.question}", mode="think",
-                               ground_truth=q.ground_truth, options=None, completion=texts[rng.integers(500)], n_tokens=200, accuracy_reward=float(x), format_reward=1., reward=1 + float(x),
+        run.log_rollouts([dict(step=step + 1, id=q.id, scene_name=q.scene_name, question_type=q.question_type,
+                               question=f"These are frames of a video.\n{q.question}", mode="think",
+                               ground_truth=q.ground_truth, options=None, completion=texts[rng.integers(500)],
+                               n_tokens=200, accuracy_reward=float(x), format_reward=1., reward=1 + float(x),
                                advantage=float(x) - .5) for q in questions[step*QUESTIONS:(step + 1)*QUESTIONS] for x in rng.random(GROUP).round(3)])
         run.log_metrics(step + 1, {"reward": 1.5, "kl": .001, "loss": 0.})
     return steps
@@ -92,7 +98,8 @@ CALLS = {
 
 def measure(name, folder):
     "One call in a process of its own; its last line is a JSON object."
-    done = subprocess.run([sys.executable, __file__, "--call", name, "--folder", str(folder)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, "--call", name, "--folder", str(folder)], capture_output=True,
+                          text=True)
     if done.returncode: raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -106,7 +113,8 @@ def main():
     if args.call:
         begin = time.perf_counter()
         CALLS[args.call](args.folder)
-        print(json.dumps(dict(seconds=round(time.perf_counter() - begin, 1), peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)))
+        print(json.dumps(dict(seconds=round(time.perf_counter() - begin, 1),
+                              peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)))
         return
     folder = Path(tempfile.mkdtemp())/"run"
     folder.mkdir()
@@ -120,7 +128,8 @@ def main():
             found[name] = measure(name, folder)
             print(f"{name:14}{found[name]['seconds']:8.1f} s  {found[name]['peak_mb']:6} MB", flush=True)
     finally: shutil.rmtree(folder.parent)
-    print(json.dumps(dict(bench="rollouts", date=str(date.today()), rows=steps*GROUP*QUESTIONS, steps=steps, gigabytes=round(size/1e9, 2), written_s=round(written), calls=found,
+    print(json.dumps(dict(bench="rollouts", date=str(date.today()), rows=steps*GROUP*QUESTIONS, steps=steps,
+                          gigabytes=round(size/1e9, 2), written_s=round(written), calls=found,
                           python=platform.python_version(), cores=os.cpu_count())))
 
 

@@ -115,7 +115,8 @@ def reference_is_policy(folder, tmp): return patch.object(PeftModel, "disable_ad
 
 def paid(change):
     "Rewards (completions, functions) that TRL has computed, changed."
-    return wrap(trl.GRPOTrainer, "_calculate_rewards", lambda honest: lambda self, *a, **kw: change(honest(self, *a, **kw)))
+    return wrap(trl.GRPOTrainer, "_calculate_rewards", lambda honest: lambda self, *a,
+                **kw: change(honest(self, *a, **kw)))
 
 
 def shuffled_rewards(folder, tmp):

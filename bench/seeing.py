@@ -20,7 +20,8 @@ import pandas as pd
 from vsgrpo.teaching.lessons import draw_lessons
 from vsgrpo.teaching.tiny_base import fresh_base, grounding_eval, train_base
 
-ROOMS, DRAWN = 20, []   # seed of the rooms, no base's; DRAWN: answer pool, unseen lessons, lessons; the workers inherit it
+# seed of the rooms, no base's; DRAWN: answer pool, unseen lessons, lessons; the workers inherit it
+ROOMS, DRAWN = 20, []
 RECIPES = {
     "the recipe": {},
     "few rooms (600, seen again and again)": dict(rooms=600),
@@ -63,9 +64,11 @@ def main():
                 print(row, flush=True)
     table = pd.DataFrame(rows)
     kinds = [k for k in table if k not in ("recipe", "seed", "seconds")]
-    show = {n: {k: " · ".join(f"{a:.0f}/{b:.0f}" for a, b in g[k]) for k in kinds} | {"seconds": round(g.seconds.mean())} for n, g in table.groupby("recipe", sort=False)}
+    show = {n: {k: " · ".join(f"{a:.0f}/{b:.0f}" for a, b in g[k])
+                for k in kinds} | {"seconds": round(g.seconds.mean())} for n, g in table.groupby("recipe", sort=False)}
     print(pd.DataFrame(show).T.reindex([n for n in RECIPES if n in show]).to_string())
-    print(json.dumps(dict(bench="seeing", steps=args.steps, rooms=args.rooms, unseen=args.unseen, machine=platform.machine(),
+    print(json.dumps(dict(bench="seeing", steps=args.steps, rooms=args.rooms, unseen=args.unseen,
+                          machine=platform.machine(),
                           seconds=round(time.time() - start), rows=rows)))
 
 

@@ -108,7 +108,8 @@ def write(path, container, codec, gop, turn="as it is"):
             frame = av.VideoFrame.from_ndarray(picture(i, width, height), format="rgb24")
             out.mux(s.encode(frame.reformat(format=s.pix_fmt)))
         out.mux(s.encode(None))
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))     # the AV1 encoder takes real-time priority where it may
+    # the AV1 encoder takes real-time priority where it may
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def matrix(turn, width, height):

@@ -59,15 +59,21 @@ def stage_notebook(path, out):
         if cell.source.startswith("#| default_exp"): continue
         fresh = nbformat.v4.new_code_cell(code(cell.source))
         lines = [x for x in fresh.source.splitlines() if x.strip()]
-        if len(lines) > 3 and all(x.startswith(("import ", "from ", " ", ")")) for x in lines): fresh.metadata["tags"] = ["hide-input"]      # imports alone
+        # imports alone
+        if len(lines) > 3 and all(x.startswith(("import ", "from ", " ", ")")) for x in lines):
+            fresh.metadata["tags"] = ["hide-input"]
         for o in cell.get("outputs", []):
             data = o.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data: continue
             if "application/vnd.plotly.v1+json" in data:
                 plots += 1
-                o = nbformat.v4.new_output("display_data", {"text/html": plot(data["application/vnd.plotly.v1+json"], plots)})
+                o = nbformat.v4.new_output("display_data",
+                                           {"text/html": plot(data["application/vnd.plotly.v1+json"], plots)})
             elif "image/png" in data: fresh.metadata["mystnb"] = {"image": {"alt": alt(cell, heading)}}
-            elif "text/html" in data: data["text/html"] = re.sub(r"<img (?![^>]*alt=)", f'<img alt="{html.escape(alt(cell, heading), quote=True)}" ', data["text/html"])
+            elif "text/html" in data:
+                data["text/html"] = re.sub(r"<img (?![^>]*alt=)",
+                                           f'<img alt="{html.escape(alt(cell, heading), quote=True)}" ',
+                                           data["text/html"])
             fresh.outputs.append(o)
         cells.append(fresh)
     new = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}})
@@ -91,7 +97,8 @@ def stage_api(module, out):
 
 
 def toc(entries, caption=None, depth=1):
-    lines = ["```{toctree}", *([f":caption: {caption}"] if caption else []), f":maxdepth: {depth}", ":hidden:", "", *entries, "```"]
+    lines = ["```{toctree}", *([f":caption: {caption}"] if caption else []), f":maxdepth: {depth}", ":hidden:", "",
+             *entries, "```"]
     return "\n".join(lines)
 
 
@@ -116,7 +123,8 @@ def stage(out):
         stems = [s for s in titles if s.startswith(str(k))]
         tocs.append(toc([f"nbs/{s}" for s in stems], f"{k} · {wing}"))
         rooms = " · ".join(f"[{titles[s]}](nbs/{s}.ipynb)" for s in stems[1:])
-        chapters.append(f"**{wing}.** [{titles[stems[0]]}](nbs/{stems[0]}.ipynb)" + (f"<br><small>{rooms}</small>" if rooms else ""))
+        chapters.append(f"**{wing}.** [{titles[stems[0]]}](nbs/{stems[0]}.ipynb)"
+                        + (f"<br><small>{rooms}</small>" if rooms else ""))
     (out/"api"/"index.md").write_text("# The library\n\nEvery module is exported from the notebook of its name.\n\n" + "\n".join(f"- [vsgrpo.{m}]({m}.md), from [{titles[s]}](../nbs/{s}.ipynb)" for s, m in modules.items()) + "\n\n" + toc(list(modules.values())) + "\n", "utf-8")
     tocs.append(toc(["api/index"], "The library"))
     front = (HERE/"index.md").read_text("utf-8").replace("{{chapters}}", "\n\n".join(chapters))
@@ -129,7 +137,8 @@ def main():
     for old in (staged, site): shutil.rmtree(old, ignore_errors=True)
     stage(staged)
     pages = staged/"_build"/"html"        # what is written beside the pages goes with the stage
-    subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2", "-W", "--keep-going", "-d", str(staged/"_build"/"doctrees"), str(staged), str(pages)], check=True)
+    subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2", "-W", "--keep-going", "-d",
+                    str(staged/"_build"/"doctrees"), str(staged), str(pages)], check=True)
     shutil.move(pages, site)
     shutil.rmtree(staged)
     print(f"{site/'index.html'}: {sum(1 for _ in site.rglob('*.html'))} pages")

@@ -4,7 +4,9 @@ from latex2mathml.converter import convert
 project, author, copyright = "vsGRPO", "the vsGRPO developers", "2026, the vsGRPO developers"
 extensions = ["myst_nb"]
 html_theme, html_title, html_logo = "sphinx_book_theme", "vsGRPO", None
-html_theme_options = dict(repository_url="https://github.com/vsgrpo/vsgrpo", use_repository_button=True, use_download_button=False, use_fullscreen_button=False, show_toc_level=2, home_page_in_toc=True)
+html_theme_options = dict(repository_url="https://github.com/vsgrpo/vsgrpo", use_repository_button=True,
+                          use_download_button=False, use_fullscreen_button=False, show_toc_level=2,
+                          home_page_in_toc=True)
 html_context = {"default_mode": "auto"}
 html_static_path, html_css_files, html_show_sourcelink, html_copy_source = ["_static"], ["pages.css"], False, False
 myst_enable_extensions, myst_heading_anchors = ["dollarmath", "amsmath"], 4

@@ -33,7 +33,9 @@ def code_hash(path):
 def kept(output):
     "An output as it is kept; None for noise."
     if output.output_type == "error": raise ValueError(f"{output.ename}: {output.evalue}")
-    if output.get("name") == "stderr" or str(output.get("data", {}).get("text/plain", "")).startswith("Loading weights"): return None
+    if output.get("name") == "stderr" or str(output.get("data",
+                                                        {}).get("text/plain", "")).startswith("Loading weights"):
+        return None
     if output.output_type == "stream":
         output.text = "".join(line for line in output.text.splitlines(True) if not NOISE.search(line))
         if not output.text.strip(): return None
@@ -46,7 +48,8 @@ def rerun(path):
     out = ROOT/"runs"/"notebooks"/path.name
     out.parent.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", str(path), str(out)], cwd=ROOT, env=env, check=True)
+    subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", str(path), str(out)],
+                   cwd=ROOT, env=env, check=True)
     ran, own = [c for c in nbformat.read(out, 4).cells if c.cell_type == "code"], nbformat.read(path, 4)
     ran = [c for c in ran if "injected-parameters" not in c.metadata.get("tags", [])]
     for cell, fresh in zip((c for c in own.cells if c.cell_type == "code"), ran, strict=True):

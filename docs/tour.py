@@ -92,7 +92,8 @@ def tour(run, out):
     facts = measure(scene)
     outline = room_outline(scene.vertices).simplify(.02)
     traces = lambda marks: json.loads(go.Figure(mark_traces(marks)).to_json())["data"]
-    drawn = dict(scan=[t for t in json.loads(view_scene(scene, voxel_m=.06).to_json())["data"] if t["name"] == "scan"], marks=[traces(question_marks(q, facts, outline)) for q in questions])
+    drawn = dict(scan=[t for t in json.loads(view_scene(scene, voxel_m=.06).to_json())["data"] if t["name"] == "scan"],
+                 marks=[traces(question_marks(q, facts, outline)) for q in questions])
 
     def answer(q, arm):
         text, score = said[arm][q.id], score_answer(q, said[arm][q.id])
@@ -122,4 +123,6 @@ The tiny model shows that the machinery works; it is no measure of the 2B.</smal
     print(f"{out}: {out.stat().st_size/1e6:.1f} MB, {len(questions)} questions about {name}")
 
 
-if __name__ == "__main__": tour(Path(sys.argv[1]) if len(sys.argv) > 1 else newest_run(), Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT/"runs"/"tour.html")
+if __name__ == "__main__":
+    tour(Path(sys.argv[1]) if len(sys.argv) > 1 else newest_run(),
+         Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT/"runs"/"tour.html")

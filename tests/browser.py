@@ -10,20 +10,24 @@ import time
 
 import websocket
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome", "chrome") if (p := shutil.which(n))), None)
+CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome", "chrome") if (p := shutil.which(n))),
+                None)
 
 
 class Browser:
     "One page; what it complained of and what it asked the network for is kept."
     def __init__(self, width=1280, height=1000):
         self.home = tempfile.mkdtemp()
-        call = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--hide-scrollbars", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                "--remote-debugging-port=0", f"--user-data-dir={self.home}", "--allow-file-access-from-files", "about:blank"]
+        call = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader",
+                "--hide-scrollbars", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+                "--remote-debugging-port=0", f"--user-data-dir={self.home}", "--allow-file-access-from-files",
+                "about:blank"]
         self.process = subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for line in self.process.stderr:
             if found := re.search(r"ws://\S+", line): break
         else: raise RuntimeError(f"{CHROMIUM} ended before it listened")
-        self.socket, self.ids, self.session = websocket.create_connection(found[0], suppress_origin=True, timeout=60), itertools.count(1), None
+        self.socket, self.ids, self.session = websocket.create_connection(found[0], suppress_origin=True,
+                                                                          timeout=60), itertools.count(1), None
         self.errors, self.requests = [], []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -41,9 +45,13 @@ class Browser:
     def _note(self, message):
         "Keep an event."
         kind, told = message.get("method"), message.get("params", {})
-        if kind == "Runtime.exceptionThrown": self.errors.append(told["exceptionDetails"].get("exception", {}).get("description", told["exceptionDetails"]["text"]))
-        if kind == "Log.entryAdded" and told["entry"]["level"] == "error": self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
-        if kind == "Runtime.consoleAPICalled" and told["type"] == "error": self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in told["args"]))
+        if kind == "Runtime.exceptionThrown":
+            self.errors.append(told["exceptionDetails"].get("exception", {}).get("description",
+                                                                                 told["exceptionDetails"]["text"]))
+        if kind == "Log.entryAdded" and told["entry"]["level"] == "error":
+            self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
+        if kind == "Runtime.consoleAPICalled" and told["type"] == "error":
+            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in told["args"]))
         if kind == "Network.requestWillBeSent": self.requests.append(told["request"]["url"])
 
     def call(self, method, **params):
@@ -59,7 +67,9 @@ class Browser:
     def js(self, code):
         "The value of an expression in the page; a promise is awaited."
         result = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in result: raise RuntimeError(result["exceptionDetails"].get("exception", {}).get("description", result["exceptionDetails"]["text"]))
+        if "exceptionDetails" in result:
+            raise RuntimeError(result["exceptionDetails"].get("exception", {}).get("description",
+                                                                                   result["exceptionDetails"]["text"]))
         return result["result"].get("value")
 
     def wait(self, code, seconds=30):
@@ -75,5 +85,7 @@ class Browser:
         self.call("Page.navigate", url=url)
         self.wait("document.readyState == 'complete'", 60)
 
-    def size(self, width, height): self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+    def size(self, width, height):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
+                  mobile=width < 500)
     def shot(self): return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

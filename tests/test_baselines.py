@@ -28,9 +28,12 @@ from vsgrpo.evaluation.scores import paper_table
 @pytest.fixture(scope="module")
 def data(built_rooms): return open_dataset(built_rooms(4, 2, 2))
 
-def settings(method, **kw): return replace(default_settings("smoke", "tiny", method=method, questions_per_step=4), **{"steps": 3, "micro_groups": 4, **kw})
+def settings(method, **kw):
+    return replace(default_settings("smoke", "tiny", method=method, questions_per_step=4),
+                   **{"steps": 3, "micro_groups": 4, **kw})
 
-def trainer_of(data, folder, s, record=None): return T.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
+def trainer_of(data, folder, s, record=None):
+    return T.make_trainer(s, load_model("tiny", device="cpu"), load_processor("tiny"), data, folder, record)
 
 def batch_of(trainer): return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
@@ -46,7 +49,8 @@ def alone(model, prompt, answer):
     "Log-probabilities of an answer's tokens by the model's own pass over one row."
     core = models.unwrap_model(model)
     ids = torch.tensor([[*prompt.ids, *answer]])
-    logits = core(input_ids=ids, mm_token_type_ids=(ids == core.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels, video_grid_thw=prompt.video.grid).logits[0]
+    logits = core(input_ids=ids, mm_token_type_ids=(ids == core.config.video_token_id).int()*2,
+                  pixel_values_videos=prompt.video.pixels, video_grid_thw=prompt.video.grid).logits[0]
     return logits.log_softmax(-1)[len(prompt.ids)-1:-1].gather(1, torch.tensor(answer)[:, None])[:, 0]
 
 # ---- labels
@@ -61,15 +65,21 @@ def test_labels_are_the_answers_and_nothing_else(data, tmp_path, method):
     for line, row, column in zip(labels, rows, columns, strict=True):
         told = line[line != -100].tolist()
         assert told == write(row[column])["input_ids"] + [write.convert_tokens_to_ids("<|im_end|>")]
-        assert (line != -100).nonzero()[:, 0].tolist() == list(range(1, 1 + len(told)))      # from the first place behind the prompt's, in a row
-    if method == "dpo": assert all(pairs.is_wrong(next(q for q in data.train if str(q.id) == r["id"]), r["rejected"]) for r in rows)
+        # from the first place behind the prompt's, in a row
+        assert (line != -100).nonzero()[:, 0].tolist() == list(range(1, 1 + len(told)))
+    if method == "dpo":
+        assert all(pairs.is_wrong(next(q for q in data.train if str(q.id) == r["id"]), r["rejected"]) for r in rows)
 
 def test_padding_has_no_influence(data, tmp_path):
     trainer = moved(trainer_of(data, tmp_path/"c", settings("sft")))
     batch = batch_of(trainer)
-    wide = {k: torch.nn.functional.pad(v, (0, 5), value=-100 if k == "labels" else 17) if v.ndim == 2 else v for k, v in batch.items()}
+    wide = {k: torch.nn.functional.pad(v, (0, 5), value=-100 if k == "labels" else 17)if v.ndim == 2else v
+            for k, v in batch.items()}
     wide["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 5))
-    with torch.no_grad(): assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(trainer.compute_loss(trainer.model, wide).item(), rel=1e-6)
+    with torch.no_grad():
+        assert trainer.compute_loss(trainer.model,
+                                    dict(batch)).item() == pytest.approx(trainer.compute_loss(trainer.model, wide).item(),
+                                                                         rel=1e-6)
 
 # ---- losses by hand
 
@@ -80,7 +90,8 @@ def test_sft_is_the_mean_over_answer_tokens_of_plain_passes(data, tmp_path):
     loss.backward()
     ours = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
     trainer.model.zero_grad()
-    told = [alone(trainer.model, trainer._prompt(r), line[line != -100].tolist()) for r, line in zip(batch["row"].tolist(), batch["labels"])]
+    told = [alone(trainer.model, trainer._prompt(r), line[line != -100].tolist())
+            for r, line in zip(batch["row"].tolist(), batch["labels"])]
     plain = -torch.cat(told).mean()
     plain.backward()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-5) and ours
@@ -102,10 +113,12 @@ def test_dpo_starts_at_ln_2_and_equals_three_pairs_by_hand(data, tmp_path):
     said = [line[m.bool()].tolist() for line, m in zip(batch["input_ids"], batch["completion_mask"])]
     prompts = [trainer._prompt(r) for r in batch["row"].tolist()]
     logps = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, said)]
-    with torch.no_grad(), trainer.model.disable_adapter(): ref = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, said)]
+    with torch.no_grad(), trainer.model.disable_adapter():
+        ref = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, said)]
     by_hand = sum(torch.log1p(torch.exp(-.3*((logps[i] - ref[i]) - (logps[3+i] - ref[3+i])))) for i in range(3))/3
     by_hand.backward()
-    assert len(said) == 6 and loss.item() == pytest.approx(by_hand.item(), abs=1e-5) and abs(loss.item() - math.log(2)) > 1e-3
+    assert len(said) == 6 and loss.item() == pytest.approx(by_hand.item(),
+                                                           abs=1e-5) and abs(loss.item() - math.log(2)) > 1e-3
     for n, p in trainer.model.named_parameters():
         if n in ours: assert (ours[n] - p.grad).norm() <= 1e-4*p.grad.norm() + 1e-7, n
 
@@ -127,10 +140,12 @@ def test_a_blind_pass_stops_the_run(data, tmp_path, monkeypatch, method, where):
         batch.inputs = {k: v for k, v in batch.inputs.items() if k != "pixel_values_videos"}
         return batch
     def blind(model, trees, temperature=1., guard=None, name="policy", more=False):
-        for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", without_pixels if name == where else made)
+        for module in (tree_attention, sampling):
+            monkeypatch.setattr(module, "batch_trees", without_pixels if name == where else made)
         return honest(model, trees, temperature, guard, name, more)
     monkeypatch.setattr(T, "completion_logps", blind)
-    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c", settings(method)).train()
+    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"):
+        trainer_of(data, tmp_path/"c", settings(method)).train()
 
 def test_another_rooms_frames_stop_the_run(data, tmp_path, monkeypatch):
     trainer, made = trainer_of(data, tmp_path/"c", settings("sft")), tree_attention.batch_trees
@@ -150,7 +165,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     whole, cut = tmp_path/"whole", tmp_path/"cut"
     for folder in (whole, cut): R.begin(s, data, folder)
     R.train(s, data, whole, resume=True)
-    first, begin = subprocess.Popen([sys.executable, "-c", code, str(cut)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), time.time()
+    first, begin = subprocess.Popen([sys.executable, "-c", code, str(cut)], env=env, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE), time.time()
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 10:
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
         time.sleep(.005)
@@ -169,15 +185,19 @@ def test_sampled_pairs_are_the_models_own_and_wrong(data, tmp_path):
     trainer_of(data, tmp_path/"c", settings("dpo", pairs="sampled"), run)
     made = [json.loads(line) for line in (tmp_path/"run/pairs.jsonl").read_text().splitlines()]
     by_id = {q.id: q for q in data.train}
-    assert {p["source"] for p in made} & {"sampled"} and all(pairs.is_wrong(by_id[p["id"]], p["rejected"]) and p["chosen"] == by_id[p["id"]].ground_truth for p in made)
+    assert {p["source"] for p in made} & {"sampled"} and all(pairs.is_wrong(by_id[p["id"]], p["rejected"])
+                                                             and p["chosen"] == by_id[p["id"]].ground_truth
+                                                             for p in made)
     path = tmp_path/"run/pairs.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="pairs that are not those"): trainer_of(data, tmp_path/"d", settings("dpo", pairs="sampled"), run)
+    with pytest.raises(ValueError, match="pairs that are not those"):
+        trainer_of(data, tmp_path/"d", settings("dpo", pairs="sampled"), run)
 
 def test_looking_on_the_way_changes_nothing(data, tmp_path):
     told = []
     for every in (0, 1):
-        trainer_of(data, tmp_path/f"c{every}", settings("sft", curve_every=every), run := Run(tmp_path/f"run{every}")).train()
+        trainer_of(data, tmp_path/f"c{every}", settings("sft", curve_every=every),
+                   run := Run(tmp_path/f"run{every}")).train()
         told.append(run.read_metrics())
     assert told[0].loss.equals(told[1].loss) and told[0].grad_norm.equals(told[1].grad_norm) and told[0].passes.equals(told[1].passes)
     assert run.read_curve().questions.tolist() == [0, 4, 8, 12] and not (tmp_path/"run0/curve.jsonl").exists()
@@ -186,9 +206,12 @@ def test_looking_on_the_way_changes_nothing(data, tmp_path):
     assert run.read_curve().rooms.tolist() == [len({q.scene_name for q in asked})]*4
 
 def test_what_a_method_cannot_do_is_refused():
-    for kw, words in ((dict(method="sft", mode="think"), "hold answers and no thoughts"), (dict(method="dpo", beta=0), "learns nothing"), (dict(method="ppo"), "grpo"), (dict(pairs="bad"), "sampled")):
+    for kw, words in ((dict(method="sft", mode="think"), "hold answers and no thoughts"),
+                      (dict(method="dpo", beta=0), "learns nothing"), (dict(method="ppo"), "grpo"),
+                      (dict(pairs="bad"), "sampled")):
         with pytest.raises(ValueError, match=words): T.Settings(**kw)
-    assert default_settings("default", "tiny", method="dpo").beta == 1 and default_settings("default", "tiny", method="grpo").beta == 1e-4
+    assert default_settings("default", "tiny",
+                            method="dpo").beta == 1 and default_settings("default", "tiny", method="grpo").beta == 1e-4
 
 # ---- tables
 
@@ -199,8 +222,11 @@ def made_up(tmp_path, **overall):
         for seed, v in enumerate(values):
             folder = tmp_path/f"{arm}-{seed}"
             folder.mkdir(parents=True)
-            pd.DataFrame([(shown, t, 10, x, x - 2, x + 2) for shown, x in (("base", 30.), ("trained", v), ("trained_shuffled", v - 9)) for t in ("object_counting", "overall")],
-                         columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
+            pd.DataFrame([(shown, t, 10, x, x - 2, x + 2)
+                          for shown, x in (("base", 30.), ("trained", v), ("trained_shuffled", v - 9))
+                          for t in ("object_counting", "overall")],
+                         columns=["arm", "question_type", "n", "score", "ci_low",
+                                  "ci_high"]).to_csv(folder/"scores.csv", index=False)
             rows.append((arm.replace("_", " "), seed, str(folder)))
     return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
 
@@ -210,7 +236,8 @@ def test_table_two_is_written_from_runs(tmp_path, monkeypatch):
     assert one.loc[("DPO other", "paper"), "overall"] == "23.9" and one.loc[("SFT", "ours"), "overall, other room's video"] == "31.0 [29.0, 33.0]" and ("vsGRPO-V", "ours") not in one.index
     monkeypatch.setattr(baselines, "paper_model", lambda model: f"Qwen2-VL-{model}")
     three = baselines.baseline_table(made_up(tmp_path/"three", SFT=[40., 42., 44.]), paper_table(2), "7B")
-    assert three.loc[("SFT", "ours"), "overall"] == "42.0 [37.0, 47.0]" and three.loc[("SFT", "paper"), "overall"] == "38.1"
+    assert three.loc[("SFT", "ours"), "overall"] == "42.0 [37.0, 47.0]" and three.loc[("SFT",
+                                                                                       "paper"), "overall"] == "38.1"
     assert baselines.t_interval([1., 2.])[0] == 1.5 and np.isnan(baselines.t_interval([1., 2.])[1])
 
 def test_sentences_follow_the_numbers(tmp_path, monkeypatch):

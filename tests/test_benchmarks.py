@@ -14,7 +14,8 @@ from test_vsibench import slower_than_linear
 
 from vsgrpo.evaluation import bench_folder
 from vsgrpo.files import write_text
-from vsgrpo.evaluation.benchmarks import (BENCHMARKS, PARSERS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, score_items,
+from vsgrpo.evaluation.benchmarks import (BENCHMARKS, PARSERS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item,
+                                          score_items,
                                           open_benchmark, part_difference, part_draws, part_scores, format_prompt,
                                           read_benchmark, read_srt)
 from vsgrpo.evaluation.generate import answer_warnings, spread_table
@@ -24,12 +25,16 @@ from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")
 
-# What the functions of lmms-eval 0.6.1 (its wheel on PyPI; lmms_eval/tasks/{videomme,videommmu,tempcompass}/utils.py) say to the 2,400 answers
-# of each generator: sha256 of the scores, one character each ("-": left out of the mean), and of what they read. TempCompass: where no rule reads an
+# What the functions of lmms-eval 0.6.1 (its wheel on PyPI; lmms_eval/tasks/{videomme,videommmu,tempcompass}/utils.py)
+# say to the 2,400 answers
+# of each generator: sha256 of the scores, one character each ("-": left out of the mean), and of what they read.
+# TempCompass: where no rule reads an
 # answer it asks another model; recorded as 0.
-RECORDED = {"videomme": ("655bb0856f0cb2f9f3fcc91348db7c33", "31cd64e0489ce189f6396bcfeaffb62d"), "videommmu": ("28446d8067096508e62e8de0201257fc", "9fce8af6c97938d3f7782fcdfcaafb01"),
+RECORDED = {"videomme": ("655bb0856f0cb2f9f3fcc91348db7c33", "31cd64e0489ce189f6396bcfeaffb62d"),
+            "videommmu": ("28446d8067096508e62e8de0201257fc", "9fce8af6c97938d3f7782fcdfcaafb01"),
             "tempcompass": ("38ae415e36f3963a9708f2764f0eea7a", None)}
-OVERALL = {"videomme": 23.833333333333332, "Perception": 0.26225, "Comprehension": 0.22134, "Adaptation": 0.23413} # its aggregates of the same answers
+# its aggregates of the same answers
+OVERALL = {"videomme": 23.833333333333332, "Perception": 0.26225, "Comprehension": 0.22134, "Adaptation": 0.23413}
 
 def digest(text): return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -64,14 +69,19 @@ def test_prompts():
     row = dict(id="dev_Math_1", question="Q?", options=["a", "b"], answer="A", question_type="multiple-choice")
     ask = lambda track, **more: format_prompt(VIDEOMMMU, VIDEOMMMU.item(row | dict(track=track) | more, NOWHERE))
     assert ask("Perception") == "Q?\nA. a\nB. b\nPlease ignore the Quiz question in last frame of the video."
-    assert ask("Adaptation") == ("You should watch and learn the video content. Then apply what you learned to answer the following multi-choice question. The image for this question is at the end of the video.\nQ?\nA. a\nB. b")
-    assert ask("Adaptation", question_type="None", answer="C").endswith("open-ended question. The image for this question is at the end of the video.\nQ?")
+    assert ask("Adaptation") == ("You should watch and learn the video content. Then apply what you learned to answer "
+                                 "the following multi-choice question. The image for this question is at the end of "
+                                 "the video.\nQ?\nA. a\nB. b")
+    assert ask("Adaptation", question_type="None", answer="C").endswith("open-ended question. The image for this "
+                                                                        "question is at the end of the video.\nQ?")
     assert ask("Question only") == "Q?\nA. a\nB. b"
     assert format_prompt(VIDEOMME, item, "video-r1").startswith("Q?Options:\nA. a\nB. b\nC. c\nD. d\n\nPlease think") and format_prompt(VIDEOMME, item, "video-r1").endswith("within the <answer> </answer> tags.")
 
 def test_intervals_are_over_videos():
     "Ten questions about one film are one piece of evidence."
-    items = [Item(f"{v}-{k}", f"{v}.mp4", "Q", "A", ("a", "b"), dict.fromkeys(("duration", "domain", "sub_category", "task_type"), "x")) for v in range(6) for k in range(10)]
+    items = [Item(f"{v}-{k}", f"{v}.mp4", "Q", "A", ("a", "b"),
+                  dict.fromkeys(("duration", "domain", "sub_category", "task_type"), "x"))
+             for v in range(6)for k in range(10)]
     scores = np.repeat([1., 1., 1., 0., 0., 0.], 10)
     drawn = part_draws(VIDEOMME, items, scores)["overall", ""]
     assert drawn[0] == 50 and set(np.round(drawn[1:]*6/100, 6)) <= set(range(7))
@@ -90,7 +100,8 @@ def film(path, codec="libx264", size=(96, 64), pix="yuv420p", stamps=None, fps=2
         stream.width, stream.height, stream.pix_fmt = *size, pix
         if stamps is not None: stream.codec_context.time_base = Fraction(1, 1000)
         for k in range(n):
-            frame = av.VideoFrame.from_ndarray(np.kron(rng.integers(0, 255, (size[1]//8, size[0]//8, 3)), np.ones((8, 8, 1))).astype(np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.kron(rng.integers(0, 255, (size[1]//8, size[0]//8, 3)),
+                                                       np.ones((8, 8, 1))).astype(np.uint8), format="rgb24")
             if stamps is not None: frame.pts, frame.time_base = round(1000*stamps[k]), stream.codec_context.time_base
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -120,21 +131,31 @@ def download(tmp_path_factory):
     whole = film(folder/"data"/"broken.mp4", n=60).read_bytes()
     (folder/"data"/"broken.mp4").write_bytes(whole[:len(whole)//3])
     (folder/"data"/"._plain.mp4").write_bytes(b"resource fork")
-    (folder/"subtitle"/"plain.srt").write_bytes("\ufeff1\r\n00:00:00,000 --> 00:00:00,500\r\n<font color=\"white\" size=\".72c\">¿Qué?</font>\r\n\r\n2\r\n00:00:00,900 --> 00:00:02,000\r\nLast words\r\n".encode())
+    (folder/"subtitle"/"plain.srt").write_bytes("\ufeff1\r\n00:00:00,000 --> 00:00:00,500\r\n<font color=\"white\" "
+                                                "size=\".72c\">¿Qué?</font>\r\n\r\n2\r\n00:00:00,900 --> "
+                                                "00:00:02,000\r\nLast words\r\n".encode())
     names = ["plain", "old", "tall", "fine", "vp", "LOUD", "uneven", "turned", "broken", "gone"]
-    rows = [dict(video_id=f"{i:03d}", duration="short", domain="Life Record", sub_category="Food", videoID=n, question_id=f"{i:03d}-{k}", task_type="Counting Problem", question="Number of chair:",
-                 options=["A. 0", "B. 1", "C. 2", "D. 3 or more"], answer="ABCD"[(i + k) % 4]) for i, n in enumerate(names) for k in (1, 2)]
-    pd.DataFrame([*rows, rows[0] | dict(question_id="x", answer="Z")]).to_parquet(folder/"videomme"/"test-00000-of-00001.parquet")
+    rows = [dict(video_id=f"{i:03d}", duration="short", domain="Life Record", sub_category="Food", videoID=n,
+                 question_id=f"{i:03d}-{k}", task_type="Counting Problem", question="Number of chair:",
+                 options=["A. 0", "B. 1", "C. 2",
+                          "D. 3 or more"], answer="ABCD"[(i + k) % 4]) for i, n in enumerate(names) for k in (1, 2)]
+    pd.DataFrame([*rows, rows[0] | dict(question_id="x",
+                                        answer="Z")]).to_parquet(folder/"videomme"/"test-00000-of-00001.parquet")
     return root
 
 def test_films_as_people_have_them(download):
     spec = VideoSpec(4, 84*84, 84*84, 14)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=.3, subtitles=True)
-    assert {q.video.split("/")[1] for q in asked.questions} == {"plain.mp4", "old.mp4", "tall.mp4", "fine.mkv", "vp.mp4", "LOUD.MP4", "uneven.mp4", "turned.mp4"}
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=.3,
+                           subtitles=True)
+    assert {q.video.split("/")[1] for q in asked.questions} == {"plain.mp4", "old.mp4", "tall.mp4", "fine.mkv",
+                                                                "vp.mp4", "LOUD.MP4", "uneven.mp4", "turned.mp4"}
     reasons = asked.aside.reason.tolist()
-    assert len(reasons) == 5 and sum("broken.mp4: not a readable video" in r for r in reasons) == 2 and sum("gone.mp4" in r for r in reasons) == 2 and sum("'Z'" in r for r in reasons) == 1
+    assert len(reasons) == 5 and sum("broken.mp4: not a readable video" in r
+                                     for r in reasons) == 2 and sum("gone.mp4" in r
+                                     for r in reasons) == 2 and sum("'Z'" in r for r in reasons) == 1
     assert {q.subtitles for q in asked.questions if "plain" in q.video} == {"¿Qué?\nLast words"} and not any(q.subtitles for q in asked.questions if "plain" not in q.video)
-    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p max_skipped\)"): open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=0)
+    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p max_skipped\)"):
+        open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=0)
 
 def test_a_turned_film_is_shown_upright(download):
     spec = VideoSpec(4, 96*64, 96*64, 8)
@@ -145,7 +166,8 @@ def test_a_turned_film_is_shown_upright(download):
 
 def test_uneven_frames_are_picked_by_number(download):
     "As qwen_vl_utils does: by number, not by time."
-    with av.open(str(download/"Video-MME"/"data"/"uneven.mp4")) as c: frames = [f.to_ndarray(format="rgb24") for f in c.decode(video=0)]
+    with av.open(str(download/"Video-MME"/"data"/"uneven.mp4")) as c:
+        frames = [f.to_ndarray(format="rgb24") for f in c.decode(video=0)]
     seen = decode(download/"Video-MME"/"data"/"uneven.mp4", VideoSpec(4, 96*64, 96*64, 8))
     assert (seen == np.stack([frames[i] for i in sample_indices(30, 4)])).all()
 
@@ -172,7 +194,8 @@ def test_general_eval_refuses(given, words, tmp_path):
 
 def made_exam(answers):
     "A sheet without a model: 20 questions of VideoMME about 10 videos."
-    items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"), {"duration": "short"}) for i in range(20)]
+    items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"),
+                  {"duration": "short"}) for i in range(20)]
     sheet = EvalResults.__new__(EvalResults)
     sheet.bench, sheet.protocol, sheet.items = VIDEOMME, "lmms-eval", items
     sheet.rows = pd.DataFrame([("own", i.id, a) for i, a in zip(items, answers)], columns=["arm", "id", "prediction"])
@@ -180,15 +203,19 @@ def made_exam(answers):
 
 def test_constant_answers_to_a_benchmark_are_told():
     sheets = {"base": made_exam("AB"*10), "SFT": made_exam("A"*19 + "B"), "mute": made_exam([""]*20)}
-    exams = pd.DataFrame([(arm, 0, "VideoMME", sheet) for arm, sheet in sheets.items()], columns=["arm", "seed", "benchmark", "sheet"])
+    exams = pd.DataFrame([(arm, 0, "VideoMME", sheet) for arm, sheet in sheets.items()],
+                         columns=["arm", "seed", "benchmark", "sheet"])
     spread = eval_spread(exams)
-    assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)", "50 % (2)"]
+    assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)",
+                                                             "50 % (2)"]
     assert answer_warnings(spread) == ['SFT gives one answer to 90 % or more in VideoMME ("A" 95 %, truth 50 %).',
-                                       "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, truth 50 %)."]
+                                       "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, "
+                                       "truth 50 %)."]
 
 def test_two_seeds_of_an_exam_are_both_counted():
     right, wrong = made_exam("AB"*10), made_exam("BA"*10)
-    exams = pd.DataFrame([("base", 0, "VideoMME", wrong), ("SFT", 0, "VideoMME", right), ("SFT", 1, "VideoMME", wrong)], columns=["arm", "seed", "benchmark", "sheet"])
+    exams = pd.DataFrame([("base", 0, "VideoMME", wrong), ("SFT", 0, "VideoMME", right), ("SFT", 1, "VideoMME", wrong)],
+                         columns=["arm", "seed", "benchmark", "sheet"])
     assert retention(exams[:2], "SFT") == (100, 100, 100) and retention(exams, "SFT") == (50, 50, 50)
     assert np.isnan(retention(exams, "SFT", part=("track", "x"))).all()
 
@@ -197,11 +224,15 @@ def test_two_seeds_of_an_exam_are_both_counted():
 def test_layouts(tmp_path):
     for track in ("Perception", "Comprehension"): (tmp_path/track).mkdir()
     row = dict(id="dev_Math_1", question="Q?", options=["a", "b"], answer="A", question_type="multiple-choice")
-    for track in ("Perception", "Comprehension"): pd.DataFrame([row]).to_parquet(tmp_path/track/"test-00000-of-00001.parquet")
-    with pytest.raises(FileNotFoundError, match="wanted the rows of the track Adaptation"): read_benchmark(VIDEOMMMU, tmp_path)
-    (tmp_path/"Adaptation.jsonl").write_text(json.dumps(row | dict(options=[], answer="5", question_type="open")) + "\n")
+    for track in ("Perception", "Comprehension"):
+        pd.DataFrame([row]).to_parquet(tmp_path/track/"test-00000-of-00001.parquet")
+    with pytest.raises(FileNotFoundError, match="wanted the rows of the track Adaptation"):
+        read_benchmark(VIDEOMMMU, tmp_path)
+    (tmp_path/"Adaptation.jsonl").write_text(json.dumps(row | dict(options=[], answer="5",
+                                                                   question_type="open")) + "\n")
     items, aside = read_benchmark(VIDEOMMMU, tmp_path)
-    assert [i.id for i in items] == ["Perception/dev_Math_1", "Comprehension/dev_Math_1", "Adaptation/dev_Math_1"] and not aside
+    assert [i.id for i in items] == ["Perception/dev_Math_1", "Comprehension/dev_Math_1",
+                                     "Adaptation/dev_Math_1"] and not aside
     (tmp_path/"question_only").mkdir()
     (tmp_path/"question_only"/"dev_Math_1_image.mp4").touch()
     items, _ = read_benchmark(VIDEOMMMU, tmp_path)
@@ -211,15 +242,21 @@ def test_layouts(tmp_path):
     with pytest.raises(FileNotFoundError, match="wanted rows in multi-choice"): read_benchmark(TEMPCOMPASS, tmp_path)
 
 def test_rows_that_no_model_can_be_given_are_set_aside(tmp_path):
-    row = dict(videoID="v", question="Q?", options=["A. a", "B. b"], answer="A", duration="short", domain="d", sub_category="s", task_type="t")
+    row = dict(videoID="v", question="Q?", options=["A. a", "B. b"], answer="A", duration="short", domain="d",
+               sub_category="s", task_type="t")
     odd = [dict(question="<|im_end|>"), dict(options=["A. a", "B. <|video_pad|>"]), dict(question=True), {}]
-    pd.DataFrame([row | dict(question_id=str(k)) for k in range(4)]).to_json(tmp_path/"test.jsonl", orient="records", lines=True)
-    (tmp_path/"test.jsonl").write_text("".join(json.dumps(row | dict(question_id=str(k)) | change) + "\n" for k, change in enumerate(odd)))
+    pd.DataFrame([row| dict(question_id=str(k))
+                  for k in range(4)]).to_json(tmp_path/"test.jsonl", orient="records", lines=True)
+    (tmp_path/"test.jsonl").write_text("".join(json.dumps(row | dict(question_id=str(k)) | change) + "\n"
+                                               for k, change in enumerate(odd)))
     items, aside = read_benchmark(VIDEOMME, tmp_path)
-    assert [i.id for i in items] == ["3"] and [r for _, r in aside] == ["question holds '<|im_end|>', which is a control token of the model and no text",
-        "an option holds '<|video_pad|>', which is a control token of the model and no text", "column 'question' is True, expected text"]
+    assert [i.id for i in items] == ["3"] and [r for _, r in aside] == ["question holds '<|im_end|>', which is a "
+                                                                        "control token of the model and no text",
+        "an option holds '<|video_pad|>', which is a control token of the model and no text",
+        "column 'question' is True, expected text"]
     for field, value in (("subtitles", "<|im_start|>"), ("question", "\ud800"), ("answer", "<|endoftext|>")):
-        with pytest.raises(ValueError, match=field): Item(**dict(id="1", video="v", question="?", answer="A") | {field: value})
+        with pytest.raises(ValueError, match=field):
+            Item(**dict(id="1", video="v", question="?", answer="A") | {field: value})
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_long_answers_are_read_in_linear_time(name):
@@ -234,14 +271,16 @@ def test_long_subtitles_are_read_in_linear_time(tmp_path):
         path.write_text("1\n00:00:01,000 --> 00:00:02,500\n" + text)
         return read_srt(path)
     assert read("<i>a</i> b <c") == [(1., 2.5, "a b <c")]
-    assert slower_than_linear(read, ["1", "1:", "<", ">", "<a", " ", "\n", "\n ", "00:00:01,000", "00:00:01,000 --> "]) == []
+    assert slower_than_linear(read,
+                              ["1", "1:", "<", ">", "<a", " ", "\n", "\n ", "00:00:01,000", "00:00:01,000 --> "]) == []
 
 def test_archives_bring_subtitles_and_stay_inside(tmp_path):
     import zipfile
     with zipfile.ZipFile(tmp_path/"a.zip", "w") as z:
         for name in ("data/a.MP4", "subtitle/a.srt", "__MACOSX/data/._a.mp4", "readme.txt"): z.writestr(name, "x")
     unpack(tmp_path/"a.zip", tmp_path/"out")
-    assert sorted(str(p.relative_to(tmp_path/"out")) for p in (tmp_path/"out").rglob("*.*")) == ["data/a.MP4", "subtitle/a.srt"]
+    assert sorted(str(p.relative_to(tmp_path/"out"))
+                  for p in (tmp_path/"out").rglob("*.*")) == ["data/a.MP4", "subtitle/a.srt"]
     with zipfile.ZipFile(tmp_path/"b.zip", "w") as z: z.writestr("../out.srt", "x")
     with pytest.raises(ValueError, match="would lie outside"): unpack(tmp_path/"b.zip", tmp_path/"out")
     assert not (tmp_path/"out.srt").exists()
@@ -258,17 +297,22 @@ def test_packed_archives_are_bounded(tmp_path, monkeypatch):
     unpack(archive("films.zip", [("a.mp4", film), ("b.srt", "x"*10**6)]), tmp_path/"films")
     assert (tmp_path/"films/a.mp4").read_bytes() == film
     bomb = archive("bomb.zip", [(f"{k}.mp4", bytes(10**6)) for k in range(4)])
-    with pytest.raises(ValueError, match=r"bomb.zip: 4,000,000 bytes of videos and subtitles in an archive of [0-9,]+, expected at most"): unpack(bomb, tmp_path/"out")
+    with pytest.raises(ValueError,
+                       match=r"bomb.zip: 4,000,000 bytes of videos and subtitles in an archive of [0-9,]+, expected at "
+                             r"most"):
+        unpack(bomb, tmp_path/"out")
     monkeypatch.setattr(bench_folder, "MOST_MEMBERS", 3)
     with pytest.raises(ValueError, match="bomb.zip: 4 members, expected at most 3"): unpack(bomb, tmp_path/"out")
     (tmp_path/"torn.zip").write_bytes(bomb.read_bytes()[:-30])
-    with pytest.raises(ValueError, match="torn.zip: not a zip archive that can be read"): unpack(tmp_path/"torn.zip", tmp_path/"out")
+    with pytest.raises(ValueError, match="torn.zip: not a zip archive that can be read"):
+        unpack(tmp_path/"torn.zip", tmp_path/"out")
     assert not (tmp_path/"out").exists()
 
 def test_a_store_goes_on(download, tmp_path):
     "Answers that a killed run left, a torn line among them, are kept; the rest is asked."
     s = default_eval("tiny-general", "", "videomme", subtitles=True)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), max_skipped=.3, subtitles=True)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), max_skipped=.3,
+                           subtitles=True)
     run_eval(s, asked, tmp_path/"whole")
     run_eval(s, asked, tmp_path/"torn")
     lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
@@ -277,9 +321,11 @@ def test_a_store_goes_on(download, tmp_path):
     run_eval(s, asked, tmp_path/"torn")
     whole, torn = (EvalResults(tmp_path/n) for n in ("whole", "torn"))
     for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16
-    exams = pd.DataFrame([("base", 0, "VideoMME", whole), ("SFT", 0, "VideoMME", torn)], columns=["arm", "seed", "benchmark", "sheet"])
+    exams = pd.DataFrame([("base", 0, "VideoMME", whole), ("SFT", 0, "VideoMME", torn)],
+                         columns=["arm", "seed", "benchmark", "sheet"])
     assert retention(exams, "SFT") == (0, 0, 0) and eval_table(exams).n.tolist() == [16, 16]
-    with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"): run_eval(default_eval("tiny-general", "", "videomme"), asked, tmp_path/"whole")
+    with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"):
+        run_eval(default_eval("tiny-general", "", "videomme"), asked, tmp_path/"whole")
 
 def test_settings_of_real_models(monkeypatch):
     "Frames, pixels and tokens are the protocol's."
@@ -287,10 +333,14 @@ def test_settings_of_real_models(monkeypatch):
 
     from vsgrpo import general_eval
     monkeypatch.setattr(general_eval, "model_size", lambda name: "2B")
-    monkeypatch.setattr(general_eval, "load_config", lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14, spatial_merge_size=2)))
+    monkeypatch.setattr(general_eval, "load_config",
+                        lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14,
+                                                                                   spatial_merge_size=2)))
     paper = default_eval("2B", "", "videommmu")
-    assert (paper.protocol, paper.video.frames, paper.video.max_pixels, paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
+    assert (paper.protocol, paper.video.frames, paper.video.max_pixels,
+            paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
     assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds
     plain = default_eval("2B", "", "videomme", "lmms-eval")
-    assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens, plain.video.factor) == (32, 602112, 16, 28)
+    assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens,
+            plain.video.factor) == (32, 602112, 16, 28)
     assert plain.video.sampling == "uniform_floor"                 # lmms-eval cuts off

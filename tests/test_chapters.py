@@ -26,12 +26,14 @@ from vsgrpo.doctor import KINDS
 def test_grpo_refuses(tmp_path, given, words):
     assert_refused("20_grpo", words, tmp_path/"run", **given)
 
-OTHER_KINDS = {"int": ["8", "[1,2]", 2.5, True, math.inf, 2**32], "float": ["0.1", [1], True, math.nan, math.inf], "bool": [1, "True", []], "str": [20261125, 1.5, True, ["a"]]}
+OTHER_KINDS = {"int": ["8", "[1,2]", 2.5, True, math.inf, 2**32], "float": ["0.1", [1], True, math.nan, math.inf],
+               "bool": [1, "True", []], "str": [20261125, 1.5, True, ["a"]]}
 
 @pytest.mark.parametrize("chapter", ["00_prompting", "10_build_vsi100k", "20_grpo", "30_baselines", "40_general_eval"])
 def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
     "The parameters cell and the one that checks it, as papermill runs them, without a kernel."
-    cells = ["".join(c["source"]) for c in json.loads((root/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = ["".join(c["source"])for c in json.loads((root/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"]
+             if c["cell_type"] == "code"]
     given = next(c for c in cells if c.startswith(("scale: str", "study: str", "methods: str")))
     check = next(c for c in cells if "refuse_unknown(globals()" in c)
     def run(**kw):
@@ -54,14 +56,19 @@ def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
 def test_two_runs_begin_in_one_second(built_rooms, tmp_path, root):
     "Each has its folder, and both end well; the clock stands still for the names of their folders."
     shutil.copytree(built_rooms(3, 1, 2), tmp_path/"data")
-    (tmp_path/"sitecustomize.py").write_text("import time\nhonest = time.strftime\ntime.strftime = lambda form, *t: '20261125-101112' if form == '%Y%m%d-%H%M%S' else honest(form, *t)")
+    (tmp_path/"sitecustomize.py").write_text("import time\nhonest = time.strftime\ntime.strftime = lambda form, *t: "
+                                             "'20261125-101112' if form == '%Y%m%d-%H%M%S' else honest(form, *t)")
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(root)]))
     given = dict(scale="smoke", data="data", steps=1, num_generations=2, max_new_tokens=2, probe_every=0, test_scenes=2)
     runs = []
     for k in (1, 2):
-        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", str(root/"nbs/20_grpo.ipynb"), f"out{k}.ipynb", *(x for p in given.items() for x in ("-p", p[0], str(p[1])))]
-        runs.append(subprocess.Popen(call, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
+                str(root/"nbs/20_grpo.ipynb"), f"out{k}.ipynb",
+                *(x for p in given.items() for x in ("-p", p[0], str(p[1])))]
+        runs.append(subprocess.Popen(call, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                     text=True))
     for p in runs:
         said = p.communicate(timeout=900)[1]
         assert p.returncode == 0, said[-1500:]
-    assert sorted(f.parent.name for f in tmp_path.glob("runs/*/scores.csv")) == ["grpo-tiny-vanilla-s0-20261125-101112", "grpo-tiny-vanilla-s0-20261125-101112-2"]
+    assert sorted(f.parent.name for f in tmp_path.glob("runs/*/scores.csv")) == ["grpo-tiny-vanilla-s0-20261125-101112",
+                                                                                 "grpo-tiny-vanilla-s0-20261125-101112-2"]

@@ -48,7 +48,8 @@ def test_a_planted_fault_is_caught(sabotage, rooms, tmp_path, fault, step, words
     assert caught == step and words in said
 
 
-@pytest.mark.parametrize("name", ["two updates a rollout", "bfloat16", "SFT", "blind on purpose", "a reward of one's own that now and then pays nothing"])
+@pytest.mark.parametrize("name", ["two updates a rollout", "bfloat16", "SFT", "blind on purpose",
+                                  "a reward of one's own that now and then pays nothing"])
 def test_a_sound_run_is_left_alone(sabotage, rooms, tmp_path, name):
     step, said = sabotage.sound(name, sabotage.SOUND[name] | dict(steps=4), rooms, tmp_path/"run")
     assert step is None, said

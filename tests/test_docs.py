@@ -16,7 +16,8 @@ BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("site")/"out"
-    done = subprocess.run([sys.executable, str(root/"docs"/"build.py"), str(folder)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(root/"docs"/"build.py"), str(folder)], capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
@@ -31,7 +32,8 @@ class Page(HTMLParser):
         if "id" in a: self.ids.add(a["id"])
         if tag == "a" and a.get("href"): self.links.append(a["href"])
         if tag in ("script", "img", "source", "video", "iframe") and a.get("src"): self.loads.append(a["src"])
-        if tag == "link" and a.get("href") and a.get("rel") not in ("canonical", "index", "search", "next", "prev"): self.loads.append(a["href"])
+        if tag == "link" and a.get("href") and a.get("rel") not in ("canonical", "index", "search", "next", "prev"):
+            self.loads.append(a["href"])
         if tag == "img": self.pictures.append(a)
         if tag in ("pre", "code", "script", "style", "math"): self._in.append(tag)
     def handle_endtag(self, tag):
@@ -50,11 +52,15 @@ def test_pages(site):
             if to.scheme: continue
             target = (path.parent/unquote(to.path)).resolve() if to.path else path
             assert target.exists(), f"{where}: broken link {link}"
-            if to.fragment and target in pages: assert unquote(to.fragment) in pages[target].ids, f"{where}: no such place {link}"
-        for picture in page.pictures: assert picture.get("alt"), f"{where}: a picture without words: {str(picture)[:80]}"
+            if to.fragment and target in pages:
+                assert unquote(to.fragment) in pages[target].ids, f"{where}: no such place {link}"
+        for picture in page.pictures:
+            assert picture.get("alt"), f"{where}: a picture without words: {str(picture)[:80]}"
         text = "\n".join(page.text)
-        assert not re.search(r"\\(frac|sum|log|text|pi_)|\$\$", text), f"{where}: raw TeX: {re.search(r'.{30}(frac|sum|log|text|pi_|[$][$]).{30}', text)}"
-        assert not any(line.strip().startswith("#|") for part in (*page.code, text) for line in part.splitlines()), f"{where}: a directive of nbdev"
+        assert not re.search(r"\\(frac|sum|log|text|pi_)|\$\$",
+                             text), f"{where}: raw TeX: {re.search(r'.{30}(frac|sum|log|text|pi_|[$][$]).{30}', text)}"
+        assert not any(line.strip().startswith("#|")for part in (*page.code, text)
+                       for line in part.splitlines()), f"{where}: a directive of nbdev"
 
 @BROWSER
 def test_pages_open(site, tmp_path):
@@ -69,7 +75,8 @@ def test_pages_open(site, tmp_path):
                 b.open(path.as_uri())
                 assert not b.errors, f"{path.relative_to(site)} at {width}: {b.errors[:2]}"
                 assert b.js("document.documentElement.scrollWidth") <= width + 2, f"{path.relative_to(site)} is wider than {width}"
-                if shots: (tmp_path.__class__(shots)/f"{'-'.join(path.relative_to(site).with_suffix('').parts)}-{width}.png").write_bytes(b.shot())
+                if shots:
+                    (tmp_path.__class__(shots)/f"{'-'.join(path.relative_to(site).with_suffix('').parts)}-{width}.png").write_bytes(b.shot())
         assert not [u for u in b.requests if not u.startswith(("file:", "data:", "blob:", "about:"))]
 
 @BROWSER
@@ -91,7 +98,8 @@ def test_the_tour_says_that_answers_are_the_same(root):
     asked = [Question(f"q{i}", "d", f"s{i}", turn, "?", "AB"[i % 2], sides) for i in range(20)]
     same, right = {q.id: "B" if q.id == "q1" else "A" for q in asked}, {q.id: q.ground_truth for q in asked}
     notes = tour.answer_notes(asked[:4], asked, {"Before": right, "After": same}, "official")
-    assert notes == ['After training 3 of the 4 choice rows read "A": over all held-out rooms the trained model answers "A" to 19 of 20 '
+    assert notes == ['After training 3 of the 4 choice rows read "A": over all held-out rooms the trained model '
+                     'answers "A" to 19 of 20 '
                      "choice questions; that is right for 10.",
                      'After gives one answer to 90 % or more in object_rel_direction ("A" 95 %, truth 50 %).']
     notes = tour.answer_notes(asked[:4], asked, {"Before": same, "After": right}, "official")
@@ -102,8 +110,11 @@ def test_the_tour_says_that_answers_are_the_same(root):
 def test_tour(root, tmp_path):
     "The tour of a trained model: one file, every question drawn, nothing loaded."
     runs = sorted((p.parent for p in (root/"runs").glob("*/scores.csv") if (p.parent/"answers"/"trained.jsonl").is_file()), key=lambda p: p.stat().st_mtime)
-    if not runs: pytest.skip("no finished run under runs/: there is no training to tell of (the chapters leave one when `make test` comes here)")
-    done = subprocess.run([sys.executable, str(root/"docs"/"tour.py"), str(runs[-1]), str(tmp_path/"tour.html")], capture_output=True, text=True, timeout=120)
+    if not runs:
+        pytest.skip("no finished run under runs/: there is no training to tell of (the chapters leave one when `make "
+                    "test` comes here)")
+    done = subprocess.run([sys.executable, str(root/"docs"/"tour.py"), str(runs[-1]), str(tmp_path/"tour.html")],
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-1500:]
     with Browser() as b:
         b.open((tmp_path/"tour.html").as_uri())

@@ -32,11 +32,14 @@ def test_lock(tmp_path):
 def test_misfits_in_words():
     lock = {"torch": "2.13.0", "av": "18.1.0", "trl": "1.16.0"}
     assert misfits(lock, {"torch": "2.13.0+cu130", "av": "18.1.0", "trl": "1.16.0"}) == []
-    assert misfits(lock, {"torch": "2.11.0", "av": "18.1.0"}) == ["torch 2.11.0 is installed, 2.13.0 was tested", "trl is not installed, 1.16.0 was tested"]
+    assert misfits(lock, {"torch": "2.11.0", "av": "18.1.0"}) == ["torch 2.11.0 is installed, 2.13.0 was tested",
+                                                                  "trl is not installed, 1.16.0 was tested"]
     bounds = {"trl": "<1.17,>=1.16"}
     assert misfits({"trl": "1.16.0"}, {"trl": "1.16.1"}, bounds) == ["trl 1.16.1 is installed, 1.16.0 was tested"]
     for version in ("1.15.0", "1.17.0", "1.17.0rc1"):
-        assert misfits({"trl": "1.16.0"}, {"trl": version}, bounds) == [f"trl {version} is installed, 1.16.0 was tested; outside <1.17,>=1.16 of pyproject.toml"]
+        assert misfits({"trl": "1.16.0"}, {"trl": version}, bounds) == [f"trl {version} is installed, 1.16.0 was "
+                                                                        "tested; outside <1.17,>=1.16 of "
+                                                                        "pyproject.toml"]
     assert misfits({"no-such-package-vsgrpo": "1.0"}) == ["no-such-package-vsgrpo is not installed, 1.0 was tested"]
 
 
@@ -49,8 +52,10 @@ def test_the_lock_is_within_the_bounds(root):
 
 
 @pytest.mark.parametrize("have, n", [
-    ({"torch": "2.13.0", "torchvision": "0.28.0"}, 0), ({"torch": "2.11.0+cu130", "torchvision": "0.26.0"}, 0), ({"torch": "2.11.0", "torchvision": "0.28.0"}, 1),
-    ({"nbdev": "3.0.1"}, 1), ({"nbdev": "2.4.14", "execnb": "0.1.18", "fastcore": "1.12.47"}, 0), ({"execnb": "0.2.0", "fastcore": "1.13.1"}, 2), ({"torch": "2.13.0", "torchvision": None}, 0)])
+    ({"torch": "2.13.0", "torchvision": "0.28.0"}, 0), ({"torch": "2.11.0+cu130", "torchvision": "0.26.0"}, 0),
+    ({"torch": "2.11.0", "torchvision": "0.28.0"}, 1),
+    ({"nbdev": "3.0.1"}, 1), ({"nbdev": "2.4.14", "execnb": "0.1.18", "fastcore": "1.12.47"}, 0),
+    ({"execnb": "0.2.0", "fastcore": "1.13.1"}, 2), ({"torch": "2.13.0", "torchvision": None}, 0)])
 def test_known_trouble(have, n): assert len(known_trouble(have)) == n
 
 
@@ -64,7 +69,8 @@ def test_modules_that_do_not_load(tmp_path, monkeypatch):
     (tmp_path/"broken_dep.py").write_text("import no_such_dependency")
     monkeypatch.syspath_prepend(tmp_path)
     assert import_troubles(("broken_lib", "broken_dep", "not_installed_at_all")) == [
-        "broken_lib does not load: libGL.so.1: cannot open shared object file", "broken_dep does not load: it needs no_such_dependency"]
+        "broken_lib does not load: libGL.so.1: cannot open shared object file",
+        "broken_dep does not load: it needs no_such_dependency"]
 
 
 def test_container_limit(tmp_path):
@@ -75,7 +81,8 @@ def test_container_limit(tmp_path):
 
 def test_hub_never_raises(monkeypatch):
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT"): monkeypatch.delenv(name, raising=False)
-    for url in ("http://127.0.0.1:9", "http://[bad", "no url", "http://name.invalid"): assert "does not answer" in hub_reachable(url, timeout_s=1)
+    for url in ("http://127.0.0.1:9", "http://[bad", "no url", "http://name.invalid"):
+        assert "does not answer" in hub_reachable(url, timeout_s=1)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "127.0.0.1:9 does not answer" in hub_reachable(timeout_s=1)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -100,50 +107,63 @@ def test_report_and_text(root):
     r = report(hub=False, root=root)
     assert r == json.loads(json.dumps(r)) and r["lock"] == len(read_lock(root/"requirements.lock"))
     text = as_text(r)
-    for word in ("Python", "torch", "Against requirements.lock", "Cores", "Free memory", "Hub: not asked"): assert word in text
+    for word in ("Python", "torch", "Against requirements.lock", "Cores", "Free memory", "Hub: not asked"):
+        assert word in text
     assert "psutil is not installed" in as_text({**r, "free_memory_gib": None})
 
 
 def test_as_a_module(root):
-    run = subprocess.run([sys.executable, "-m", "vsgrpo.doctor", "--json", "--no-hub"], cwd=root, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "vsgrpo.doctor", "--json", "--no-hub"], cwd=root, capture_output=True,
+                         text=True)
     assert run.returncode in (0, 1) and json.loads(run.stdout)["hub"] == "not asked" and not run.stderr
 
 
 def test_import_is_light():
-    subprocess.run([sys.executable, "-c", "import sys, vsgrpo.doctor; assert not {'torch', 'numpy', 'av'} & set(sys.modules)"], check=True)
+    subprocess.run([sys.executable, "-c",
+                    "import sys, vsgrpo.doctor; assert not {'torch', 'numpy', 'av'} & set(sys.modules)"], check=True)
 
 
 def test_unknown_parameters_are_refused():
     names = ["model", "steps", "lr"]
     def given(text): refuse_unknown({"In": ["", "model = 'tiny'", f"# Parameters\n{text}\n"]}, names)
     given("model = 'tiny'\nlr = 1e-5")
-    with pytest.raises(ValueError, match="-p stesp: no such parameter, did you mean steps.*There are: model, steps, lr"): given("stesp = 3")
+    with pytest.raises(ValueError,
+                       match="-p stesp: no such parameter, did you mean steps.*There are: model, steps, lr"):
+        given("stesp = 3")
     with pytest.raises(ValueError, match="-p qqq: no such parameter There are"): given("qqq = [1, 2]")
 
 
 def test_unknown_parameters_are_refused_through_papermill(tmp_path):
     nbformat, pm = pytest.importorskip("nbformat"), pytest.importorskip("papermill")
     cell = nbformat.v4.new_code_cell
-    nb = nbformat.v4.new_notebook(cells=[cell("steps: int = 2", metadata={"tags": ["parameters"]}), cell("from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), ['steps'])")],
-                                  metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}})
+    nb = nbformat.v4.new_notebook(cells=[cell("steps: int = 2", metadata={"tags": ["parameters"]}),
+                                         cell("from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), "
+                                              "['steps'])")],
+                                  metadata={"kernelspec": {"name": "python3", "language": "python",
+                                                           "display_name": "python3"}})
     nbformat.write(nb, tmp_path/"a.ipynb")
     pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"steps": 3}, kernel_name="python3", progress_bar=False)
     with pytest.raises(pm.PapermillExecutionError, match=re.escape("-p step: no such parameter")):
-        pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"step": 3}, kernel_name="python3", progress_bar=False)
+        pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"step": 3}, kernel_name="python3",
+                            progress_bar=False)
 
 
-# What is overridden or called of other packages beyond their documented interface: package, name, parameters ("*": whatever stands there;
+# What is overridden or called of other packages beyond their documented interface: package, name, parameters ("*":
+# whatever stands there;
 # None: an attribute). An overridden method may get no parameter that ours does not take.
 INTERNALS = [
     ("trl", "GRPOTrainer._prepare_inputs", "self generation_batch"),
     ("trl", "GRPOTrainer._generate_and_score_completions", "self inputs"),
     ("trl", "GRPOTrainer._tokenize_prompts", "self prompts"),
-    ("trl", "GRPOTrainer._generate_single_turn", "self prompt_ids images multimodal_fields num_generations has_tool_images"),
-    ("trl", "GRPOTrainer._get_per_token_logps_and_entropies", "self model input_ids attention_mask logits_to_keep batch_size compute_entropy *"),
+    ("trl", "GRPOTrainer._generate_single_turn",
+     "self prompt_ids images multimodal_fields num_generations has_tool_images"),
+    ("trl", "GRPOTrainer._get_per_token_logps_and_entropies",
+     "self model input_ids attention_mask logits_to_keep batch_size compute_entropy *"),
     ("trl", "GRPOTrainer._compute_loss", "self model inputs"),
     ("trl", "GRPOTrainer.log", "self logs start_time"),
     *[("trl", f"GRPOTrainer.{name}", None) for name in (
-        "_step", "_buffered_inputs", "_metrics", "_logs", "num_generations", "num_iterations", "beta", "temperature", "epsilon_low",
+        "_step", "_buffered_inputs", "_metrics", "_logs", "num_generations", "num_iterations", "beta", "temperature",
+        "epsilon_low",
         "max_completion_length", "reward_weights", "reward_func_names")],
     ("trl", "SFTTrainer._prepare_dataset", "self dataset *"),
     ("trl", "SFTTrainer._get_train_sampler", "self train_dataset"),
@@ -161,10 +181,13 @@ INTERNALS = [
     ("transformers", "Qwen2VLModel.get_rope_index", "self input_ids mm_token_type_ids * video_grid_thw *"),
     *[("transformers", f"Qwen2VLModel.{name}", None) for name in ("visual", "language_model", "rope_deltas")],
     ("transformers", "Qwen2VLProcessor.video_token", None),
-    ("transformers", "integrations.sdpa_attention.sdpa_attention_forward", "module query key value attention_mask * scaling *"),
+    ("transformers", "integrations.sdpa_attention.sdpa_attention_forward",
+     "module query key value attention_mask * scaling *"),
     ("transformers", "masking_utils.sdpa_mask", "*"),
-    ("transformers", "models.qwen2_vl.image_processing_qwen2_vl.smart_resize", "height width factor min_pixels max_pixels *"),
-    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel.forward", "self hidden_states grid_thw *"),
+    ("transformers", "models.qwen2_vl.image_processing_qwen2_vl.smart_resize",
+     "height width factor min_pixels max_pixels *"),
+    ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel.forward",
+     "self hidden_states grid_thw *"),
     ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VLAttention.layer_idx", None),
     ("transformers", "models.qwen2_vl.modeling_qwen2_vl.Qwen2VLAttention.num_key_value_groups", None),
     ("transformers", "models.qwen2_vl.modeling_qwen2_vl.repeat_kv", "hidden_states n_rep"),

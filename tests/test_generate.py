@@ -22,7 +22,8 @@ def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
 def test_batches_do_not_change_answers(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)
-    one, many = (generate_answers(model, processor, data.test, reader, data.folder, "vanilla", "train", 8, batch) for batch in (1, 32))
+    one, many = (generate_answers(model, processor, data.test, reader, data.folder, "vanilla", "train", 8,
+                                  batch) for batch in (1, 32))
     assert one.id.tolist() == [q.id for q in data.test]
     assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
 
@@ -40,32 +41,37 @@ def test_modes_asked_together_answer_as_apart(data, tiny):
 def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
     "Stopped anywhere, also within a line, and gone on: the same lines, and nothing is asked twice."
     model, processor = tiny
-    sent = dict(reader=VideoReader(processor, default_settings("smoke", "tiny").video), folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
+    sent = dict(reader=VideoReader(processor, default_settings("smoke", "tiny").video), folder=data.folder,
+                wording="test", modes=["vanilla", "think"], batch=1,
                 max_new_tokens=6, samples=3, temperature=1.)
     whole = generate_answers(model, processor, data.test, store=Run(tmp_path/"whole"), **sent)
     lines = (tmp_path/"whole/answers.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(whole) == 2*3*len(data.test) and list(whole) == ANSWER_FIELDS
     asked, honest = [], answering.sample_answers
-    monkeypatch.setattr(answering, "sample_answers", lambda model, prompts, *a: asked.append(len(prompts)) or honest(model, prompts, *a))
+    monkeypatch.setattr(answering, "sample_answers", lambda model, prompts,
+                        *a: asked.append(len(prompts)) or honest(model, prompts, *a))
     for cut in (0, 1, 7, 3*len(data.test), len(lines)):
         store = Run(tmp_path/f"cut{cut}")
         store.answers_path.write_text("".join(lines[:cut]) + (lines[cut][:30] if cut % 2 else ""))
         asked.clear()
         again = generate_answers(model, processor, data.test, store=store, **sent)
         pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
-        pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"), Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
+        pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"),
+                                      Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
         assert sum(asked) == 2*len(data.test) - cut//3
 
 def test_shuffled_shows_other_videos(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)
-    shown = generate_answers(model, processor, data.test[:3], reader, data.folder, max_new_tokens=4, videos=other_videos(data.test))
+    shown = generate_answers(model, processor, data.test[:3], reader, data.folder, max_new_tokens=4,
+                             videos=other_videos(data.test))
     assert all(q.scene_name not in v for q, v in zip(data.test, shown.video))
 
 def test_a_missing_video_is_named_before_asking(data, tiny):
     model, processor = tiny
     lost = replace(data.test[0], scene_name="room_lost")
-    with pytest.raises(FileNotFoundError, match="1 videos are missing, the first .*room_lost.mp4"): generate_answers(model, processor, [lost], None, data.folder)
+    with pytest.raises(FileNotFoundError, match="1 videos are missing, the first .*room_lost.mp4"):
+        generate_answers(model, processor, [lost], None, data.folder)
 
 def test_arms_and_pairs(data):
     right, wrong = {q.id: q.ground_truth for q in data.test}, {q.id: "" for q in data.test}
@@ -91,11 +97,13 @@ def answers_to(questions, size="30.0", letter="A", word="Turn Left."):
 def test_answers_are_counted_as_the_parser_reads_them():
     questions = made_questions()
     sizes = {"room_size_estimation-0": "30 m", "room_size_estimation-1": "large", "room_size_estimation-2": "huge"}
-    answers = answers_to(questions) | sizes | {"object_rel_direction_easy-0": "B. right", "object_rel_direction_hard-0": "Z"}
+    answers = answers_to(questions) | sizes | {"object_rel_direction_easy-0": "B. right",
+                                               "object_rel_direction_hard-0": "Z"}
     table = answer_spread(questions, answers).set_index("question_type")
     assert table.index.tolist() == ["room_size_estimation", "object_rel_direction", "route_planning", "overall"]
     size, turn, route, overall = (table.loc[t] for t in table.index)
-    assert (size.top_answer, size.top_share, size.distinct) == ("30", 28/30, 2)     # two texts without a number are one answer
+    # two texts without a number are one answer
+    assert (size.top_answer, size.top_share, size.distinct) == ("30", 28/30, 2)
     assert (size.truth_top_share, size.truth_distinct) == (1/30, 30)
     assert (turn.counted, turn.top_answer, turn.top_share, turn.distinct) == (40, "A", 38/40, 3)
     assert (turn.truth_top_share, turn.truth_distinct) == (14/40, 3)
@@ -115,13 +123,17 @@ def test_constant_answers_are_warned_of_in_one_line_each():
     questions = made_questions()
     varied = {q.id: q.ground_truth for q in questions}
     few = varied | {q.id: "12" for q in questions[:15]} | {q.id: "14" for q in questions[15:30]}
-    scores = arm_scores({"base": varied, "trained": answers_to(questions), "few": few, "constant": answers_to(questions)}, questions)
-    overall = scores[scores.question_type == "route_planning"].assign(question_type="overall", counted=1260, top_answer="A")
+    scores = arm_scores({"base": varied, "trained": answers_to(questions), "few": few,
+                         "constant": answers_to(questions)}, questions)
+    overall = scores[scores.question_type == "route_planning"].assign(question_type="overall", counted=1260,
+                                                                      top_answer="A")
     scores = pd.concat([scores, overall.assign(top_share=[.3, .95, .3, 1.], truth_top_share=.31, truth_distinct=4)])
     lines = answer_warnings(scores)
-    assert [x.split()[0] for x in lines] == ["trained", "trained", "few"]           # neither the varied arm nor the control
+    # neither the varied arm nor the control
+    assert [x.split()[0] for x in lines] == ["trained", "trained", "few"]
     assert lines[0] == "trained answers \"A\" to 1,197 of 1,260 choice questions (the truth's most frequent answer: 31 %)."
-    for cell in ('object_rel_direction ("A" 100 %, truth 35 %)', 'room_size_estimation ("30" 100 %, truth 3 %)', 'route_planning ("turn left" 100 %'):
+    for cell in ('object_rel_direction ("A" 100 %, truth 35 %)', 'room_size_estimation ("30" 100 %, truth 3 %)',
+                 'route_planning ("turn left" 100 %'):
         assert cell in lines[1]
     assert lines[2] == "few uses few different numbers in room_size_estimation (2, the truth has 30)."
     assert answer_warnings(scores.drop(columns=SPREAD)) == []                       # a table of an earlier version

@@ -18,11 +18,13 @@ def test_oriented_box_finds_a_turned_cuboid(seed):
     rng = np.random.default_rng(seed); size = rng.uniform(.1, 3, 3); t = turn(rng); at = rng.normal(size=3)
     inside = np.concatenate([UNIT, rng.uniform(0, 1, (200, 3))])
     b = oriented_box(inside*size @ t.T + at)
-    assert np.allclose(np.sort(b.lengths), np.sort(size), atol=1e-6) and np.allclose(b.axes @ b.axes.T, np.eye(3), atol=1e-9)
+    assert np.allclose(np.sort(b.lengths), np.sort(size),
+                       atol=1e-6) and np.allclose(b.axes @ b.axes.T, np.eye(3), atol=1e-9)
     assert np.allclose(b.centre, size/2 @ t.T + at, atol=1e-6)
     assert cKDTree(box_corners(b)).query(UNIT*size @ t.T + at)[0].max() < 1e-5
 
-@pytest.mark.parametrize('size,expected', [((2, 1, 0), [0, 1, 2]), ((3, 0, 0), [0, 0, 3]), ((0, 0, 0), [0, 0, 0]), ((2, 1, 1e-6), [0, 1, 2])])
+@pytest.mark.parametrize('size,expected', [((2, 1, 0), [0, 1, 2]), ((3, 0, 0), [0, 0, 3]), ((0, 0, 0), [0, 0, 0]),
+                                           ((2, 1, 1e-6), [0, 1, 2])])
 def test_flat_input_has_a_box(size, expected):
     rng = np.random.default_rng(1); b = oriented_box(UNIT*size @ turn(rng) + rng.normal(size=3))
     assert np.allclose(np.sort(b.lengths), expected, atol=1e-5) and np.allclose(b.axes @ b.axes.T, np.eye(3), atol=1e-9)
@@ -50,17 +52,21 @@ def test_box_distance_equals_a_search_over_both_grids(seed):
     if plain > .15: assert d == pytest.approx(plain, abs=1e-9)
     else: assert d < .25
     p, q = closest_points(a, b); assert np.linalg.norm(p - q) == pytest.approx(d)
-    exact = lsq_linear(np.hstack([a.axes.T, -b.axes.T]), b.centre - a.centre, (-np.r_[a.lengths, b.lengths]/2, np.r_[a.lengths, b.lengths]/2))
+    exact = lsq_linear(np.hstack([a.axes.T, -b.axes.T]), b.centre - a.centre,
+                       (-np.r_[a.lengths, b.lengths]/2, np.r_[a.lengths, b.lengths]/2))
     if plain > .15: assert 0 <= d - np.sqrt(2*exact.cost) < .14
 
 def test_nested_boxes_touch():
-    big, small = Box(np.zeros(3), np.eye(3), np.full(3, 2.)), Box(np.array([.3, .2, 0]), turn(np.random.default_rng(0)), np.full(3, .2))
+    big, small = Box(np.zeros(3), np.eye(3),
+                     np.full(3, 2.)), Box(np.array([.3, .2, 0]), turn(np.random.default_rng(0)), np.full(3, .2))
     assert box_distance(big, small) < .05 and box_distance(small, big) < .05
 
 def test_distance_matrix_and_shell():
     rng = np.random.default_rng(5); boxes = [random_box(rng) for _ in range(6)]; d = box_distances(boxes)
     assert (d == d.T).all() and (np.diag(d) == 0).all() and d[1, 4] == box_distance(boxes[1], boxes[4])
-    assert len(box_shell(Box(np.zeros(3), np.eye(3), np.full(3, .2)))) == 4**3 - 2**3 and len(box_shell(Box(np.zeros(3), np.eye(3), np.zeros(3)))) == 1
+    assert len(box_shell(Box(np.zeros(3), np.eye(3),
+                             np.full(3, .2)))) == 4**3 - 2**3 and len(box_shell(Box(np.zeros(3), np.eye(3),
+                                                                                    np.zeros(3)))) == 1
     assert box_distances([]).shape == (0, 0)
 
 def whole_grid(box):
@@ -68,19 +74,24 @@ def whole_grid(box):
     n = np.maximum(np.ceil(box.lengths/.05 - 1e-9).astype(int), 1) - 1; grid = np.indices(n + 1).reshape(3, -1).T
     return box.centre + (grid[((grid == 0) | (grid == n)).any(1)] - n/2)*.05 @ box.axes
 
-@pytest.mark.parametrize('lengths', [(0, 0, 0), (.04, 1, 1), (1, .04, 1), (1, 1, .04), (.1, .1, .1), (.1, 1, .05), (.3, .7, .9), (2, 1.4, .6)])
+@pytest.mark.parametrize('lengths', [(0, 0, 0), (.04, 1, 1), (1, .04, 1), (1, 1, .04), (.1, .1, .1), (.1, 1, .05),
+                                     (.3, .7, .9), (2, 1.4, .6)])
 def test_only_the_faces_are_built_point_for_point(lengths):
-    b = Box(np.array([1., 2, 3]), turn(np.random.default_rng(0)), np.array(lengths, float)); assert np.array_equal(box_shell(b), whole_grid(b))
+    b = Box(np.array([1., 2, 3]), turn(np.random.default_rng(0)), np.array(lengths, float))
+    assert np.array_equal(box_shell(b), whole_grid(b))
 
 def test_memory_goes_with_the_surface():
     "A bed in inches: its grid has 880 million points, of which 6.3 million lie outside; a tenth of each side is tried."
     import tracemalloc
     tracemalloc.start()
-    try: n = len(box_shell(Box(np.zeros(3), np.eye(3), np.array([2., 1.5, .6])*3.937*4))); peak = tracemalloc.get_traced_memory()[1]
+    try:
+        n = len(box_shell(Box(np.zeros(3), np.eye(3), np.array([2., 1.5, .6])*3.937*4)))
+        peak = tracemalloc.get_traced_memory()[1]
     finally: tracemalloc.stop()
     assert n == 2*(630*473 + 630*189 + 473*189) - 4*(630 + 473 + 189) + 8 and peak < 200*n
     for lengths in ([2000., 1500, 600], [1e300, 1, 1], [np.nan, 1, 1]):
-        with pytest.raises(ValueError, match='expected a surface below 80,000 m²: is it in metres'): box_shell(Box(np.zeros(3), np.eye(3), np.array(lengths)))
+        with pytest.raises(ValueError, match='expected a surface below 80,000 m²: is it in metres'):
+            box_shell(Box(np.zeros(3), np.eye(3), np.array(lengths)))
 
 def plain_alpha_shape(xy, alpha):
     "Triangles one by one, edges that occur once, polygons of the edges, their union."
@@ -90,7 +101,8 @@ def plain_alpha_shape(xy, alpha):
         area2 = s*(s - a)*(s - b)*(s - c)
         if area2 > 0 and a*b*c/(4*np.sqrt(area2)) < 1/alpha:
             for i, j in ((0, 1), (1, 2), (2, 0)): e = tuple(sorted((t[i], t[j]))); count[e] = count.get(e, 0) + 1
-    return shapely.union_all(list(shapely.polygonize([shapely.LineString(xy[list(e)]) for e, n in count.items() if n == 1]).geoms))
+    return shapely.union_all(list(shapely.polygonize([shapely.LineString(xy[list(e)])for e, n in count.items()
+                                                      if n == 1]).geoms))
 
 @pytest.mark.parametrize('seed', range(6))
 def test_area_equals_the_plain_alpha_shape(seed):
@@ -98,7 +110,8 @@ def test_area_equals_the_plain_alpha_shape(seed):
     for _ in range(4): xy = xy[np.hypot(*(xy - rng.uniform(0, 4, 2)).T) > rng.uniform(.2, .8)]
     if seed % 2: xy = np.concatenate([xy, rng.uniform(0, 1, (150, 2)) + [5, 1], rng.uniform(0, 1, (40, 2)) + [1, 5]])
     oracle = plain_alpha_shape(xy, 5)
-    assert room_area(xy) == pytest.approx(oracle.area, rel=1e-9) and room_outline(xy).area == pytest.approx(oracle.area, rel=1e-9)
+    assert room_area(xy) == pytest.approx(oracle.area,
+                                          rel=1e-9) and room_outline(xy).area == pytest.approx(oracle.area, rel=1e-9)
     assert room_outline(xy).symmetric_difference(oracle).area < 1e-9
 
 @pytest.mark.parametrize('seed,area', [(0, 16.14777149055586), (1, 16.152742093707143), (2, 16.04410063068247)])
@@ -111,10 +124,12 @@ def test_area_worked_by_hand():
     g = np.stack(np.meshgrid(np.arange(41)*.1, np.arange(31)*.1), -1).reshape(-1, 2)
     assert room_area(g) == pytest.approx(12); ring = g[(np.abs(g - [2, 1.5]) > .55).any(1)]
     assert len(ring) < len(g) and room_area(ring) == pytest.approx(12)         # a hole is filled
-    bay = g[~((g[:, 0] > 3.05) & (g[:, 1] > 2.05))]; assert room_area(bay) == pytest.approx(12 - 1, abs=.02) # a corner is not
+    # a corner is not
+    bay = g[~((g[:, 0] > 3.05) & (g[:, 1] > 2.05))]; assert room_area(bay) == pytest.approx(12 - 1, abs=.02)
     assert room_area(np.c_[g, np.full(len(g), 7.)]) == room_area(g)            # z does not matter
     assert room_area(np.concatenate([g, g])) == pytest.approx(12)              # doubled points
-    far = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5.]]); assert room_area(far) == 0 and room_outline(far).is_empty
+    far = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5.]])
+    assert room_area(far) == 0 and room_outline(far).is_empty
 
 def test_area_draws_by_seed():
     xy = np.random.default_rng(0).uniform(0, 5, (30_000, 2))
@@ -123,9 +138,13 @@ def test_area_draws_by_seed():
     with pytest.raises(ValueError, match='span no area'): room_area(np.zeros((50, 3)))
     with pytest.raises(ValueError, match='expected'): room_area(np.zeros(5))
 
-@pytest.mark.parametrize('angle,easy,medium,hard', [(0, 'left', 'left', 'front-left'), (89.9, 'left', 'left', 'front-left'), (90, 'left', 'left', 'back-left'),
-    (134.9, 'left', 'left', 'back-left'), (135, None, 'back', 'back-left'), (180, None, 'back', 'back-right'), (224.9, None, 'back', 'back-right'),
-    (225, 'right', 'right', 'back-right'), (270, 'right', 'right', 'front-right'), (359.9, 'right', 'right', 'front-right')])
+@pytest.mark.parametrize('angle,easy,medium,hard', [(0, 'left', 'left', 'front-left'),
+                                                    (89.9, 'left', 'left', 'front-left'),
+                                                    (90, 'left', 'left', 'back-left'),
+    (134.9, 'left', 'left', 'back-left'), (135, None, 'back', 'back-left'), (180, None, 'back', 'back-right'),
+    (224.9, None, 'back', 'back-right'),
+    (225, 'right', 'right', 'back-right'), (270, 'right', 'right', 'front-right'),
+    (359.9, 'right', 'right', 'front-right')])
 def test_direction_words(angle, easy, medium, hard):
     assert [direction_word(angle, k) for k in ('easy', 'medium', 'hard')] == [easy, medium, hard]
 
@@ -137,7 +156,8 @@ def test_direction_errors():
 def test_direction_angle_turns_counter_clockwise_whatever_the_pose():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        want, head, at = rng.uniform(0, 360), rng.uniform(0, 2*np.pi), rng.normal(size=2)*4; see = lambda a, r: at + r*np.array([np.cos(a), np.sin(a)])
+        want, head, at = rng.uniform(0, 360), rng.uniform(0, 2*np.pi), rng.normal(size=2)*4
+        see = lambda a, r: at + r*np.array([np.cos(a), np.sin(a)])
         got = direction_angle(at, see(head, 1.3), see(head + np.radians(want), rng.uniform(.1, 5)))
         assert abs((got - want + 180) % 360 - 180) < 1e-6 and 0 <= got < 360
     c = rng.normal(size=(5, 3)); assert direction_angles(c)[1, 3, 4] == pytest.approx(direction_angle(c[1], c[3], c[4]))
@@ -146,7 +166,8 @@ def test_direction_angle_turns_counter_clockwise_whatever_the_pose():
 def cube(x, y, side=.2, z=0.): return Box(np.array([x, y, z], float), np.eye(3), np.full(3, side))
 def polar(deg, r=1.5, side=.2): return cube(-r*np.sin(np.deg2rad(deg)), r*np.cos(np.deg2rad(deg)), side)
 
-@pytest.mark.parametrize('difficulty,bounds', [('easy', (0, 135, 225)), ('medium', (0, 135, 225)), ('hard', (0, 90, 180, 270))])
+@pytest.mark.parametrize('difficulty,bounds',
+                         [('easy', (0, 135, 225)), ('medium', (0, 135, 225)), ('hard', (0, 90, 180, 270))])
 def test_clear_directions_keep_ten_degrees_off_a_boundary(difficulty, bounds):
     for deg in range(1, 360, 3):
         off = min(abs((deg - b + 180) % 360 - 180) for b in bounds)
@@ -158,12 +179,14 @@ def test_clear_directions_keep_ten_degrees_off_a_boundary(difficulty, bounds):
 def test_unclear_when_near_far_or_wide():
     stand, facing = cube(0, 0), cube(0, 2)
     assert direction_clear(stand, facing, polar(45), 'hard')
-    assert not direction_clear(stand, facing, polar(45, r=.3), 'hard') and not direction_clear(stand, facing, polar(45, r=6), 'hard')
+    assert not direction_clear(stand, facing, polar(45, r=.3),
+                               'hard') and not direction_clear(stand, facing, polar(45, r=6), 'hard')
     assert not direction_clear(stand, facing, polar(45, r=1.5, side=2.4), 'hard')
     assert not direction_clear(stand, cube(0, 8), polar(45), 'hard')
 
 def test_all_triples_agree_with_one_by_one():
-    rng = np.random.default_rng(2); boxes = [Box(rng.uniform(0, 4, 3), turn(rng), rng.uniform(.1, .8, 3)) for _ in range(6)]
+    rng = np.random.default_rng(2)
+    boxes = [Box(rng.uniform(0, 4, 3), turn(rng), rng.uniform(.1, .8, 3)) for _ in range(6)]
     for k in ('easy', 'medium', 'hard'):
         every = directions_clear(boxes, box_distances(boxes), k); assert every.any()
         for i, j, q in np.ndindex(6, 6, 6):

@@ -17,7 +17,8 @@ def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
     assert told.hours["training"] == pytest.approx(told.step["step"]*100/3600) and told.hours["testing"] > 0 and "MiB" in str(told)
     monkeypatch.setattr(budget, "memory_free", lambda: told.memory["total"] - 1)
     monkeypatch.setattr(budget, "make_trainer", None)
-    with pytest.warns(UserWarning, match="will not fit.* it fits with -p gradient_checkpointing True"): tight = budget.plan(s, data)
+    with pytest.warns(UserWarning, match="will not fit.* it fits with -p gradient_checkpointing True"):
+        tight = budget.plan(s, data)
     assert not tight.fits and not tight.step
     monkeypatch.setattr(budget, "memory_free", lambda: 1000)
     with pytest.warns(UserWarning, match="weights of tiny alone take"): budget.plan(s, data)

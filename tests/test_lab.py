@@ -31,8 +31,11 @@ def lab(root, tmp_path_factory):
     plugin.write_text('{"autosave": false}')                    # the notebook of the repository is not to be written
     env = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_PATH", "MPLBACKEND")} | dict(PYTHONPATH=str(root), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_RUNTIME_DIR=str(home/"runtime"), IPYTHONDIR=str(home/"ipython"))
     quiet = re.search(r"--ServerApp.tornado_settings='(.*)'", (root/"Makefile").read_text("utf-8"))[1]
-    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser", f"--ServerApp.tornado_settings={quiet}", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
-            "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home/'workspaces'}", f"--LabApp.user_settings_dir={home/'settings'}", "--FileContentsManager.delete_to_trash=False"]
+    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser",
+            f"--ServerApp.tornado_settings={quiet}", "--allow-root", f"--ServerApp.port={port}",
+            "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+            "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home/'workspaces'}",
+            f"--LabApp.user_settings_dir={home/'settings'}", "--FileContentsManager.delete_to_trash=False"]
     with open(home/"log", "w") as log: server = subprocess.Popen(call, env=env, stdout=log, stderr=log, cwd=root)
     try:
         for _ in range(300):
@@ -72,7 +75,8 @@ def test_landing(lab, root, landings):
         b.wait("/step \\d+ of 20/.test(document.body.textContent)", 120)
         b.wait("document.querySelector('.jp-RenderedImage img') != null", 60)       # curves of the training
         # menus answer when no cell is running
-        b.wait("[...jupyterapp.shell.currentWidget.content.widgets].every(c => c.model.type != 'code' || c.model.executionCount)", 180)
+        b.wait("[...jupyterapp.shell.currentWidget.content.widgets].every(c => c.model.type != 'code' || "
+               "c.model.executionCount)", 180)
         b.wait("jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle'", 60)
         changes(plot, "kind")
         changes(image, "scene")

@@ -16,7 +16,8 @@ def processor(): return models.load_processor("tiny")
 def frames(seed=0): return np.random.default_rng(seed).integers(0, 255, (4, 56, 56, 3), dtype=np.uint8)
 
 def test_a_model_that_is_nowhere_names_where_was_looked():
-    with pytest.raises(FileNotFoundError, match=r"nobody/nothing.*does not hold it.*folder of a local copy"): models.load_model("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match=r"nobody/nothing.*does not hold it.*folder of a local copy"):
+        models.load_model("nobody/nothing")
 
 def test_a_half_folder_is_named(tmp_path):
     shutil.copy(models.TINY/"config.json", tmp_path/"config.json")
@@ -55,22 +56,26 @@ def test_tokens_equal_those_of_the_processor(processor):
     import torch
     reader = models.VideoReader(processor, SPEC)
     ours = models.make_prompt(processor, "How many?", reader.prepare(frames(), "a"))
-    chat = processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "How many?"}]}],
+    chat = processor.apply_chat_template([{"role": "user",
+                                           "content": [{"type": "video"}, {"type": "text", "text": "How many?"}]}],
                                          tokenize=False, add_generation_prompt=True)
     theirs = processor(text=[chat], videos=[torch.from_numpy(frames()).permute(0, 3, 1, 2)], return_tensors="pt",
                        videos_kwargs=dict(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=True))
     assert list(ours.ids) == theirs["input_ids"][0].tolist()
-    assert torch.equal(ours.video.pixels, theirs["pixel_values_videos"]) and torch.equal(ours.video.grid, theirs["video_grid_thw"])
+    assert torch.equal(ours.video.pixels,
+                       theirs["pixel_values_videos"]) and torch.equal(ours.video.grid, theirs["video_grid_thw"])
     assert ours.ids.count(processor.tokenizer.convert_tokens_to_ids(processor.video_token)) == ours.video.tokens == 32
 
 def test_a_blank_video_is_refused_unless_asked_for(processor):
     grey = np.full((4, 56, 56, 3), 80, np.uint8)
-    with pytest.raises(ValueError, match="a.mp4: blank: its pixels vary by 0 of 255 levels"): models.VideoReader(processor, SPEC).prepare(grey, "a.mp4")
+    with pytest.raises(ValueError, match="a.mp4: blank: its pixels vary by 0 of 255 levels"):
+        models.VideoReader(processor, SPEC).prepare(grey, "a.mp4")
     blank = models.VideoReader(processor, SPEC, blank=True)
     assert blank.prepare(frames(0), "a").digest == blank.prepare(frames(1), "b").digest
 
 def test_a_spec_for_another_patch_size_is_refused(processor):
-    with pytest.raises(ValueError, match="factor is 28; this model's patch × merge is 14"): models.VideoReader(processor, VideoSpec())
+    with pytest.raises(ValueError, match="factor is 28; this model's patch × merge is 14"):
+        models.VideoReader(processor, VideoSpec())
 
 def test_the_reader_forgets_the_oldest_first(processor, tmp_path):
     from vsgrpo.engine.video import encode
@@ -92,5 +97,8 @@ def test_texts_are_checked_against_the_tokenizer():
     processor = models.load_processor("tiny")
     processor.tokenizer.add_tokens(["<point>", "<think>", "</answer>"])
     models.check_texts(processor, [(1, "<think> </think> <answer>4</answer> a < b"), ("a", "🙂")])
-    for text, words in (("at <point>2, 3", "question 7 holds '<point>'"), ("x<|image_pad|>", "question 7 holds '<|image_pad|>'"), ("\ud800", r"question 7 is '\\ud800', which holds half a character")):
-        with pytest.raises(ValueError, match=words.replace("|", r"\|")): models.check_texts(processor, [(1, "fine"), (7, text)])
+    for text, words in (("at <point>2, 3", "question 7 holds '<point>'"),
+                        ("x<|image_pad|>", "question 7 holds '<|image_pad|>'"),
+                        ("\ud800", r"question 7 is '\\ud800', which holds half a character")):
+        with pytest.raises(ValueError, match=words.replace("|", r"\|")):
+            models.check_texts(processor, [(1, "fine"), (7, text)])

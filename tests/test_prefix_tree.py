@@ -24,19 +24,22 @@ def tiny():
 def answers(model, prompts, n):
     "Random answers of different lengths, one of them a single token."
     rng = np.random.default_rng(1)
-    return [list(rng.integers(20, 400, 1 if i == j == 0 else rng.integers(1, 9))) for i in range(len(prompts)) for j in range(n)]
+    return [list(rng.integers(20, 400, 1 if i == j == 0 else rng.integers(1, 9)))for i in range(len(prompts))
+            for j in range(n)]
 
 def plain_logps(model, prompt, answer):
     "The model's own forward pass on one prompt and one answer."
     ids = torch.tensor([[*prompt.ids, *answer]])
     kinds = (ids == model.config.video_token_id).int()*2
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds, pixel_values_videos=prompt.video.pixels,
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds,
+                   pixel_values_videos=prompt.video.pixels,
                    video_grid_thw=prompt.video.grid).logits[0].log_softmax(-1)
     return logits[len(prompt.ids)-1:-1][torch.arange(len(answer)), torch.tensor(answer)]
 
 def gradient(model): return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-@pytest.mark.parametrize("n_videos, n_questions, n_answers, room", [(1, 1, 1, None), (1, 1, 14, None), (1, 3, 4, None), (2, 3, 5, None), (2, 3, 5, 12)])
+@pytest.mark.parametrize("n_videos, n_questions, n_answers, room",
+                         [(1, 1, 1, None), (1, 1, 14, None), (1, 3, 4, None), (2, 3, 5, None), (2, 3, 5, 12)])
 def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos, n_questions, n_answers, room):
     "Questions and answers of unequal length, one and several scenes; with little room the answers of a question lie in several blocks."
     model, processor, videos = tiny
@@ -61,19 +64,23 @@ def test_log_probabilities_and_gradients_equal_plain(tiny, monkeypatch, n_videos
 
 def test_greedy_answers_equal_generate(tiny):
     model, processor, videos = tiny
-    prompts, end = [make_prompt(processor, q, v) for v in videos for q in ASKED], processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    prompts, end = [make_prompt(processor, q, v)for v in videos
+                    for q in ASKED], processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     ours = sampling.sample_answers(model, prompts, 2, 8, 0, (end,))
     for p, (first, second) in zip(prompts, ours):
         ids = torch.tensor([p.ids])
-        whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
-                               pixel_values_videos=p.video.pixels, video_grid_thw=p.video.grid, do_sample=False, max_new_tokens=8,
+        whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                               mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
+                               pixel_values_videos=p.video.pixels, video_grid_thw=p.video.grid, do_sample=False,
+                               max_new_tokens=8,
                                eos_token_id=end, pad_token_id=end)
         said = whole[0, len(p.ids):].tolist()
         assert first == second == said[:said.index(end) + 1 if end in said else None]
 
 def forced(monkeypatch, model, prompts, said, end, n=1):
     "Log-probabilities that sampling sees, step by step, while its branches are made to say `said` (per prompt: n answers)."
-    order = [i for i, p in sorted(enumerate(prompts), key=lambda x: [y.video.path for y in prompts].index(x[1].video.path))]
+    order = [i for i, p in sorted(enumerate(prompts),
+                                  key=lambda x: [y.video.path for y in prompts].index(x[1].video.path))]
     lines, step, seen = [a for i in order for a in said[i]], [0], {}
     def pick(logits, *_):
         goes = [k for k, a in enumerate(lines) if len(a) > step[0]]
@@ -91,15 +98,23 @@ def forced(monkeypatch, model, prompts, said, end, n=1):
 def test_each_step_of_sampling_equals_plain(tiny, monkeypatch, spoil, n):
     "Branches of unequal length, trees of unequal size, prompts out of order; and an error planted in each part shows."
     model, processor, videos = tiny
-    prompts, end = [make_prompt(processor, q, v) for q, v in zip([*ASKED, ASKED[1]], [*videos, videos[0], videos[0]])], 7
+    prompts, end = [make_prompt(processor, q, v) for q, v in zip([*ASKED, ASKED[1]],
+                                                                 [*videos, videos[0], videos[0]])], 7
     said = [[[*map(int, a), end] for a in answers(model, [p]*(1 + i), n)[-n:]] for i, p in enumerate(prompts)]
     rows, stems, keep, flat = sampling._rows, sampling._stems, sampling.TreeKVCache.keep, lambda x: x.ndim == 1 and x.dtype == torch.long
-    if spoil == "mask": monkeypatch.setattr(sampling, "_rows", lambda x, *a: rows(x, *a).clamp(max=1) if flat(x) and x.max() < 4 else rows(x, *a))
-    if spoil == "position": monkeypatch.setattr(sampling, "_rows", lambda x, *a: rows(x, *a) + (flat(x) and 15 < x.max() < 90 and x.min() > 15))
-    if spoil == "branch": monkeypatch.setattr(sampling.TreeKVCache, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
-    if spoil == "stem": monkeypatch.setattr(sampling, "_stems", lambda *a: ((places := stems(*a))[0] - 1*places[1], places[1]))
+    if spoil == "mask":
+        monkeypatch.setattr(sampling, "_rows", lambda x,
+                            *a: rows(x, *a).clamp(max=1) if flat(x) and x.max() < 4 else rows(x, *a))
+    if spoil == "position":
+        monkeypatch.setattr(sampling, "_rows", lambda x,
+                            *a: rows(x, *a) + (flat(x) and 15 < x.max() < 90 and x.min() > 15))
+    if spoil == "branch":
+        monkeypatch.setattr(sampling.TreeKVCache, "keep", lambda self, trees, slots: keep(self, trees, slots.flip(1)))
+    if spoil == "stem":
+        monkeypatch.setattr(sampling, "_stems", lambda *a: ((places := stems(*a))[0] - 1*places[1], places[1]))
     got = forced(monkeypatch, model, prompts, said, end, n)
-    gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max() for i, p in enumerate(prompts) for j in range(n))
+    gap = max((got[i, j] - plain_logps(model, p, said[i][j])).abs().max()for i, p in enumerate(prompts)
+              for j in range(n))
     assert gap < 1e-5 if spoil is None else gap > 1e-3, gap
 
 def test_decoding_in_bfloat16_scores_as_an_update_does(tiny, monkeypatch):
@@ -108,7 +123,9 @@ def test_decoding_in_bfloat16_scores_as_an_update_does(tiny, monkeypatch):
     half = load_model("tiny", device="cpu", dtype="bfloat16")
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
     said = [[[*map(int, a), 7] for a in answers(half, [p]*(1 + i), 3)[-3:]] for i, p in enumerate(prompts)]
-    scored, _ = tree_attention.completion_logps(half, pt.build_prefix_trees([p for p in prompts for _ in range(3)], [a for of in said for a in of], half.config.video_token_id))
+    scored, _ = tree_attention.completion_logps(half, pt.build_prefix_trees([p for p in prompts for _ in range(3)],
+                                                                            [a for of in said for a in of],
+                                                                            half.config.video_token_id))
     plain = [plain_logps(half, p, a) for p, of in zip(prompts, said) for a in of]
     seen = forced(monkeypatch, half, prompts, said, 7, 3)
     gap = lambda rows: torch.cat([(x.float() - s[:len(x)].float()).abs() for x, s in zip(rows, scored)]).mean()
@@ -121,7 +138,8 @@ def test_samples_do_not_depend_on_their_neighbours(tiny):
     together = sampling.sample_answers(model, prompts, 4, 8, 1., (7,), seeds=list(range(6)))
     assert len({tuple(a) for of in together for a in of}) > 12
     for i in (0, 4): assert sampling.sample_answers(model, [prompts[i]], 4, 8, 1., (7,), seeds=[i]) == [together[i]]
-    assert sampling.sample_answers(model, prompts[:2], 2, [8, 3], 1., (7,), seeds=[0, 1]) == [together[0][:2], [a[:3] for a in together[1][:2]]]
+    assert sampling.sample_answers(model, prompts[:2], 2, [8, 3], 1., (7,),
+                                   seeds=[0, 1]) == [together[0][:2], [a[:3] for a in together[1][:2]]]
     assert sampling.sample_answers(model, prompts[::-1], 4, 8, 1., (7,), seeds=list(range(6))[::-1]) == together[::-1]
 
 @pytest.mark.parametrize("seeds", [None, [0]])
@@ -133,7 +151,8 @@ def test_samples_follow_the_distribution(tiny, seeds):
     drawn = sampling.sample_answers(model, [prompt], 4000, 1, 1.0, (), ban_ids=(5,), seeds=seeds)[0]
     assert 5 not in [d[0] for d in drawn]
     ids = torch.tensor([prompt.ids])
-    p = model(input_ids=ids, mm_token_type_ids=(ids == model.config.video_token_id).int()*2, pixel_values_videos=prompt.video.pixels,
+    p = model(input_ids=ids, mm_token_type_ids=(ids == model.config.video_token_id).int()*2,
+              pixel_values_videos=prompt.video.pixels,
               video_grid_thw=prompt.video.grid).logits[0, -1].softmax(-1)
     seen = torch.bincount(torch.tensor([d[0] for d in drawn]), minlength=len(p))/4000
     assert (seen - p).abs().max() < 4*(p*(1-p)/4000).sqrt().max()
@@ -143,7 +162,9 @@ def test_an_error_planted_in_an_update_shows(tiny, monkeypatch, spoil):
     "Answers that see one another, questions one place too far on, blocks put back in the wrong order."
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
-    said, rows, mask, pack, paths = answers(model, prompts, 3), [p for p in prompts for _ in range(3)], pt.tree_mask, pt.pack_tree, tree_attention.TreeAttention
+    said, rows, mask, pack, paths = answers(model, prompts,
+                                            3), [p for p in prompts
+                                            for _ in range(3)], pt.tree_mask, pt.pack_tree, tree_attention.TreeAttention
     def further(tree):
         packed = pack(tree)
         packed.offset[packed.question == 2] += 1
@@ -168,7 +189,8 @@ def test_checkpointing_and_an_adapter_change_nothing(tiny):
     for name, p in model.named_parameters():
         if "lora_B" in name: torch.nn.init.normal_(p, std=.05)
     said, grads = answers(model, prompts, 3), []
-    trees = pt.build_prefix_trees([p for p in prompts for _ in range(3)], said, models.unwrap_model(model).config.video_token_id)
+    trees = pt.build_prefix_trees([p for p in prompts for _ in range(3)], said,
+                                  models.unwrap_model(model).config.video_token_id)
     for again in (False, True):
         if again: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train().zero_grad()
@@ -185,11 +207,15 @@ def test_bfloat16_stays_near(tiny):
     half = load_model("tiny", device="cpu", dtype="bfloat16")
     prompts = [make_prompt(processor, q, videos[0]) for q in ASKED]
     said = answers(model, prompts, 1)
-    ours, exact = (tree_attention.completion_logps(m, pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0] for m in (half, model))
+    ours, exact = (tree_attention.completion_logps(m, pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0]
+                   for m in (half, model))
     plain = [plain_logps(half, p, a) for p, a in zip(prompts, said)]
-    gap = lambda x: torch.cat([(got[:len(a)].float() - want[:len(a)]).abs() for got, want, a in zip(x, exact, said)]).mean()
+    gap = lambda x: torch.cat([(got[:len(a)].float() - want[:len(a)]).abs()
+                               for got, want, a in zip(x, exact, said)]).mean()
     assert 0 < gap(ours) < 1.5*gap(plain)
-    with torch.autocast("cpu", torch.bfloat16): mixed = tree_attention.completion_logps(model, pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = tree_attention.completion_logps(model,
+                                                pt.build_prefix_trees(prompts, said, model.config.video_token_id))[0]
     assert 0 < gap(mixed) < 1.5*gap(plain)
 
 def test_guard_passes_an_honest_pass(tiny):
@@ -197,7 +223,8 @@ def test_guard_passes_an_honest_pass(tiny):
     guard = vision_guard.VisionGuard(model)
     prompts = [make_prompt(processor, ASKED[0], v) for v in videos]
     sampling.sample_answers(model, prompts, 2, 2, guard=guard)
-    tree_attention.completion_logps(model, pt.build_prefix_trees(prompts, [[30], [31]], model.config.video_token_id), guard=guard)
+    tree_attention.completion_logps(model, pt.build_prefix_trees(prompts, [[30], [31]], model.config.video_token_id),
+                                    guard=guard)
     assert (guard.calls, guard.tokens) == (2, 4*videos[0].tokens)
     guard.close()
 
@@ -206,7 +233,8 @@ def broken(what, videos):
     def spoil(batch):
         if what == "dropped":
             batch.inputs.pop("pixel_values_videos"); batch.inputs.pop("video_grid_thw")
-        if what == "blanked": batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
+        if what == "blanked":
+            batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
         if what == "swapped": batch.inputs["pixel_values_videos"] = torch.cat([videos[1].pixels, videos[0].pixels])
         if what == "half": batch.inputs["pixel_values_videos"] = torch.cat([videos[0].pixels]*2)
         return batch
@@ -216,16 +244,20 @@ def broken(what, videos):
 def test_guard_catches_a_broken_update(tiny, monkeypatch, what):
     model, processor, videos = tiny
     guard, honest = vision_guard.VisionGuard(model), tree_attention.batch_trees
-    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
-    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
-    with pytest.raises(vision_guard.BlindError, match="policy"): tree_attention.completion_logps(model, trees, guard=guard)
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]],
+                                  model.config.video_token_id)
+    for module in (tree_attention, sampling):
+        monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+    with pytest.raises(vision_guard.BlindError, match="policy"):
+        tree_attention.completion_logps(model, trees, guard=guard)
     guard.close()
 
 @pytest.mark.parametrize("what", ["dropped", "blanked", "swapped", "half"])
 def test_guard_catches_a_broken_rollout(tiny, monkeypatch, what):
     model, processor, videos = tiny
     guard, honest = vision_guard.VisionGuard(model), tree_attention.batch_trees
-    for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+    for module in (tree_attention, sampling):
+        monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
     with pytest.raises(vision_guard.BlindError, match="rollout"):
         sampling.sample_answers(model, [make_prompt(processor, ASKED[0], v) for v in videos], 2, 2, guard=guard)
     guard.close()
@@ -239,13 +271,15 @@ def test_guard_catches_features_lost_on_the_way(tiny, monkeypatch):
         nowhere = torch.zeros(*input_ids.shape, 1, dtype=torch.bool)
         return nowhere, nowhere
     monkeypatch.setattr(model.model, "get_placeholder_mask", forgetful)
-    with pytest.raises(vision_guard.BlindError, match="0 of 32 vision tokens"): tree_attention.completion_logps(model, trees, guard=guard)
+    with pytest.raises(vision_guard.BlindError, match="0 of 32 vision tokens"):
+        tree_attention.completion_logps(model, trees, guard=guard)
     guard.close()
 
 def test_a_prompt_without_its_video_is_refused(tiny):
     model, processor, videos = tiny
     bare = dataclasses.replace(make_prompt(processor, ASKED[0], videos[0]), ids=(1, 2, 3))
-    with pytest.raises(ValueError, match="no video token"): pt.build_prefix_trees([bare], [[4]], model.config.video_token_id)
+    with pytest.raises(ValueError, match="no video token"):
+        pt.build_prefix_trees([bare], [[4]], model.config.video_token_id)
 
 @pytest.fixture
 def frozen(tiny):
@@ -257,7 +291,8 @@ def test_features_of_a_tower_in_training_are_refused(tiny):
     model, processor, videos = tiny
     trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], videos[0])], [[30]], model.config.video_token_id)
     guard = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model))
-    with pytest.raises(ValueError, match="tower is being trained"): tree_attention.completion_logps(model, trees, guard=guard)
+    with pytest.raises(ValueError, match="tower is being trained"):
+        tree_attention.completion_logps(model, trees, guard=guard)
     guard.close()
 
 def test_a_video_is_looked_at_once(frozen, tmp_path):
@@ -266,10 +301,14 @@ def test_a_video_is_looked_at_once(frozen, tmp_path):
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
     trees = pt.build_prefix_trees(prompts, [[30, 31]]*6, model.config.video_token_id)
     plain = tree_attention.completion_logps(model, trees)[0]
-    for known, looks in ((vision_guard.VisionFeatureCache(model, tmp_path), 2), (vision_guard.VisionFeatureCache(model, tmp_path), 0), (vision_guard.VisionFeatureCache(model), 2)):
+    for known, looks in ((vision_guard.VisionFeatureCache(model, tmp_path), 2),
+                         (vision_guard.VisionFeatureCache(model, tmp_path), 0),
+                         (vision_guard.VisionFeatureCache(model), 2)):
         guard = vision_guard.VisionGuard(model, known)
         sampling.sample_answers(model, prompts, 2, 2, guard=guard)
-        for _ in range(2): torch.testing.assert_close(tree_attention.completion_logps(model, trees, guard=guard)[0], plain, atol=1e-5, rtol=0)
+        for _ in range(2):
+            torch.testing.assert_close(tree_attention.completion_logps(model, trees, guard=guard)[0], plain, atol=1e-5,
+                                       rtol=0)
         assert (guard.looks, guard.calls) == (looks, 3)
         guard.close()
     assert "forward" not in vars(model.model.visual)
@@ -280,7 +319,8 @@ def test_a_stale_entry_is_told_of_and_made_anew(frozen, tmp_path, what):
     from safetensors.torch import save_file
     model, processor, videos = frozen
     guard = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model, tmp_path))
-    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]],
+                                  model.config.video_token_id)
     honest = tree_attention.completion_logps(model, trees, guard=guard)[0]
     guard.close()
     first, second = (vision_guard.VisionFeatureCache(model, tmp_path)._entry(v) for v in videos)
@@ -290,7 +330,8 @@ def test_a_stale_entry_is_told_of_and_made_anew(frozen, tmp_path, what):
     if what == "another video's": shutil.copy(second, first)
     if what == "no sum": save_file({"x": x}, first)
     guard = vision_guard.VisionGuard(model, known := vision_guard.VisionFeatureCache(model, tmp_path))
-    with pytest.warns(UserWarning, match="broken cache entry"): again = tree_attention.completion_logps(model, trees, guard=guard)[0]
+    with pytest.warns(UserWarning, match="broken cache entry"):
+        again = tree_attention.completion_logps(model, trees, guard=guard)[0]
     torch.testing.assert_close(again, honest, atol=1e-5, rtol=0)
     assert (guard.looks, known.broken) == (1, 1)
     guard.close()
@@ -300,11 +341,15 @@ def test_the_log_probabilities_kept_while_sampling_are_those_of_an_update(tiny, 
     model, processor, videos = tiny
     prompts = [make_prompt(processor, q, v) for v in videos for q in ASKED]
     banned, seeds = tuple(range(20, 60)), list(range(len(prompts)))
-    said, logps = sampling.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds, logps=True)
+    said, logps = sampling.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds,
+                                          logps=True)
     assert said == sampling.sample_answers(model, prompts, 3, 9, temperature, end_ids=(7,), ban_ids=banned, seeds=seeds)
     flat = [(p, a, x) for p, of, lx in zip(prompts, said, logps) for a, x in zip(of, lx, strict=True)]
-    scored = tree_attention.completion_logps(model, pt.build_prefix_trees([p for p, *_ in flat], [a for _, a, _ in flat], model.config.video_token_id), temperature)[0]
-    for (_, a, x), line in zip(flat, scored): torch.testing.assert_close(torch.tensor(x), line[:len(a)], atol=1e-5, rtol=0)
+    scored = tree_attention.completion_logps(model, pt.build_prefix_trees([p for p, *_ in flat],
+                                                                          [a for _, a, _ in flat],
+                                                                          model.config.video_token_id), temperature)[0]
+    for (_, a, x), line in zip(flat, scored):
+        torch.testing.assert_close(torch.tensor(x), line[:len(a)], atol=1e-5, rtol=0)
 
 def test_films_of_equal_bytes_and_other_shapes_are_two_films(frozen, tmp_path):
     "Frames (4, 84, 112, 3) and the same bytes as (4, 112, 84, 3); and the same frames under other pixel statistics."
@@ -336,9 +381,12 @@ def test_another_tower_has_other_entries_and_the_oldest_go_first(tiny, tmp_path)
 def test_blanked_patches_are_refused_though_the_video_is_known(frozen, monkeypatch):
     model, processor, videos = frozen
     guard, honest = vision_guard.VisionGuard(model, vision_guard.VisionFeatureCache(model)), tree_attention.batch_trees
-    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]], model.config.video_token_id)
+    trees = pt.build_prefix_trees([make_prompt(processor, ASKED[0], v) for v in videos], [[30], [31]],
+                                  model.config.video_token_id)
     tree_attention.completion_logps(model, trees, guard=guard)
     for what in ("dropped", "blanked", "swapped", "half"):
-        for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
-        with pytest.raises(vision_guard.BlindError, match="policy"): tree_attention.completion_logps(model, trees, guard=guard)
+        for module in (tree_attention, sampling):
+            monkeypatch.setattr(module, "batch_trees", lambda *a: broken(what, videos)(honest(*a)))
+        with pytest.raises(vision_guard.BlindError, match="policy"):
+            tree_attention.completion_logps(model, trees, guard=guard)
     guard.close()

@@ -26,7 +26,8 @@ from vsgrpo.evaluation.vsibench import PARSERS, TASKS
 from vsgrpo.evaluation.scores import paper_table, score_table
 from vsgrpo.evaluation.rows import read_questions, record_of
 
-STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"), {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
+STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"),
+              {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
 
 @pytest.fixture(scope="module")
 def rooms(built_rooms): return built_rooms(1, 1, 4)
@@ -59,12 +60,14 @@ def test_rows_that_are_no_questions_are_set_aside(copy):
     write(copy, rows)
     bench = open_bench(copy, max_skipped=.5)
     assert len(bench.questions) == len(rows) - 4 and len(bench.aside) == 4
-    assert [w in r for w, r in zip(("object_colour", "ground_truth", "missing column question"), bench.aside.reason)] == [True]*3 and "options" in bench.aside.reason.iloc[3]
+    assert [w in r for w, r in zip(("object_colour", "ground_truth", "missing column question"),
+                                   bench.aside.reason)] == [True]*3 and "options" in bench.aside.reason.iloc[3]
     with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, max_skipped=.01)
 
 def test_videos_that_cannot_be_read_are_set_aside(copy):
     films = sorted(copy.rglob("*.mp4"))
-    asked = {f"{f.parent.name}/{f.name}" for f in films} & {f"{r['dataset']}/{r['scene_name']}.mp4" for r in rows_of(copy)}
+    asked = {f"{f.parent.name}/{f.name}" for f in films} & {f"{r['dataset']}/{r['scene_name']}.mp4"
+                                                            for r in rows_of(copy)}
     gone, torn = sorted(asked)[:2]
     (copy/gone).unlink()
     (copy/torn).write_bytes((copy/torn).read_bytes()[:300])
@@ -73,8 +76,10 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
     encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
     bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), max_skipped=.9)
     reasons = bench.aside.reason.unique()
-    assert {q.video for q in bench.questions} == asked - {gone, torn, black} and any(r.startswith(f"{black}: blank: its pixels") for r in reasons) and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
-    assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video") for r in reasons)
+    assert {q.video for q in bench.questions} == asked - {gone, torn, black} and any(r.startswith(f"{black}: blank: its pixels")
+                                                                                     for r in reasons) and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
+    assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video")
+                                                                 for r in reasons)
     shutil.rmtree(copy/gone.split("/")[0])
     with pytest.raises(ValueError, match="no video"): open_bench(copy)
 
@@ -112,11 +117,14 @@ def test_a_benchmark_from_the_hub_is_unpacked_once(copy, tmp_path, monkeypatch):
     with zipfile.ZipFile(hub/f"{dataset}.zip", "w") as z:
         for f in sorted((copy/dataset).glob("*.mp4")): z.write(f, f"{dataset}/{f.name}")
         z.writestr(f"__MACOSX/{dataset}/._x.mp4", "no")
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, repo_type: ["README.md", "test.jsonl", f"{dataset}.zip"])
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, repo_type: fetched.append(file) or str(hub/file))
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name,
+                        repo_type: ["README.md", "test.jsonl", f"{dataset}.zip"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file,
+                        repo_type: fetched.append(file) or str(hub/file))
     folder = fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub")
     assert open_bench(folder).questions == open_bench(copy).questions and not list(folder.rglob("._x.mp4"))
-    assert fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub") == folder and fetched == ["test.jsonl", f"{dataset}.zip"]
+    assert fetch_bench("someone/VSI-Bench",
+                       tmp_path/"bench-of-hub") == folder and fetched == ["test.jsonl", f"{dataset}.zip"]
 
 def test_an_archive_stays_in_its_folder(tmp_path):
     with zipfile.ZipFile(tmp_path/"bad.zip", "w") as z:
@@ -130,12 +138,15 @@ def test_a_hub_out_of_reach_is_told(tmp_path, monkeypatch, error):
     import huggingface_hub
     def out(*a, **kw): raise error("refused")
     monkeypatch.setattr(huggingface_hub, "list_repo_files", out)
-    with pytest.raises(FileNotFoundError, match="neither a folder here nor a dataset that the hub gives"): fetch_bench("no-one/nothing", tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a folder here nor a dataset that the hub gives"):
+        fetch_bench("no-one/nothing", tmp_path)
 
 # ---- the store
 
-@pytest.mark.parametrize("change, words", [(dict(modes=("loud",)), "wanted some of"), (dict(modes=()), "one at least"), (dict(modes=("think", "think")), "each mode once"),
-    (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"), (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])
+@pytest.mark.parametrize("change, words", [(dict(modes=("loud",)), "wanted some of"), (dict(modes=()), "one at least"),
+                                           (dict(modes=("think", "think")), "each mode once"),
+    (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"),
+    (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])
 def test_bad_settings_are_refused(change, words):
     with pytest.raises(ValueError, match=words): replace(STUDY, **change)
 
@@ -144,7 +155,8 @@ def test_a_study_leaves_all_it_asked(told, rooms):
     assert answers.names == ["vanilla", "think", "shuffled", "blind"] and len(answers.rows) == n*(2 + 1 + 1 + 2*2)
     assert not answers.rows.duplicated(["arm", "mode", "id", "sample"]).any()
     manifest = json.loads((told/"run.json").read_text())
-    assert {"weights", "prompts", "decoding", "questions", "max_new_tokens", "wording"} <= set(manifest["settings"]) and manifest["versions"] and manifest["video_spec"]["frames"] == 4
+    assert {"weights", "prompts", "decoding", "questions", "max_new_tokens",
+            "wording"} <= set(manifest["settings"]) and manifest["versions"] and manifest["video_spec"]["frames"] == 4
     scores = answers.scores()
     assert set(scores.name) == {*answers.names, "constant, most frequent", "constant, median", "constant, best"} and scores.equals(pd.read_csv(told/"scores.csv").astype(scores.dtypes))
     official = score_table(answers.questions, answers.of("vanilla")).set_index("question_type").score
@@ -153,15 +165,19 @@ def test_a_study_leaves_all_it_asked(told, rooms):
 
 def test_another_setting_does_not_go_on(told, rooms):
     before = (told/"answers.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="began with other settings: samples was 2, is 3"): run_study(replace(STUDY, samples=3), open_bench(rooms), told)
-    with pytest.raises(ValueError, match="began with other settings: questions was"): run_study(STUDY, open_bench(rooms, limit=2), told)
+    with pytest.raises(ValueError, match="began with other settings: samples was 2, is 3"):
+        run_study(replace(STUDY, samples=3), open_bench(rooms), told)
+    with pytest.raises(ValueError, match="began with other settings: questions was"):
+        run_study(STUDY, open_bench(rooms, limit=2), told)
     assert (told/"answers.jsonl").read_bytes() == before
 
 def test_a_killed_study_goes_on(told, rooms, tmp_path):
-    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_study\n"
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from "
+            "vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_study\n"
             "from dataclasses import replace; run_study(STUDY, open_bench(sys.argv[1]), sys.argv[2])")
     root = Path(__file__).parents[1]
-    run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root, env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
+    run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root,
+                           env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
     try:
         while not (tmp_path/"answers.jsonl").is_file() and run.poll() is None: time.sleep(.01)
     finally: os.killpg(run.pid, signal.SIGKILL)
@@ -173,17 +189,22 @@ def test_a_killed_study_goes_on(told, rooms, tmp_path):
     assert (told/"scores.csv").read_bytes() == (tmp_path/"scores.csv").read_bytes()
 
 def test_an_adapter_is_named_by_its_weights(rooms, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no .*safetensors there"): replace(STUDY, adapter=str(tmp_path)).told(open_bench(rooms))
+    with pytest.raises(FileNotFoundError, match="no .*safetensors there"):
+        replace(STUDY, adapter=str(tmp_path)).told(open_bench(rooms))
 
 # ---- what is told of answers
 
 def test_tables(told):
     answers = Answers(told)
     paper = paper_table(1)
-    table, cost, parsers = side_by_side(answers.scores(), paper[paper.model == "Qwen2-VL-2B"]), cost_of_thinking(answers, paper[paper.model == "Qwen2-VL-2B"]), by_parser(answers)
+    table, cost, parsers = side_by_side(answers.scores(),
+                                        paper[paper.model == "Qwen2-VL-2B"]), cost_of_thinking(answers, paper[paper.model == "Qwen2-VL-2B"]), by_parser(answers)
     assert set(table.index) <= {*TASKS, "overall"} and set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"]) and table["think", "paper"]["object_counting"] == "18.4"
-    assert list(cost.columns) == [("think", "paper"), ("think", "ours")] and cost["think", "paper"]["room_size_estimation"] == "-13.8"
-    assert list(parsers.index) == [(m, p) for m in ("vanilla", "think") for p in PARSERS] and parsers.ours.tolist() == [True, False, False, False, False, True, False, False]
+    assert list(cost.columns) == [("think", "paper"),
+                                  ("think", "ours")] and cost["think", "paper"]["room_size_estimation"] == "-13.8"
+    assert list(parsers.index) == [(m, p)for m in ("vanilla", "think")
+                                   for p in PARSERS] and parsers.ours.tolist() == [True, False, False, False, False,
+                                                                                   True, False, False]
     equal = at_equal_cost(answers)
     assert equal.samples.tolist() == [2, 2] and (equal["best (pass@k)"] >= equal["mean"]).all() and (equal["best (pass@k)"] >= equal.majority).all()
     assert len(plot_lengths(answers).axes[0].get_legend().texts) == 2
@@ -197,11 +218,13 @@ def test_constants(rooms):
     questions = read_questions(rooms/"test.parquet")
     said = constants(questions)
     sizes = [q for q in questions if q.question_type == "object_size_estimation"]
-    assert {float(said["constant, median"][q.id]) for q in sizes} == {float(np.median([float(q.ground_truth) for q in sizes]))}
+    assert {float(said["constant, median"][q.id])
+            for q in sizes} == {float(np.median([float(q.ground_truth) for q in sizes]))}
     best = {n: score_table(questions, s, n_boot=0).score.mean() for n, s in said.items()}
     assert best["constant, best"] == max(best.values())
 
-@pytest.mark.parametrize("answers, most", [([None, 2., 3., 3.], 3.), (["A", "B"], "A"), ([None], None), ([], None), ([float("nan"), "B"], "B"), (["B", "A", "A", "B"], "B")])
+@pytest.mark.parametrize("answers, most", [([None, 2., 3., 3.], 3.), (["A", "B"], "A"), ([None], None), ([], None),
+                                           ([float("nan"), "B"], "B"), (["B", "A", "A", "B"], "B")])
 def test_majority(answers, most): assert majority(answers) == most
 
 def test_two_stores_are_compared(told, tmp_path):
@@ -211,7 +234,8 @@ def test_two_stores_are_compared(told, tmp_path):
     answers = Answers(told)
     wrong = answers.rows[(answers.rows.name == "vanilla") & (answers.rows.arm == "modes") & (answers.rows.score < .5)].id.tolist()[:3]
     for x in lines:
-        if x["arm"] == "modes" and x["mode"] == "vanilla" and x["id"] in wrong: x["prediction"] = answers.by_id[x["id"]].ground_truth
+        if x["arm"] == "modes" and x["mode"] == "vanilla" and x["id"] in wrong:
+            x["prediction"] = answers.by_id[x["id"]].ground_truth
     write_text("".join(json.dumps(x) + "\n" for x in lines), other/"answers.jsonl")
     settings, points, turned = compare(told, other)
     assert settings == [] and set(turned.index) == set(wrong) and set(turned.became) == {"right"} and (points.difference >= 0).all() and points.difference.max() > 0
@@ -252,9 +276,12 @@ def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
     rows = answers.rows
     one = answers.questions[-1].id
     rows.loc[rows.arm == "modes", "score"] = 0.
-    assert example_question(answers, contrast=True)[1].startswith("No question is answered right in vanilla mode and wrong in the others. Drawn")
+    assert example_question(answers, contrast=True)[1].startswith("No question is answered right in vanilla mode and "
+                                                                  "wrong in the others. Drawn")
     rows.loc[(rows.id == one) & (rows["mode"] == "vanilla"), "score"] = 1.
-    assert example_question(answers, contrast=True) == (one, f"Chosen: vanilla mode is right and think mode wrong, as in 1 of {n} questions; of these drawn by seed 0.")
+    assert example_question(answers, contrast=True) == (one,
+                                                        "Chosen: vanilla mode is right and think mode wrong, as in 1 "
+                                                        f"of {n} questions; of these drawn by seed 0.")
 
 def test_scores_say_how_varied_the_answers_are(told):
     from vsgrpo.evaluation.generate import SPREAD, answer_warnings
@@ -276,5 +303,6 @@ def test_a_real_download_runs(data, rooms, tmp_path):
     error = run_chapter("00_prompting", scale="smoke", bench=str(folder), limit=4, samples=1, out=str(tmp_path/"run"))
     assert not error, error
     answers = Answers(tmp_path/"run")
-    assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int) for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
+    assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int)
+                                                                  for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
     assert answers.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline

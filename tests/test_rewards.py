@@ -100,7 +100,8 @@ CASES = [
     (N, "think", "<think>Hm.</think><answer>4", 0, 0, "cut off in the answer"),
     (N, "think", "<think>Hm.<answer>4</answer>", 1, 0, "thinking never closed"),
     (N, "think", "<think>Right.\n<think>\n<answer>4</answer>", 1, 0, "opened twice, as in the paper's Figure 3"),
-    (N, "think", "<think>a</think><think>b</think><answer>4</answer>", 1, 0, "thinking tags repeated, the hack of the length reward"),
+    (N, "think", "<think>a</think><think>b</think><answer>4</answer>", 1, 0,
+     "thinking tags repeated, the hack of the length reward"),
     (N, "think", "<think>a</think><answer>4</answer><answer>4</answer>", 0, 0, "answer tags repeated"),
     (N, "think", "<think>a</think><answer>3</answer><answer>4</answer>", 0, 0, "two answers"),
     (N, "think", "<think>a</think><answer><answer>4</answer></answer>", 0, 0, "nested answers"),
@@ -138,7 +139,8 @@ def test_a_reward_pays_what_the_scorer_reads(kind, mode, text, accuracy, shape, 
 
 # ---- readings
 
-@pytest.mark.parametrize("pred,gold,linear,ratio", [(4, 4, 1, 1), (6, 4, .5, 2/3), (4, 6, .5, 2/3), (8, 4, 0, .5), (4, 8, 0, .5), (100, 4, 0, .04), (4.4, 4, .9, 1/1.1)])
+@pytest.mark.parametrize("pred,gold,linear,ratio", [(4, 4, 1, 1), (6, 4, .5, 2/3), (4, 6, .5, 2/3), (8, 4, 0, .5),
+                                                    (4, 8, 0, .5), (100, 4, 0, .04), (4.4, 4, .9, 1/1.1)])
 def test_readings_by_hand(pred, gold, linear, ratio):
     assert relative_error_reward(pred, gold) == pytest.approx(linear) and relative_error_reward(pred, gold, "ratio") == pytest.approx(ratio)
     d = abs(pred - gold)/min(pred, gold)
@@ -166,13 +168,15 @@ def test_refusals():
     with pytest.raises(ValueError, match="mode is 'loud'"): extract_answer("4", "loud")
     with pytest.raises(ValueError, match="mode is 'loud'"): format_reward(["4"], "loud")
     with pytest.raises(ValueError, match="question_type is 'size'"): accuracy_reward(["4"], "size", "4", "vanilla")
-    with pytest.raises(ValueError, match="ground_truth has 2 rows, expected 1"): accuracy_reward(["4"], [N], ["4", "5"], "vanilla")
+    with pytest.raises(ValueError, match="ground_truth has 2 rows, expected 1"):
+        accuracy_reward(["4"], [N], ["4", "5"], "vanilla")
 
 # ---- TRL's shape
 
 def test_batches_of_many_kinds():
     texts = ["4", "<think>a</think><answer>left</answer>", "B"]
-    got = accuracy_reward(completions=texts, question_type=[N, W, L], ground_truth=["4", "left", "A"], mode=["vanilla", "think", "vanilla"],
+    got = accuracy_reward(completions=texts, question_type=[N, W, L], ground_truth=["4", "left", "A"],
+                          mode=["vanilla", "think", "vanilla"],
         options=[None, None, TWO], prompts=["?"]*3, completion_ids=[[1]]*3, trainer_state=None)
     assert got == [1, 1, 0] and all(type(v) is float for v in got)
     assert format_reward(texts, mode=["vanilla", "think", "vanilla"], prompts=["?"]*3) == [0, 1, 0]
@@ -180,7 +184,8 @@ def test_batches_of_many_kinds():
 
 def test_conversations():
     text = "<think>a</think><answer>4</answer>"
-    talks = [[{"role": "assistant", "content": text}], [{"role": "assistant", "content": [{"type": "text", "text": text}]}]]
+    talks = [[{"role": "assistant", "content": text}],
+             [{"role": "assistant", "content": [{"type": "text", "text": text}]}]]
     assert accuracy_reward(talks, N, "4", "think") == [1, 1] and format_reward(talks, "think") == [1, 1]
 
 def test_length_reward_cannot_be_bought_with_tags():
@@ -189,16 +194,22 @@ def test_length_reward_cannot_be_bought_with_tags():
     for form in ("window", "ramp", "words"):
         paid = length_reward([good, tags, wrong], [ids]*3, N, "4", "think", form)
         assert paid[0] > 0 and paid[1:] == [0, 0], form
-    assert length_reward([good, tags, wrong], [ids]*3, N, "4", "think", "naive") == [400/512]*3        # the one that was hacked
+    # the one that was hacked
+    assert length_reward([good, tags, wrong], [ids]*3, N, "4", "think", "naive") == [400/512]*3
     assert [length_reward([good], [[0]*n], N, "4", "think")[0] for n in (319, 320, 512, 513)] == [0, 1, 1, 0]
     assert set(LENGTHS) == {"window", "ramp", "words", "naive"}
 
 def test_words_are_not_bought_by_repetition():
-    once, often = (f"<think>{t}</think><answer>4</answer>" for t in ("the bed is by the door", "the bed is by the door "*20))
-    assert length_reward([once], [[0]*20], N, "4", "think", "words") == length_reward([often], [[0]*400], N, "4", "think", "words")
+    once, often = (f"<think>{t}</think><answer>4</answer>"
+                   for t in ("the bed is by the door", "the bed is by the door "*20))
+    assert length_reward([once], [[0]*20], N, "4", "think",
+                         "words") == length_reward([often], [[0]*400], N, "4", "think", "words")
 
-@pytest.mark.parametrize("line, words", [("accuracy:steep", "no form 'steep'"), ("accuracy format format*2", "names a reward twice"), ("length:window(5,2)", "low < high"), ("", "is empty"),
-    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "/gone.py"), ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
+@pytest.mark.parametrize("line, words", [("accuracy:steep", "no form 'steep'"),
+                                         ("accuracy format format*2", "names a reward twice"),
+                                         ("length:window(5,2)", "low < high"), ("", "is empty"),
+    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "/gone.py"),
+    ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
 def test_a_line_of_rewards_that_means_nothing_is_refused(line, words):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)): reward_terms(line)
 
@@ -215,9 +226,11 @@ def paying(folder, code, name="mine.py"):
     return reward_terms(f"{folder/name}:pay")[0].function
 
 def test_reading_a_line_of_rewards_loads_nothing(tmp_path):
-    (tmp_path/"mine.py").write_text(f"open({str(tmp_path/'mark')!r}, 'w').close()\ndef pay(completions, **kw): return [0]*len(completions)")
+    (tmp_path/"mine.py").write_text(f"open({str(tmp_path/'mark')!r}, 'w').close()\ndef pay(completions, **kw): return "
+                                    "[0]*len(completions)")
     line = f"accuracy*0.5 {tmp_path/'mine.py'}:pay"
-    assert [(n.name, n.form, n.weight) for n in parse_rewards(line)] == [("accuracy", "linear", .5), (str(tmp_path/"mine.py"), "pay", 1)]
+    assert [(n.name, n.form, n.weight) for n in parse_rewards(line)] == [("accuracy", "linear", .5),
+                                                                         (str(tmp_path/"mine.py"), "pay", 1)]
     assert own_files(line) == [tmp_path/"mine.py"] and not (tmp_path/"mark").exists()
     reward_terms(line)
     assert (tmp_path/"mark").exists()
@@ -253,8 +266,10 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     assert [p(completions=["a"]) for p in pays] == [[1], [2]] and sys.modules["json"].loads("1") == 1
 
 @pytest.mark.parametrize("gives, words", [
-    ("{'a': 1, 'b': 2}", "gave a dict, {'a': 1, 'b': 2}"), ("{1: 'a', 2: 'b'}", "gave a dict"), ("None", "gave None"), ("1.5", "gave a float, 1.5"), ("'no'", "gave a str, 'no'"),
-    ("{1, 2}", "gave a set"), ("[1]", "gave [1], 1 of them"), ("[1, 'x']", "gave [1, 'x']"), ("[1, float('nan')]", "gave [1, nan]"), ("[1, 10**400]", "2 of them"),
+    ("{'a': 1, 'b': 2}", "gave a dict, {'a': 1, 'b': 2}"), ("{1: 'a', 2: 'b'}", "gave a dict"), ("None", "gave None"),
+    ("1.5", "gave a float, 1.5"), ("'no'", "gave a str, 'no'"),
+    ("{1, 2}", "gave a set"), ("[1]", "gave [1], 1 of them"), ("[1, 'x']", "gave [1, 'x']"),
+    ("[1, float('nan')]", "gave [1, nan]"), ("[1, 10**400]", "2 of them"),
     ("torch.tensor(1.)", "gave a Tensor"), ("torch.ones(2, 2)", "2 of them")])
 def test_what_is_no_list_of_rewards_is_refused_by_name(tmp_path, gives, words):
     pay = paying(tmp_path, f"import torch\ndef pay(completions, **kw): return {gives}")
@@ -263,8 +278,10 @@ def test_what_is_no_list_of_rewards_is_refused_by_name(tmp_path, gives, words):
 
 def test_rewards_in_any_sequence_are_taken(tmp_path):
     for gives in ("[1, None]", "(1., None)", "iter([True, None])", "numpy.array([1, None])"):
-        assert paying(tmp_path, f"import numpy\ndef pay(completions, **kw): return {gives}", f"m{abs(hash(gives))}.py")(completions=["a", "b"]) == [1, None]
-    assert paying(tmp_path, "import torch\ndef pay(completions, **kw): return torch.tensor([.5, 1.])", "t.py")(completions=["a", "b"]) == [.5, 1.]
+        assert paying(tmp_path, f"import numpy\ndef pay(completions, **kw): return {gives}",
+                      f"m{abs(hash(gives))}.py")(completions=["a", "b"]) == [1, None]
+    assert paying(tmp_path, "import torch\ndef pay(completions, **kw): return torch.tensor([.5, 1.])",
+                  "t.py")(completions=["a", "b"]) == [.5, 1.]
 
 def test_an_async_function_is_refused_before_it_is_called(tmp_path):
     with pytest.raises(ValueError, match="mine.py:pay is `async def`, wanted a plain function that returns a list"):
@@ -278,5 +295,6 @@ def test_a_line_of_rewards_means_the_same_anywhere(tmp_path, monkeypatch):
     line = absolute_rewards("accuracy:ratio mine.py:pay*0.5")
     assert line == f"accuracy:ratio {tmp_path}/my own/mine.py:pay*0.5" == absolute_rewards(line)
     monkeypatch.chdir(tmp_path)
-    assert own_files(line) == [tmp_path/"my own/mine.py"] and [(t.name, t.weight) for t in reward_terms(line)] == [("accuracy_reward", 1), ("pay_reward", .5)]
+    assert own_files(line) == [tmp_path/"my own/mine.py"] and [(t.name, t.weight)
+                                                               for t in reward_terms(line)] == [("accuracy_reward", 1), ("pay_reward", .5)]
     assert absolute_rewards("accuracy  format") == "accuracy  format"

@@ -14,11 +14,13 @@ from vsgrpo.engine.video import VideoSpec
 from vsgrpo.evaluation.vsibench import Question
 from vsgrpo.evaluation.rows import write_questions
 
-Q = [Question(id=i, dataset="generated", scene_name=f"room_{i}", question_type="object_counting", question="How many chair(s) are in this room?", ground_truth=str(i+1)) for i in range(4)]
+Q = [Question(id=i, dataset="generated", scene_name=f"room_{i}", question_type="object_counting",
+              question="How many chair(s) are in this room?", ground_truth=str(i+1)) for i in range(4)]
 
 
 def rows(step, n=4, mode="think", **kw):
-    base = dict(step=step, id=1, question_type="object_counting", question="How many?", ground_truth="4", mode=mode, completion="<think>one two three</think> <answer>4</answer>", accuracy_reward=1., format_reward=1.)
+    base = dict(step=step, id=1, question_type="object_counting", question="How many?", ground_truth="4", mode=mode,
+                completion="<think>one two three</think> <answer>4</answer>", accuracy_reward=1., format_reward=1.)
     return [{**base, **kw} for _ in range(n)]
 
 
@@ -39,7 +41,8 @@ def test_settings_say_what_the_numbers_depend_on(tmp_path):
     got = json.loads(run.settings_path.read_text())
     assert got == run.read_settings()
     assert got["seed"] == 3 and got["video_spec"] == VideoSpec(frames=8).as_dict() and got["settings"]["folder"] == str(tmp_path)
-    assert got["dataset"] == {"questions": 4, "sha256": questions_hash(Q)} and got["versions"]["python"].startswith("3.")
+    assert got["dataset"] == {"questions": 4,
+                              "sha256": questions_hash(Q)} and got["versions"]["python"].startswith("3.")
     assert "commit" in got and sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "run.json"]
     assert run.changed_settings(told) == []
     assert run.changed_settings({**told, "lr": 5e-6, "new": 1}) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
@@ -56,7 +59,9 @@ def test_data_hash_is_of_the_questions_not_of_the_file(tmp_path):
 
 def test_commit(tmp_path):
     assert git_commit(tmp_path) is None
-    def git(*a): subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *a], cwd=tmp_path, check=True, capture_output=True)
+    def git(*a):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *a], cwd=tmp_path, check=True,
+                       capture_output=True)
     git("init"); (tmp_path/"f").write_text("1"); git("add", "f"); git("commit", "-m", "x")
     clean = git_commit(tmp_path)
     assert len(clean) == 40
@@ -92,8 +97,10 @@ def test_what_cannot_be_written_leaves_no_half_line(tmp_path):
     run = run_of(tmp_path, 1)
     before = run.metrics_path.read_bytes(), run.rollouts_path.read_bytes()
     with pytest.raises(ValueError, match="expected plain data"): run.log_metrics(2, {"x": object()})
-    with pytest.raises(ValueError, match="a rollout lacks completion"): run.log_rollouts([{k: v for k, v in rows(2)[0].items() if k != "completion"}])
-    with pytest.raises(ValueError, match="expected plain data"): run.log_rollouts([*rows(2), {**rows(2)[0], "x": object()}])
+    with pytest.raises(ValueError, match="a rollout lacks completion"):
+        run.log_rollouts([{k: v for k, v in rows(2)[0].items() if k != "completion"}])
+    with pytest.raises(ValueError, match="expected plain data"):
+        run.log_rollouts([*rows(2), {**rows(2)[0], "x": object()}])
     assert (run.metrics_path.read_bytes(), run.rollouts_path.read_bytes()) == before
     assert set(ROLLOUT_FIELDS) <= set(rows(1)[0])
 
@@ -126,9 +133,12 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("line, words", [
-    ('[1, 2]', "line 2: list, expected an object"), ('{"step": "2"}', "line 2: step is '2', expected a whole number"), ('{"kl": 1}', "line 2: no step"),
-    ('{"step": 2, "kl": NaN}', "line 2: kl is nan, expected a number or null"), ('{"step": 1e999}', "line 2: step is inf"), ('{"step": 2, "kl": true}', "line 2: kl is True"),
-    ('\xff', "line 2: not JSON"), ('{"step": ' + "[" * 100_000, "line 2: not JSON"), ('{"step": ' + "9" * 40 + "}", "line 2: step is 9"), ('{"a": "\\ud800", "step": 2}', "line 2: not JSON")])
+    ('[1, 2]', "line 2: list, expected an object"), ('{"step": "2"}', "line 2: step is '2', expected a whole number"),
+    ('{"kl": 1}', "line 2: no step"),
+    ('{"step": 2, "kl": NaN}', "line 2: kl is nan, expected a number or null"),
+    ('{"step": 1e999}', "line 2: step is inf"), ('{"step": 2, "kl": true}', "line 2: kl is True"),
+    ('\xff', "line 2: not JSON"), ('{"step": ' + "[" * 100_000, "line 2: not JSON"),
+    ('{"step": ' + "9" * 40 + "}", "line 2: step is 9"), ('{"a": "\\ud800", "step": 2}', "line 2: not JSON")])
 def test_a_foreign_line_is_named(tmp_path, line, words):
     (tmp_path/"metrics.jsonl").write_bytes(b'{"step": 1}\n' + line.encode("latin-1") + b"\n")
     with pytest.raises(ValueError, match=f"metrics.jsonl, {words}"): read_metrics(tmp_path)
@@ -143,7 +153,8 @@ def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
     read = {"metrics.jsonl": run.read_metrics, "rollouts.jsonl": run.read_rollouts, "run.json": run.read_settings}[name]
     whole = (tmp_path/name).read_bytes()
     lines = whole.splitlines(keepends=True)
-    for harmed in (whole.replace(b"1", b"7", 1), whole[:-2], b"".join(lines[1:]), b"".join([lines[1], lines[0], *lines[2:]])):
+    for harmed in (whole.replace(b"1", b"7", 1), whole[:-2], b"".join(lines[1:]),
+                   b"".join([lines[1], lines[0], *lines[2:]])):
         (tmp_path/name).write_bytes(harmed)
         with pytest.raises(ValueError, match=f"{name}: damaged"): read()
     (tmp_path/name).write_bytes(whole + b'{"step": 4, "rew')
@@ -151,8 +162,10 @@ def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("", "not a table"), ("arm,score\ntrained,1\n", "no column question_type, n, ci_low, ci_high"), ("\xff\n", "not a table"),
-    ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,forty,1,2\n", "score holds something else than numbers"),
+    ("", "not a table"), ("arm,score\ntrained,1\n", "no column question_type, n, ci_low, ci_high"),
+    ("\xff\n", "not a table"),
+    ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,forty,1,2\n",
+     "score holds something else than numbers"),
     ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40,1,2,3,4\n", "more cells than the head")])
 def test_foreign_scores_are_refused_by_name(tmp_path, text, words):
     (tmp_path/"scores.csv").write_bytes(text.encode("latin-1"))
@@ -189,13 +202,15 @@ def test_killed_and_resumed_gives_the_record_of_an_uninterrupted_run(tmp_path):
     for s in range(11, 21):
         run.log_rollouts(rows(s)); run.log_metrics(s, {"reward": s/10, "kl": .01*s})
     whole = run_of(tmp_path/"whole", 20)
-    for name in ("metrics.jsonl", "rollouts.jsonl"): assert (run.folder/name).read_bytes() == (whole.folder/name).read_bytes()
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        assert (run.folder/name).read_bytes() == (whole.folder/name).read_bytes()
 
 
 # ---- tables and curves
 
 def test_rewards_and_advantages():
-    r = pd.DataFrame({"step": [1]*4 + [2]*2, "id": [1, 1, 2, 2, 1, 1], "accuracy_reward": [0., 1., .5, .5, 0., 1.], "format_reward": [1., 1., 1., 1., 0., 1.]})
+    r = pd.DataFrame({"step": [1]*4 + [2]*2, "id": [1, 1, 2, 2, 1, 1], "accuracy_reward": [0., 1., .5, .5, 0., 1.],
+                      "format_reward": [1., 1., 1., 1., 0., 1.]})
     assert total_reward(r).tolist() == [1, 2, 1.5, 1.5, 0, 2]
     assert group_advantage(r).round(3).tolist() == [-.707, .707, 0, 0, -.707, .707]
     assert group_advantage(r.iloc[:1]).tolist() == [0.]         # a group of one
@@ -208,13 +223,17 @@ def test_rollout_table(tmp_path):
     assert len(t) == 2 and t.reward.tolist() == [2., 1.] and t.answer.iloc[0] == "4" and pd.isna(t.answer.iloc[1])
     assert t.completion.iloc[1] == "no tags⏎at all xxxx…"
     assert "answer" not in rollout_table(run.read_rollouts().drop(columns="mode"), 1)
-    with pytest.raises(ValueError, match="no rollouts of step 7, there are steps 1 to 2"): rollout_table(run.read_rollouts(), 7)
+    with pytest.raises(ValueError, match="no rollouts of step 7, there are steps 1 to 2"):
+        rollout_table(run.read_rollouts(), 7)
 
 
 def test_curves(tmp_path):
     run = Run(tmp_path)
-    for s in range(30): run.log_metrics(s, {"reward": s/30, "accuracy": .5, "format": 1., "accuracy/object_counting": .2, **({"accuracy/room_size_estimation": .1} if s % 3 else {}),
-                                            "kl": .1, "entropy": 1., "completion_tokens": 5, "zero_variance_groups": .5, "grad_norm": float("nan") if s == 4 else 1.})
+    for s in range(30): run.log_metrics(s, {"reward": s/30, "accuracy": .5, "format": 1.,
+                                            "accuracy/object_counting": .2,
+                                            **({"accuracy/room_size_estimation": .1} if s % 3 else {}),
+                                            "kl": .1, "entropy": 1., "completion_tokens": 5, "zero_variance_groups": .5,
+                                            "grad_norm": float("nan") if s == 4 else 1.})
     fig = plot_curves(run.read_metrics())
     assert [len(ax.lines) for ax in fig.axes] == [2, 2, 2, 1, 1, 1, 1, 1]
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
@@ -224,21 +243,27 @@ def test_curves(tmp_path):
 
 def test_rollouts_under_other_rewards(tmp_path):
     """Re-scored under what the run paid, nothing changes; under another reward advantages turn; columns are handed to a user's function."""
-    table = pd.DataFrame([dict(step=1, id=1, question_type="object_counting", question="How many?", ground_truth="4", mode="vanilla", completion=c, n_tokens=len(c), options=None,
-                               accuracy_reward=a, reward=a) for c, a in (("4", 1.), ("8", 0.), ("5", .75), ("20 chairs", 0.))])
+    table = pd.DataFrame([dict(step=1, id=1, question_type="object_counting", question="How many?", ground_truth="4",
+                               mode="vanilla", completion=c, n_tokens=len(c), options=None,
+                               accuracy_reward=a, reward=a) for c, a in (("4", 1.), ("8", 0.), ("5", .75),
+                                                                         ("20 chairs", 0.))])
     same = rescore(table, "accuracy")
-    assert np.allclose(same.new_reward, table.reward) and np.allclose(same.new_advantage, group_advantage(table)) and same.reward.equals(table.reward)
-    (tmp_path/"mine.py").write_text("def wordy(completions, question_type, completion_ids, prompts, **kw): return [float(len(i)) for i in completion_ids]")
+    assert np.allclose(same.new_reward, table.reward) and np.allclose(same.new_advantage,
+                                                                      group_advantage(table)) and same.reward.equals(table.reward)
+    (tmp_path/"mine.py").write_text("def wordy(completions, question_type, completion_ids, prompts, **kw): return "
+                                    "[float(len(i)) for i in completion_ids]")
     long = rescore(table, f"accuracy {tmp_path/'mine.py'}:wordy")
     assert long.new_reward.tolist() == [2., 1., 1.75, 9.] and np.sign(long.new_advantage).tolist() == [-1, -1, -1, 1] and long.wordy_reward.tolist() == [1, 1, 1, 9]
 
 
 def test_scores_are_safe_in_a_spreadsheet_and_read_back_as_they_were(tmp_path):
     said = ["=HYPERLINK(1)", "+a", "-2 m", "-2", "@x", "'quoted'"]
-    scores = pd.DataFrame({"arm": ["trained"]*6, "question_type": said, "n": 3, "score": -1.5, "ci_low": -2.5, "ci_high": 0., "top_answer": said})
+    scores = pd.DataFrame({"arm": ["trained"]*6, "question_type": said, "n": 3, "score": -1.5, "ci_low": -2.5,
+                           "ci_high": 0., "top_answer": said})
     write_text(csv_text(scores), tmp_path/"scores.csv")
     cells = [line.split(",") for line in (tmp_path/"scores.csv").read_text().splitlines()[1:]]
-    assert [c[-1] for c in cells] == ["'=HYPERLINK(1)", "'+a", "'-2 m", "-2", "'@x", "'quoted'"] and {c[3] for c in cells} == {"-1.5"}
+    assert [c[-1] for c in cells] == ["'=HYPERLINK(1)", "'+a", "'-2 m", "-2", "'@x",
+                                      "'quoted'"] and {c[3] for c in cells} == {"-1.5"}
     back = read_scores(tmp_path)
     assert back.top_answer.tolist() == said and back.score.tolist() == [-1.5]*6
 
@@ -250,7 +275,8 @@ def test_a_long_record_is_never_held_whole(tmp_path):
     "Reading, resuming and dropping lines of 60 MB take a few MB; a changed byte is noticed before anything is given."
     run = Run(tmp_path)
     run.write_settings({"model": "tiny"}, seed=0, dataset=[])
-    row = dict(id="q", question_type="object_counting", question="How many?", ground_truth="4", completion="x"*10_000, accuracy_reward=0.)
+    row = dict(id="q", question_type="object_counting", question="How many?", ground_truth="4", completion="x"*10_000,
+               accuracy_reward=0.)
     for step in range(60): run.log_rollouts([row | {"step": step, "id": k} for k in range(100)])
     tracemalloc.start()
     try:

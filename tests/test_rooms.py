@@ -12,8 +12,11 @@ from vsgrpo.data.scannet import list_scenes, read_label_map, read_scene
 
 BOTH = sorted(PRESETS)
 
-def boxes(room): return np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw)) for i in room.items])
-def same(a, b): return (a.items, a.name, a.theme, a.area_m2, a.outline.tolist()) == (b.items, b.name, b.theme, b.area_m2, b.outline.tolist())
+def boxes(room):
+    return np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw)) for i in room.items])
+def same(a, b):
+    return (a.items, a.name, a.theme, a.area_m2,
+            a.outline.tolist()) == (b.items, b.name, b.theme, b.area_m2, b.outline.tolist())
 
 @pytest.fixture(scope="module", params=BOTH)
 def rooms(request): return [make_room(s, request.param) for s in range(60)]
@@ -33,7 +36,9 @@ def test_no_two_things_overlap(rooms):
         shared = np.minimum(b[:, None, 3:], b[None, :, 3:]) - np.maximum(b[:, None, :3], b[None, :, :3])
         pairs = {tuple(sorted(p)) for p in np.argwhere((shared > 2e-3).all(-1)).tolist() if p[0] != p[1]}
         # only what lies on a sofa or bed may reach into the box of its carrier
-        for i, j in pairs: assert j == room.items[i].on or i == room.items[j].on, (room.name, room.items[i].category, room.items[j].category)
+        for i, j in pairs:
+            assert j == room.items[i].on or i == room.items[j].on, (room.name, room.items[i].category,
+                                                                    room.items[j].category)
 
 def test_things_lie_in_the_room(rooms):
     for room in rooms:
@@ -60,7 +65,8 @@ def test_area_is_the_outlines(rooms):
 
 def test_areas_are_log_uniform():
     low, high = np.log(PRESETS["overview"].area_m2)
-    logs = np.log([make_room(s, replace(PRESETS["overview"], singles=(1, 1), repeated=(1, 1))).area_m2 for s in range(300)])
+    logs = np.log([make_room(s, replace(PRESETS["overview"], singles=(1, 1), repeated=(1, 1))).area_m2
+                   for s in range(300)])
     share = (logs - low)/(high - low)
     assert np.abs(np.sort(share) - np.linspace(0, 1, 300)).max() < .09  # Kolmogorov–Smirnov, 1 % level
 
@@ -86,10 +92,12 @@ def test_outlines_by_hand():
     bounds = np.ptp(outline, axis=0)
     assert abs(bounds.prod() - np.prod(cuts[0, 2:] - cuts[0, :2]) - 12) < 1e-9
     assert abs(bounds[0]/bounds[1] - 1.2) < 1e-9
-    with pytest.raises(ValueError, match="unknown room shape 'round'"): draw_outline(np.random.default_rng(0), 12., "round", 1.)
+    with pytest.raises(ValueError, match="unknown room shape 'round'"):
+        draw_outline(np.random.default_rng(0), 12., "round", 1.)
 
 @pytest.mark.parametrize("change, words", [
-    (dict(area_m2=(0., 5.)), "area_m2"), (dict(area_m2=(9., 5.)), "low <= high"), (dict(camera="drone"), "unknown camera 'drone'"),
+    (dict(area_m2=(0., 5.)), "area_m2"), (dict(area_m2=(9., 5.)), "low <= high"),
+    (dict(camera="drone"), "unknown camera 'drone'"),
     (dict(width=111), "even sides"), (dict(n_frames=0), "at least 1")])
 def test_bad_preset_is_refused(change, words):
     with pytest.raises(ValueError, match=words): replace(PRESETS["overview"], **change)
@@ -108,7 +116,8 @@ def test_mesh_is_the_room(rooms):
         for item, box in zip(room.items, boxes(room)):
             own = vertices[ids == item.object_id]
             assert (own.min(0) >= box[:3] - .02*max(item.size)).all() and (own.max(0) <= box[3:] + .02*max(item.size)).all(), item.category
-            if abs(np.sin(2*item.yaw)) < 1e-6: assert np.allclose(np.ptp(own, axis=0), box[3:] - box[:3], atol=.03*max(item.size)), item.category
+            if abs(np.sin(2*item.yaw)) < 1e-6:
+                assert np.allclose(np.ptp(own, axis=0), box[3:] - box[:3], atol=.03*max(item.size)), item.category
         floor = vertices[ids == FLOOR]
         assert np.allclose(floor.min(0)[:2], room.outline.min(0), atol=1e-5) and not floor[:, 2].any()
 
@@ -130,13 +139,15 @@ def test_benchmark_measures_what_was_drawn():
 
 def test_look_at_by_hand():
     pose = look_at(np.array([0., 0, 2]), np.array([0., 1, 2]))
-    assert np.allclose(pose[:3, 0], [1, 0, 0]) and np.allclose(pose[:3, 1], [0, 0, -1]) and np.allclose(pose[:3, 2], [0, 1, 0])
+    assert np.allclose(pose[:3, 0], [1, 0, 0]) and np.allclose(pose[:3, 1],
+                                                               [0, 0, -1]) and np.allclose(pose[:3, 2], [0, 1, 0])
 
 @pytest.mark.parametrize("preset", BOTH)
 def test_poses_are_rigid(preset):
     poses, intrinsic = camera_path(make_room(1, preset), 10)
     assert poses.shape == (10, 4, 4) and intrinsic.shape == (3, 3)
-    assert np.allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.eye(3)) and np.allclose(np.linalg.det(poses[:, :3, :3]), 1)
+    assert np.allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1),
+                       np.eye(3)) and np.allclose(np.linalg.det(poses[:, :3, :3]), 1)
 
 def test_overview_sees_the_whole_floor_from_one_height():
     for seed in range(150):
@@ -189,8 +200,10 @@ def test_most_things_are_seen(preset, share):
 # render
 
 def test_render_by_hand():
-    room = replace(make_room(0, "overview"), items=(), outline=np.array([(-2., -2), (2, -2), (2, 2), (-2, 2)]), height_m=.01)
-    pose = np.array([[[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1.]]])  # 4 m above the middle, straight down
+    room = replace(make_room(0, "overview"), items=(), outline=np.array([(-2., -2), (2, -2), (2, 2), (-2, 2)]),
+                   height_m=.01)
+    # 4 m above the middle, straight down
+    pose = np.array([[[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1.]]])
     frames, ids = render(room, pose, np.array([[56, 0, 56], [0, 56, 56], [0, 0, 1.]]), 112, 112)
     assert frames.shape == (1, 112, 112, 3) and frames.dtype == np.uint8 and ids.shape == (1, 112, 112)
     rows, columns = np.nonzero(ids[0] != VOID)  # 4 m at 4 m with f = 56: 56 pixels
@@ -219,9 +232,11 @@ def test_written_room_reads_back(tmp_path):
     vertices, faces, colours, _ = room_mesh(room, room.preset.spacing_m)
     assert np.allclose(scene.vertices, vertices, atol=1e-5) and (scene.faces == faces).all() and (scene.colors == colours).all()
     assert np.allclose(scene.poses, poses, atol=1e-5) and np.allclose(scene.intrinsic, intrinsic)
-    assert [(o.object_id, o.label) for o in scene.instances][:len(room.items)] == [(i.object_id, i.category) for i in room.items]
+    assert [(o.object_id, o.label)
+            for o in scene.instances][:len(room.items)] == [(i.object_id, i.category) for i in room.items]
     assert [o.label for o in scene.instances][len(room.items):] == ["floor", "wall"]
-    assert sorted(scene.visibility) == [i.object_id for i in room.items] and len(scene.visibility[0]) == room.preset.n_frames
+    assert sorted(scene.visibility) == [i.object_id
+                                        for i in room.items] and len(scene.visibility[0]) == room.preset.n_frames
     assert scene.video == folder/f"{room.name}.mp4" and scene.video.stat().st_size > 500
     stored = (folder/f"{room.name}.txt").read_text()
     assert "axisAlignment" in stored and "1.0 0.0 0.0 0.0" not in stored  # stored turned, as scans are
@@ -264,4 +279,5 @@ def test_two_processes_write_the_same(tmp_path):
     a, b = write_rooms([5, 6], tiny, tmp_path/"a"), write_rooms([5, 6], tiny, tmp_path/"b", workers=2)
     for x, y in zip(a, b):
         assert x.name == y.name
-        for f in sorted(p.relative_to(x) for p in x.rglob("*") if p.is_file()): assert (x/f).read_bytes() == (y/f).read_bytes(), f
+        for f in sorted(p.relative_to(x) for p in x.rglob("*") if p.is_file()):
+            assert (x/f).read_bytes() == (y/f).read_bytes(), f

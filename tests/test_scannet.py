@@ -16,9 +16,11 @@ def planted(n=400, seed=0, **kw):
     ids[ids < 0] = -1; ids[:5] = [-1, 0, 3, 6, 9]
     labels = {0: 'chair', 3: 'Trash Can', 6: 'desk', 9: 'chair'}
     faces = rng.integers(0, n, (50, 3)).astype(np.int32)
-    base = dict(poses=np.stack([rigid(i) for i in range(3)]), pose_frames=np.array([0, 2, 11]), intrinsic=np.array([[500., 0, 320], [0, 501, 240], [0, 0, 1]]),
+    base = dict(poses=np.stack([rigid(i) for i in range(3)]), pose_frames=np.array([0, 2, 11]),
+                intrinsic=np.array([[500., 0, 320], [0, 501, 240], [0, 0, 1]]),
                 visibility={0: np.array([0, .25]), 3: np.zeros(2), 6: np.ones(2), 9: np.array([.5, 0])})
-    return Scene('scene0001_02', rng.normal(size=(n, 3))*3, rng.integers(0, 256, (n, 3)).astype(np.uint8), faces, instances_of(ids, labels), **{**base, **kw})
+    return Scene('scene0001_02', rng.normal(size=(n, 3))*3, rng.integers(0, 256, (n, 3)).astype(np.uint8), faces,
+                 instances_of(ids, labels), **{**base, **kw})
 
 def folder_of(tmp_path, scene, matrix=None): return write_scene(scene, tmp_path/'scans'/scene.name, matrix)
 
@@ -30,12 +32,14 @@ def test_round_trip_under_any_alignment(tmp_path, seed):
     assert (back.colors == scene.colors).all() and back.colors.dtype == np.uint8
     assert (back.faces == scene.faces).all() and back.faces.dtype == np.int32
     assert (back.intrinsic == scene.intrinsic).all() and back.video is None and back.skipped == {}
-    for a, b in zip(scene.instances, back.instances, strict=True): assert (a.object_id, a.label, a.vertices.tolist()) == (b.object_id, b.label, b.vertices.tolist())
+    for a, b in zip(scene.instances, back.instances, strict=True):
+        assert (a.object_id, a.label, a.vertices.tolist()) == (b.object_id, b.label, b.vertices.tolist())
     assert {k: v.tolist() for k, v in back.visibility.items()} == {k: v.tolist() for k, v in scene.visibility.items()}
     assert not list(folder.rglob('*.tmp'))
 
 def test_the_bare_minimum_reads(tmp_path):
-    scene = planted(poses=None, pose_frames=None, intrinsic=None, visibility=None); back = read_scene(folder_of(tmp_path, scene))
+    scene = planted(poses=None, pose_frames=None, intrinsic=None, visibility=None)
+    back = read_scene(folder_of(tmp_path, scene))
     assert back.poses is None and back.intrinsic is None and back.visibility is None and back.pose_frames is None
 
 def test_the_mesh_on_disk_is_not_aligned(tmp_path):
@@ -49,22 +53,28 @@ def test_video_is_found_and_copied(tmp_path):
     write_scene(read_scene(folder), folder); assert read_scene(folder).video.read_bytes() == b'film'
 
 def test_axis_alignment_absent_is_identity(tmp_path):
-    p = tmp_path/'s.txt'; p.write_text('colorHeight = 968\nnumColorFrames = 10\n'); assert (read_alignment(p) == np.eye(4)).all()
+    p = tmp_path/'s.txt'
+    p.write_text('colorHeight = 968\nnumColorFrames = 10\n'); assert (read_alignment(p) == np.eye(4)).all()
     p.write_text('axisAlignment = 0.5 0.5\n')
     with pytest.raises(ValueError, match='axisAlignment has 2 numbers, expected 16'): read_alignment(p)
 
 LINE = 'axisAlignment = 0 -1 0 1 1 0 0 2 0 0 1 3 0 0 0 1\n'
 TURNED = [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]]
 
-@pytest.mark.parametrize('text', [LINE, '\ufeff' + LINE, LINE.lower(), LINE.upper(), LINE.replace(' =', ':'), LINE.replace(' = ', ' '), LINE.replace('\n', '\r\n'), '  ' + LINE,
-                                  LINE.replace('A', '_a'), 'colorHeight = 968\r' + LINE, '\ufeffcolorHeight = 968\n' + LINE, LINE + LINE])
+@pytest.mark.parametrize('text', [LINE, '\ufeff' + LINE, LINE.lower(), LINE.upper(), LINE.replace(' =', ':'),
+                                  LINE.replace(' = ', ' '), LINE.replace('\n', '\r\n'), '  ' + LINE,
+                                  LINE.replace('A', '_a'), 'colorHeight = 968\r' + LINE,
+                                  '\ufeffcolorHeight = 968\n' + LINE, LINE + LINE])
 def test_an_alignment_is_read_however_its_line_is_written(tmp_path, text):
     (tmp_path/'s.txt').write_bytes(text.encode()); assert read_alignment(tmp_path/'s.txt').tolist() == TURNED
 
 @pytest.mark.parametrize('data,message', [
-    (('# ' + LINE).encode(), "'# axisAlignment' is no name that is read"), (LINE.replace('=', '= [').encode(), "could not convert string to float: '\\['"),
-    (LINE.replace('=', '==').encode(), 'could not convert'), ((LINE + LINE.replace('3', '4')).encode(), '2 different lines about axisAlignment'),
-    (b'axisAlignment =\n', 'axisAlignment has 0 numbers'), (b'axisAlignment\n1 0 0 0\n', 'has 0 numbers'), (LINE.replace('A', 'A\0').encode(), 'not text, a zero byte'),
+    (('# ' + LINE).encode(), "'# axisAlignment' is no name that is read"),
+    (LINE.replace('=', '= [').encode(), "could not convert string to float: '\\['"),
+    (LINE.replace('=', '==').encode(), 'could not convert'),
+    ((LINE + LINE.replace('3', '4')).encode(), '2 different lines about axisAlignment'),
+    (b'axisAlignment =\n', 'axisAlignment has 0 numbers'), (b'axisAlignment\n1 0 0 0\n', 'has 0 numbers'),
+    (LINE.replace('A', 'A\0').encode(), 'not text, a zero byte'),
     (LINE.encode('utf-16'), 'not text'), (LINE.encode('utf-16-le'), 'not text, a zero byte at character 1')])
 def test_an_alignment_that_cannot_be_read_is_no_absent_one(tmp_path, data, message):
     folder = folder_of(tmp_path, planted()); (folder/'scene0001_02.txt').write_bytes(data)
@@ -72,7 +82,8 @@ def test_an_alignment_that_cannot_be_read_is_no_absent_one(tmp_path, data, messa
 
 def test_a_scan_without_alignment_is_counted(tmp_path):
     folder = folder_of(tmp_path, planted()); assert read_scene(folder).skipped == {}
-    (folder/'scene0001_02.txt').write_text('colorHeight = 968\n'); assert read_scene(folder).skipped == {'scene: no alignment, taken as it stands': 1}
+    (folder/'scene0001_02.txt').write_text('colorHeight = 968\n')
+    assert read_scene(folder).skipped == {'scene: no alignment, taken as it stands': 1}
 
 def test_every_text_file_may_start_with_a_byte_order_mark(tmp_path):
     scene = planted(); folder = folder_of(tmp_path, scene, rigid(4)); before = read_scene(folder)
@@ -80,10 +91,13 @@ def test_every_text_file_may_start_with_a_byte_order_mark(tmp_path):
     for p in texts: p.write_bytes(b'\xef\xbb\xbf' + p.read_bytes())
     after = read_scene(folder)
     assert (after.vertices == before.vertices).all() and (after.poses == before.poses).all() and (after.intrinsic == before.intrinsic).all() and len(after.instances) == 4
-    (tmp_path/'l.tsv').write_bytes('\ufeffraw_category\tcategory\ncouch\tsofa\n'.encode()); assert read_label_map(tmp_path/'l.tsv', 'category') == {'couch': 'sofa'}
+    (tmp_path/'l.tsv').write_bytes('\ufeffraw_category\tcategory\ncouch\tsofa\n'.encode())
+    assert read_label_map(tmp_path/'l.tsv', 'category') == {'couch': 'sofa'}
 
 def test_segments_are_arbitrary_numbers():
-    objs, skipped = group_instances(np.array([900_000, 4, 4, 77, 900_000]), [dict(objectId=8, label='a', segments=[4]), dict(objectId=2, label='b', segments=[900_000, 4242])])
+    objs, skipped = group_instances(np.array([900_000, 4, 4, 77, 900_000]),
+                                    [dict(objectId=8, label='a', segments=[4]),
+                                     dict(objectId=2, label='b', segments=[900_000, 4242])])
     assert [(o.object_id, o.vertices.tolist()) for o in objs] == [(8, [1, 2]), (2, [0, 4])] and skipped == {}
 
 def test_repeated_objects_are_dropped_once():
@@ -93,7 +107,8 @@ def test_repeated_objects_are_dropped_once():
     assert [o.object_id for o in objs] == list(range(31)) and list(skipped.values()) == [31]
 
 def test_a_segment_claimed_twice_goes_to_the_later_object():
-    objs, skipped = group_instances(np.array([1, 1, 2, 3]), [dict(objectId=0, label='a', segments=[1, 2]), dict(objectId=1, label='b', segments=[2, 3])])
+    objs, skipped = group_instances(np.array([1, 1, 2, 3]), [dict(objectId=0, label='a', segments=[1, 2]),
+                                                             dict(objectId=1, label='b', segments=[2, 3])])
     assert [o.vertices.tolist() for o in objs] == [[0, 1], [2, 3]] and list(skipped.values()) == [1]
 
 def test_the_aggregation_of_the_other_mesh_leaves_no_vertex():
@@ -103,11 +118,15 @@ def test_the_aggregation_of_the_other_mesh_leaves_no_vertex():
 
 def test_files_of_the_other_mesh_beside_ours_are_not_read(tmp_path):
     scene = planted(); folder = folder_of(tmp_path, scene); before = read_scene(folder)
-    for end in ('_vh_clean.aggregation.json', '_vh_clean.segs.json', '_vh_clean.ply'): (folder/f'{scene.name}{end}').write_text('of the hi-res mesh')
-    after = read_scene(folder); assert [o.label for o in after.instances] == [o.label for o in before.instances] and np.array_equal(after.vertices, before.vertices)
+    for end in ('_vh_clean.aggregation.json', '_vh_clean.segs.json', '_vh_clean.ply'):
+        (folder/f'{scene.name}{end}').write_text('of the hi-res mesh')
+    after = read_scene(folder)
+    assert [o.label for o in after.instances] == [o.label
+                                                  for o in before.instances] and np.array_equal(after.vertices, before.vertices)
 
 def test_unannotated_vertices_belong_to_nobody(tmp_path):
-    scene = planted(); back = read_scene(folder_of(tmp_path, scene)); owned = np.concatenate([o.vertices for o in back.instances])
+    scene = planted()
+    back = read_scene(folder_of(tmp_path, scene)); owned = np.concatenate([o.vertices for o in back.instances])
     assert len(owned) == len(set(owned)) < len(back.vertices)
 
 @pytest.mark.parametrize('text', ['-inf '*16, 'nan '*16, '0 '*16, '0 0 0 1 '*4])
@@ -126,34 +145,48 @@ def test_pose_files_are_in_frame_order_and_whole(tmp_path):
 def test_a_scan_of_which_no_pose_is_left_has_no_cameras(tmp_path):
     folder = folder_of(tmp_path, planted())
     for p in (folder/'pose').iterdir(): p.write_text('0 '*16)
-    back = read_scene(folder); assert back.poses is None and back.pose_frames is None and back.skipped == {'pose: tracking lost': 3}
+    back = read_scene(folder)
+    assert back.poses is None and back.pose_frames is None and back.skipped == {'pose: tracking lost': 3}
     assert tracked(np.stack([np.eye(4), np.zeros((4, 4)), np.full((4, 4), -np.inf)])).tolist() == [True, False, False]
 
-@pytest.mark.parametrize('name,message', [('²3.txt', "'²3' is no frame number"), ('٣.txt', "'٣' is no frame number"), ('011.txt', 'frame 11 is 11.txt already|frame 11 is 011.txt already'),
-                                          ('1700000000000.txt', 'frame number 1700000000000, expected at most 1,000,000')])
+@pytest.mark.parametrize('name,message', [('²3.txt', "'²3' is no frame number"), ('٣.txt', "'٣' is no frame number"),
+                                          ('011.txt', 'frame 11 is 11.txt already|frame 11 is 011.txt already'),
+                                          ('1700000000000.txt',
+                                           'frame number 1700000000000, expected at most 1,000,000')])
 def test_a_pose_file_without_a_frame_number_is_named(tmp_path, name, message):
-    folder = folder_of(tmp_path, planted()); (folder/'pose'/name).write_text('1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1'); (folder/'pose'/'notes.txt').write_text('not ours')
+    folder = folder_of(tmp_path, planted())
+    (folder/'pose'/name).write_text('1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1')
+    (folder/'pose'/'notes.txt').write_text('not ours')
     with pytest.raises(ValueError, match=f'pose/.*txt: ({message})'): read_scene(folder)
 
-@pytest.mark.parametrize('k', ['-inf 0 320 0 500 240 0 0 1', '500 0 nan 0 500 240 0 0 1', '0 0 320 0 500 240 0 0 1', '500 0 320 0 -500 240 0 0 1', '500 0 320 0 500 1e-9 0 0 1', '500 inf 320 0 500 240 0 0 1'])
+@pytest.mark.parametrize('k', ['-inf 0 320 0 500 240 0 0 1', '500 0 nan 0 500 240 0 0 1', '0 0 320 0 500 240 0 0 1',
+                               '500 0 320 0 -500 240 0 0 1', '500 0 320 0 500 1e-9 0 0 1',
+                               '500 inf 320 0 500 240 0 0 1'])
 def test_an_intrinsic_that_is_no_camera_is_named(tmp_path, k):
     folder = folder_of(tmp_path, planted()); (folder/'intrinsic'/'intrinsic_color.txt').write_text(k)
     with pytest.raises(ValueError, match='intrinsic_color.txt: no camera has focal lengths'): read_scene(folder)
 
-@pytest.mark.parametrize('metres,unit,factor', [(.0254, 'inches', '0.0254'), (.01, 'centimetres', '0.01'), (.001, 'millimetres', '0.001'), (1000., 'units of 1000 m', '1000')])
+@pytest.mark.parametrize('metres,unit,factor', [(.0254, 'inches', '0.0254'), (.01, 'centimetres', '0.01'),
+                                                (.001, 'millimetres', '0.001'), (1000., 'units of 1000 m', '1000')])
 def test_a_scan_in_another_unit_is_refused_with_the_factor(tmp_path, metres, unit, factor):
-    rng = np.random.default_rng(0); room = rng.uniform(0, 1, (400, 3))*[7, 5, 2.4]; assert len(read_scene(folder_of(tmp_path/'m', replace(planted(), vertices=room))).vertices) == 400
-    with pytest.raises(ValueError, match=rf'scene0001_02: the scan is [0-9.e+-]+ m long, expected 0.5 to 200; is it in {unit}\? times {factor} it would be 2.4 m high'):
+    rng = np.random.default_rng(0)
+    room = rng.uniform(0, 1, (400, 3))*[7, 5, 2.4]
+    assert len(read_scene(folder_of(tmp_path/'m', replace(planted(), vertices=room))).vertices) == 400
+    with pytest.raises(ValueError,
+                       match=rf'scene0001_02: the scan is [0-9.e+-]+ m long, expected 0.5 to 200; is it in {unit}\? '
+                             rf'times {factor} it would be 2.4 m high'):
         read_scene(folder_of(tmp_path, replace(planted(), vertices=room/metres)))
 
 def edit(path, **kw): path.write_text(json.dumps({**json.loads(path.read_text()), **kw}))
 
 @pytest.mark.parametrize('break_it,error,message', [
-    (lambda f: (f/'scene0001_02_vh_clean_2.ply').unlink(), FileNotFoundError, 'scene0001_02: no scene0001_02_vh_clean_2.ply'),
+    (lambda f: (f/'scene0001_02_vh_clean_2.ply').unlink(), FileNotFoundError,
+     'scene0001_02: no scene0001_02_vh_clean_2.ply'),
     (lambda f: (f/'scene0001_02.txt').unlink(), FileNotFoundError, 'no scene0001_02.txt'),
     (lambda f: (f/'scene0001_02.aggregation.json').write_text('{"segGroups": ['), ValueError, 'not JSON'),
     (lambda f: (f/'scene0001_02.aggregation.json').write_text('{}'), ValueError, "has no 'segGroups'"),
-    (lambda f: edit(f/'scene0001_02_vh_clean_2.0.010000.segs.json', segIndices=[1, 2]), ValueError, r'segIndices is \(2,\), expected \(400,\)'),
+    (lambda f: edit(f/'scene0001_02_vh_clean_2.0.010000.segs.json', segIndices=[1, 2]), ValueError,
+     r'segIndices is \(2,\), expected \(400,\)'),
     (lambda f: edit(f/'scene0001_02.visibility.json', frames=7), ValueError, 'object 0 has 2 frames, expected 7'),
 ])
 def test_broken_scenes_are_named(tmp_path, break_it, error, message):
@@ -167,13 +200,16 @@ HEAD = ['ply', 'format binary_little_endian 1.0', 'comment VCGLIB generated', 'e
 BODY = b''.join(struct.pack('<fffBBBB', i, 0, 0, 1, 2, 3, 255) for i in range(3))
 
 def test_ply_with_more_properties(tmp_path):
-    body = b''.join(struct.pack('<fffBBBBH', i, 0, 0, 1, 2, 3, 255, 9) for i in range(3)) + struct.pack('<Biii', 3, 0, 1, 2)
-    v, c, f = read_ply(ply(tmp_path, HEAD + ['property ushort label', 'element face 1', 'property list uchar int vertex_index'], body))
+    body = b''.join(struct.pack('<fffBBBBH', i, 0, 0, 1, 2, 3, 255, 9)
+                    for i in range(3)) + struct.pack('<Biii', 3, 0, 1, 2)
+    v, c, f = read_ply(ply(tmp_path, HEAD + ['property ushort label', 'element face 1',
+                                             'property list uchar int vertex_index'], body))
     assert v[:, 0].tolist() == [0, 1, 2] and c.tolist() == [[1, 2, 3]]*3 and f.tolist() == [[0, 1, 2]]
 
 def test_a_header_may_end_its_lines_as_windows_does(tmp_path):
     "The first body byte is a line feed, so that one read too many would show."
-    body = b''.join(struct.pack('<fffBBBB', x, 0, 0, 1, 2, 3, 255) for x in (struct.unpack('<f', b'\n\r\n@')[0], 1, 2)) + struct.pack('<Biii', 3, 0, 1, 2)
+    body = b''.join(struct.pack('<fffBBBB', x, 0, 0, 1, 2, 3, 255)
+                    for x in (struct.unpack('<f', b'\n\r\n@')[0], 1, 2)) + struct.pack('<Biii', 3, 0, 1, 2)
     unix = read_ply(ply(tmp_path, HEAD + FACE, body)); text = '\r\n'.join(HEAD + FACE + ['end_header', '']).encode()
     (tmp_path/'w.ply').write_bytes(text + body); windows = read_ply(tmp_path/'w.ply')
     assert all((a == b).all() for a, b in zip(unix, windows)) and windows[0][1:, 0].tolist() == [1, 2]
@@ -188,17 +224,20 @@ FACE = ['element face 1', 'property list uchar int vertex_indices']
     (HEAD + FACE, BODY + struct.pack('<Biii', 4, 0, 1, 2), 'face 0 is no triangle'),
     (HEAD + FACE, BODY + struct.pack('<Biii', 3, 0, 1, 3), 'a face names vertex 3, there are 3'),
     (HEAD[:7] + FACE, BODY, 'no property red, green, blue'),
-    (HEAD + FACE, struct.pack('<fffBBBB', np.nan, 0, 0, 1, 2, 3, 255) + BODY[16:] + struct.pack('<Biii', 3, 0, 1, 2), '1 vertices are not finite'),
+    (HEAD + FACE, struct.pack('<fffBBBB', np.nan, 0, 0, 1, 2, 3, 255) + BODY[16:] + struct.pack('<Biii', 3, 0, 1, 2),
+     '1 vertices are not finite'),
 ])
 def test_broken_meshes_are_named(tmp_path, header, body, message):
     with pytest.raises(ValueError, match=message): read_ply(ply(tmp_path, header, body))
 
 def test_mesh_without_faces(tmp_path):
-    write_ply(tmp_path/'a.ply', np.zeros((1, 3)), np.zeros((1, 3)), []); assert read_ply(tmp_path/'a.ply')[2].shape == (0, 3)
+    write_ply(tmp_path/'a.ply', np.zeros((1, 3)), np.zeros((1, 3)), [])
+    assert read_ply(tmp_path/'a.ply')[2].shape == (0, 3)
 
 def test_writing_refuses_bad_scenes(tmp_path):
     s = planted()
-    twice = Scene(s.name, s.vertices, s.colors, s.faces, [Instance(0, 'a', np.array([1, 2])), Instance(1, 'b', np.array([2]))])
+    twice = Scene(s.name, s.vertices, s.colors, s.faces,
+                  [Instance(0, 'a', np.array([1, 2])), Instance(1, 'b', np.array([2]))])
     with pytest.raises(ValueError, match=r'object 1 \(b\) shares vertices'): write_scene(twice, tmp_path/'x')
     none = Scene(s.name, s.vertices, s.colors, s.faces, [Instance(4, 'a', np.array([], int))])
     with pytest.raises(ValueError, match=r'object 4 \(a\) has no vertex'): write_scene(none, tmp_path/'x')
@@ -217,7 +256,8 @@ def test_label_map(tmp_path):
     with pytest.raises(ValueError, match='empty'): read_label_map(p, 'category')
 
 def test_list_scenes(tmp_path):
-    folder = folder_of(tmp_path, planted()); (tmp_path/'scans'/'half').mkdir(); (tmp_path/'scans'/'note.txt').write_text('')
+    folder = folder_of(tmp_path, planted())
+    (tmp_path/'scans'/'half').mkdir(); (tmp_path/'scans'/'note.txt').write_text('')
     assert list_scenes(tmp_path/'scans') == [folder]
     with pytest.raises(FileNotFoundError, match='no such folder'): list_scenes(tmp_path/'nowhere')
     (tmp_path/'empty').mkdir()
@@ -225,7 +265,8 @@ def test_list_scenes(tmp_path):
 
 def test_a_number_taken_twice_is_given_anew():
     from vsgrpo.data.scannet import group_instances
-    groups = [dict(objectId=k, label=label, segments=[s]) for k, label, s in ((0, "chair", 0), (5, "table", 1), (0, "lamp", 2))]
+    groups = [dict(objectId=k, label=label, segments=[s])
+              for k, label, s in ((0, "chair", 0), (5, "table", 1), (0, "lamp", 2))]
     found, skipped = group_instances(np.arange(3), groups)
     assert [(o.object_id, o.label) for o in found] == [(0, "chair"), (5, "table"), (6, "lamp")]
     assert skipped == {"object: number taken by an earlier one, numbered anew": 1}

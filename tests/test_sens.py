@@ -41,26 +41,33 @@ def test_frames_without_tracking_take_the_nearest_pose(filmed):
 def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     "Mesh, segments, aggregation and .sens, nothing else: cameras and film come out of the recording, and hidden things are not asked about."
     scene, frames, truth = filmed
-    folder = write_scene(replace(scene, name="scene0042_00", poses=None, intrinsic=None), tmp_path/"scans"/"scene0042_00")
+    folder = write_scene(replace(scene, name="scene0042_00", poses=None, intrinsic=None),
+                         tmp_path/"scans"/"scene0042_00")
     full = scene.intrinsic*[[frames.shape[2]/2/scene.intrinsic[0, 2]], [frames.shape[1]/2/scene.intrinsic[1, 2]], [1]]
     still = [(f, np.ones((3, 4)), pose, 1e6*k/RATE) for k, (f, pose) in enumerate(zip(frames, scene.poses))]
     write_sens(folder/"scene0042_00.sens", still, full)
     assert film_source(folder).suffix == ".sens" and len(open_sens(folder/"scene0042_00.sens")) == 8
     back = with_cameras(read_scene(folder), folder)
     assert np.allclose(back.poses, scene.poses, atol=1e-5) and back.pose_frames.tolist() == list(range(8))
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8), most=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
+    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8),
+                              most=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
     hidden = {k for k, v in seen_shares(back, 8).items() if v.max() < 5e-4}
     asked = {k for q in made["train"] for k in q.provenance["objects"]}
-    assert made["skipped"].get("object: shown by none of the frames", 0) >= len(hidden - {max(truth) + 1, max(truth) + 2, max(truth) + 3}) and asked and not asked & hidden
+    assert made["skipped"].get("object: shown by none of the frames",
+                               0) >= len(hidden - {max(truth) + 1, max(truth) + 2,
+                                                   max(truth) + 3}) and asked and not asked & hidden
     from vsgrpo.engine.video import VideoSpec, decode
-    assert decode(tmp_path/"out"/"scannet"/"scene0042_00.mp4", VideoSpec(frames=2, min_pixels=64*64, max_pixels=64*64, factor=16)).shape == (2, 48, 64, 3)
-    nobody = vsi100k.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None), tmp_path/"scans"/"scene0043_00"), tmp_path/"out", "scannet",
+    assert decode(tmp_path/"out"/"scannet"/"scene0042_00.mp4",
+                  VideoSpec(frames=2, min_pixels=64*64, max_pixels=64*64, factor=16)).shape == (2, 48, 64, 3)
+    nobody = vsi100k.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None),
+                                            tmp_path/"scans"/"scene0043_00"), tmp_path/"out", "scannet",
                                 vsi100k.Asking(labels="raw", frames=8), film=False)
     assert nobody["skipped"]["scene: no cameras, so nothing tells what a frame shows"] == 1
 
 def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
     folder = write_scene(replace(filmed[0], name="scene0044_00"), tmp_path/"scans"/"scene0044_00")
-    with pytest.raises(FileNotFoundError, match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
+    with pytest.raises(FileNotFoundError,
+                       match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
         vsi100k.scene_rows(folder, tmp_path/"out", "scannet")
 
 def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
@@ -69,13 +76,16 @@ def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     from vsgrpo.data.sens import _pictures
     for k in range(0, 1000, 100): Image.fromarray(np.full((6, 8, 3), k//4, np.uint8)).save(tmp_path/f"{k}.JPEG")
     shown = [int(f[0, 0, 0]) for f in _pictures(tmp_path, 24, (8, 6))]
-    assert len(shown) == 900*24//30 + 1 and all(shown.count(v) >= 79 for v in sorted(set(shown))[:-1]) and len(set(shown)) == 10
+    assert len(shown) == 900*24//30 + 1 and all(shown.count(v) >= 79
+                                                for v in sorted(set(shown))[:-1]) and len(set(shown)) == 10
 
 @pytest.mark.parametrize("names,message", [
     (["0.jpg", "3000000.jpg"], "3000000.jpg: frame number 3000000, expected at most 1,000,000"),
-    (["0.jpg", "5.jpg", "1006.jpg"], "1006.jpg: the picture before it is 5.jpg, expected one at most 1,000 frames earlier"),
+    (["0.jpg", "5.jpg", "1006.jpg"],
+     "1006.jpg: the picture before it is 5.jpg, expected one at most 1,000 frames earlier"),
     (["1700000000000.jpg", "1700000000033.jpg"], "1700000000000.jpg: frame number 1700000000000, expected"),
-    (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is no frame number"), (["7.jpg", "07.png"], "7.jpg: frame 7 is 07.png already")])
+    (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is no frame number"),
+    (["7.jpg", "07.png"], "7.jpg: frame 7 is 07.png already")])
 def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, names, message):
     from vsgrpo.data.sens import write_film
     folder = tmp_path/"scene0000_00"
@@ -97,11 +107,14 @@ def test_a_picture_the_disk_does_not_give_is_no_broken_picture(tmp_path, monkeyp
 def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp_path, lost):
     "The same rule as for a scan that came without poses: asked about everything, and counted."
     scene, frames, _ = filmed
-    folder = write_scene(replace(scene, name="scene0046_00", poses=None, intrinsic=None, visibility=None), tmp_path/"scans"/"scene0046_00")
-    write_sens(folder/"scene0046_00.sens", [(f, np.ones((3, 4)), np.full((4, 4), lost), k) for k, f in enumerate(frames)], scene.intrinsic)
+    folder = write_scene(replace(scene, name="scene0046_00", poses=None, intrinsic=None, visibility=None),
+                         tmp_path/"scans"/"scene0046_00")
+    write_sens(folder/"scene0046_00.sens",
+               [(f, np.ones((3, 4)), np.full((4, 4), lost), k) for k, f in enumerate(frames)], scene.intrinsic)
     asking = vsi100k.Asking(labels="raw", frames=8)
     made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", asking, film=False)
-    bare = write_scene(replace(scene, name="scene0047_00", poses=None, intrinsic=None, visibility=None), tmp_path/"scans"/"scene0047_00")
+    bare = write_scene(replace(scene, name="scene0047_00", poses=None, intrinsic=None, visibility=None),
+                       tmp_path/"scans"/"scene0047_00")
     none = vsi100k.scene_rows(bare, tmp_path/"out", "scannet", asking, film=False)
     assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][dataset.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
@@ -109,8 +122,10 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
 def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
     scene, frames, _ = filmed
     folder = write_scene(replace(scene, name="scene0048_00", poses=None, intrinsic=None), tmp_path/"scene0048_00")
-    write_sens(folder/"scene0048_00.sens", [(f, np.ones((3, 4)), np.eye(4), k) for k, f in enumerate(frames)], np.full((3, 3), -np.inf))
-    with pytest.raises(ValueError, match="scene0048_00.sens: no camera has focal lengths -inf"): with_cameras(read_scene(folder), folder)
+    write_sens(folder/"scene0048_00.sens", [(f, np.ones((3, 4)), np.eye(4), k) for k, f in enumerate(frames)],
+               np.full((3, 3), -np.inf))
+    with pytest.raises(ValueError, match="scene0048_00.sens: no camera has focal lengths -inf"):
+        with_cameras(read_scene(folder), folder)
 
 def test_one_bad_stamp_does_not_change_the_film():
     from vsgrpo.data.sens import film_frames
@@ -123,6 +138,7 @@ def test_poses_without_an_intrinsic_take_the_recordings(filmed, tmp_path):
     scene, frames, _ = filmed
     folder = write_scene(replace(scene, name="scene0045_00", intrinsic=None), tmp_path/"scene0045_00")
     assert with_cameras(read_scene(folder), folder).intrinsic is None
-    write_sens(folder/"scene0045_00.sens", [(f, np.ones((3, 4)), np.eye(4), k) for k, f in enumerate(frames)], scene.intrinsic)
+    write_sens(folder/"scene0045_00.sens", [(f, np.ones((3, 4)), np.eye(4), k)
+                                            for k, f in enumerate(frames)], scene.intrinsic)
     back = with_cameras(read_scene(folder), folder)
     assert np.allclose(back.intrinsic, scene.intrinsic) and np.allclose(back.poses, scene.poses)

@@ -32,7 +32,9 @@ def make_run(folder, model="tiny", **given):
     for name, p in adapted.named_parameters():
         if "lora_B" in name: p.data.normal_(std=.05)
     save_adapter(adapted, folder/"adapter", model, spec)
-    settings = dict(model=model, mode="think", max_new_tokens=24, steps=2, num_generations=14, beta=1e-4, rewards="accuracy | format", video=spec.as_dict(), data=str(folder/"data"), weights=weights_id(model))
+    settings = dict(model=model, mode="think", max_new_tokens=24, steps=2, num_generations=14, beta=1e-4,
+                    rewards="accuracy | format", video=spec.as_dict(), data=str(folder/"data"),
+                    weights=weights_id(model))
     Run(folder).write_settings(settings | given, video_spec=spec, seed=0, dataset=[])
     for step in (1, 2): Run(folder).log_metrics(step, {"reward": .5, "probe/own": .61, "probe/other": .42})
     return folder
@@ -43,17 +45,21 @@ def run(tmp_path): return make_run(tmp_path/"run")
 def edit(path, **given): write_json(json.loads(path.read_text()) | given, path)
 
 def scores(folder, trained, shuffled, tasks=("object_counting", "overall")):
-    pd.DataFrame([(a, t, 10, x, x - 2, x + 2) for a, x in (("trained", trained), ("trained_shuffled", shuffled)) for t in tasks],
-                 columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"]).to_csv(folder/"scores.csv", index=False)
+    pd.DataFrame([(a, t, 10, x, x - 2, x + 2)for a, x in (("trained", trained), ("trained_shuffled", shuffled))
+                  for t in tasks],
+                 columns=["arm", "question_type", "n", "score", "ci_low",
+                          "ci_high"]).to_csv(folder/"scores.csv", index=False)
 
-@pytest.mark.parametrize("trained, shuffled, words", [(43, 32, "**It looks**"), (43, 41, "**That it looks is not shown**")])
+@pytest.mark.parametrize("trained, shuffled, words",
+                         [(43, 32, "**It looks**"), (43, 41, "**That it looks is not shown**")])
 def test_the_card_tells_whether_it_looks(run, trained, shuffled, words):
     scores(run, trained, shuffled)
     text = sharing.write_card(run, "apache-2.0").read_text()
     assert words in text and "43.0 [41.0, 45.0]" in text and "the answers were not compared one by one" in text
     assert "0.61 with the own video, 0.42 with another room's" in text and "Steps: 2 of 2. " in text and "No collapse is recorded" in text
     front = yaml.safe_load(text.split("---")[1])
-    assert front["license"] == "apache-2.0" and front["library_name"] == "peft" and "base_model" not in front       # a local base is no hub id
+    # a local base is no hub id
+    assert front["license"] == "apache-2.0" and front["library_name"] == "peft" and "base_model" not in front
 
 def test_without_an_overall_score_it_tells_of_tasks(run):
     scores(run, 43, 32, ("object_counting", "room_size_estimation"))
@@ -61,17 +67,20 @@ def test_without_an_overall_score_it_tells_of_tasks(run):
 
 def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run):
     asked = [Question(i, "generated", f"room_{i}", "object_counting", "How many?", "4") for i in range(30)]
-    right, other = {q.id: "<answer>4</answer>" for q in asked}, {q.id: f"<answer>{4 if q.id < 20 else 9}</answer>" for q in asked}
+    right, other = {q.id: "<answer>4</answer>"
+                    for q in asked}, {q.id: f"<answer>{4 if q.id < 20 else 9}</answer>" for q in asked}
     (run/"data").mkdir()
     (run/"answers").mkdir()
     write_questions(asked, run/"data/test.parquet")
     for arm, said in (("trained", right), ("trained_shuffled", other)):
-        (run/f"answers/{arm}.jsonl").write_text("".join(json.dumps({"id": k, "prediction": v}) + "\n" for k, v in said.items()))
+        (run/f"answers/{arm}.jsonl").write_text("".join(json.dumps({"id": k, "prediction": v}) + "\n"
+                                                        for k, v in said.items()))
     arm_scores({"trained": right, "trained_shuffled": other}, asked, "tagged").to_csv(run/"scores.csv", index=False)
     assert sharing.vision_difference(run).difference.tolist() == pytest.approx([100/3])
     assert "the paired 95 % interval" in sharing.card_text(run) and "higher with the right video: object_counting" in sharing.card_text(run)
     assert "Keep in mind" not in sharing.card_text(run)                           # the truth is constant too
-    table = pd.read_csv(run/"scores.csv").assign(counted=1260, top_answer="A|<b>", top_share=.95, distinct=4, truth_top_share=.31, truth_distinct=4)
+    table = pd.read_csv(run/"scores.csv").assign(counted=1260, top_answer="A|<b>", top_share=.95, distinct=4,
+                                                 truth_top_share=.31, truth_distinct=4)
     table.to_csv(run/"scores.csv", index=False)
     text = sharing.card_text(run)
     assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text and "<b>" not in text
@@ -82,7 +91,9 @@ def test_what_was_not_recorded_is_said(run):
     (run/"metrics.jsonl").unlink()
     write_json({"settings": {"model": "tiny"}}, run/"run.json")
     text = sharing.write_card(run).read_text()
-    for words in ("No held-out scores are recorded", "Steps: not recorded", "Commit not recorded, seed not recorded", "sha256 `not recorded`", "From which recordings is not recorded"): assert words in text
+    for words in ("No held-out scores are recorded", "Steps: not recorded", "Commit not recorded, seed not recorded",
+                  "sha256 `not recorded`", "From which recordings is not recorded"):
+        assert words in text
     edit(run/"run.json", dataset=None, versions=None)
     (run/"collapse.json").write_text(json.dumps(dict(step=9, reason="KL is 7 nats", action="rollback", good=5)))
     assert "collapsed**, noticed in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in sharing.write_card(run).read_text()
@@ -103,7 +114,8 @@ def test_text_from_files_stays_text(tmp_path):
     scores(run, 43, 32, ("object_counting", nasty))
     text = sharing.card_text(run)
     assert "\nlicense: mit" not in text and "\n# <" not in text and "<b>" not in text and "a \\| b --- license: mit" in text
-    assert len({line.replace("\\|", "").count("|") for line in text.split("## Settings")[1].split("##")[0].strip().splitlines()}) == 1
+    assert len({line.replace("\\|", "").count("|")
+                for line in text.split("## Settings")[1].split("##")[0].strip().splitlines()}) == 1
     assert yaml.safe_load(text.split("\n---\n")[0].removeprefix("---"))["license"] == "other"
     for licence in ("mit\ntags: []", "", "-", "a: b"):
         with pytest.raises(ValueError, match="wanted a name as the hub has it"): sharing.write_card(run, licence)
@@ -132,13 +144,16 @@ def logits(model, processor, reader, path):
     model.double()
     p = make_prompt(processor, "How many chair(s) are in this room?", reader(path))
     kinds = torch.tensor([[2*(i == model.config.video_token_id) for i in p.ids]])       # 2: a video's place
-    with torch.no_grad(): return model(input_ids=torch.tensor([p.ids]), pixel_values_videos=p.video.pixels.double(), video_grid_thw=p.video.grid, mm_token_type_ids=kinds).logits
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([p.ids]), pixel_values_videos=p.video.pixels.double(),
+                     video_grid_thw=p.video.grid, mm_token_type_ids=kinds).logits
 
 @pytest.mark.parametrize("given", ["run", "adapter"])
 def test_a_merged_model_answers_as_its_adapter(tmp_path, given, monkeypatch):
     "Base and reader are loaded by the lines of the two cards; the base samples by its settings, as Qwen's do."
     base = tmp_path/"base"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)               # a card's lines take a GPU, in half precision, where there is one
+    # a card's lines take a GPU, in half precision, where there is one
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     shutil.copytree(TINY, base)
     edit(base/"generation_config.json", do_sample=True, temperature=.01, top_p=.001, top_k=1)
     run, out, path = make_run(tmp_path/"run", str(base)), tmp_path/"merged", film(tmp_path)
@@ -149,24 +164,28 @@ def test_a_merged_model_answers_as_its_adapter(tmp_path, given, monkeypatch):
     ours, theirs, plain = (logits(*m, path) for m in (merged, adapted, (load_model(str(base)), *adapted[1:])))
     assert (ours - theirs).abs().max() < 1e-5 < .01 < (theirs - plain).abs().max()
     assert yaml.safe_load((out/"README.md").read_text().split("---")[1])["library_name"] == "transformers"
-    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors", ".txt"} and not list(tmp_path.glob("*.tmp"))
+    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors",
+                                                 ".txt"} and not list(tmp_path.glob("*.tmp"))
     with pytest.raises(ValueError, match="is there already"): sharing.merge_adapter(run, out)
 
 def test_a_merge_takes_a_dtype(run, tmp_path):
     from safetensors import safe_open
-    with safe_open(sharing.merge_adapter(run, tmp_path/"m", "bfloat16")/"model.safetensors", "pt") as f: assert {f.get_slice(k).get_dtype() for k in f.keys()} == {"BF16"}
+    with safe_open(sharing.merge_adapter(run, tmp_path/"m", "bfloat16")/"model.safetensors", "pt") as f:
+        assert {f.get_slice(k).get_dtype() for k in f.keys()} == {"BF16"}
     assert load_processor(str(tmp_path/"m")).chat_template
 
 def test_a_merge_is_refused_where_the_base_is_another(run, tmp_path):
     edit(run/"adapter/adapter_config.json", base_model_name_or_path="Qwen/Qwen2-VL-2B-Instruct")
-    with pytest.raises(ValueError, match="an adapter of 'Qwen/Qwen2-VL-2B-Instruct', but the run trained 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
+    with pytest.raises(ValueError, match="an adapter of 'Qwen/Qwen2-VL-2B-Instruct', but the run trained 'tiny'"):
+        sharing.merge_adapter(run, tmp_path/"m")
     told = json.loads((run/"run.json").read_text())
     told["settings"]["weights"] = "0"*64
     write_json(told, run/"run.json")
     with pytest.raises(ValueError, match="trained on other weights"): sharing.merge_adapter(run, tmp_path/"m")
     del told["settings"]["weights"]
     write_json(told, run/"run.json")
-    with pytest.raises(ValueError, match="does not record the weights of 'tiny'"): sharing.merge_adapter(run, tmp_path/"m")
+    with pytest.raises(ValueError, match="does not record the weights of 'tiny'"):
+        sharing.merge_adapter(run, tmp_path/"m")
     assert not list(tmp_path.glob("m*"))
 
 def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch):
@@ -200,7 +219,8 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
     for broken in (OSError("no route"), HfHubHTTPError.__bases__[0]("no route")):
         def down(self, *a, **k): raise broken
         monkeypatch.setattr(Api, "create_repo", down)
-        with pytest.raises(RuntimeError, match="push_to_hub me/x: the hub did not take it .*no route") as e: sharing.push_adapter(run, "me/x")
+        with pytest.raises(RuntimeError, match="push_to_hub me/x: the hub did not take it .*no route") as e:
+            sharing.push_adapter(run, "me/x")
         assert e.value.__cause__ is broken
     sent.clear()
     (run/"adapter/README.md").unlink()
@@ -228,7 +248,8 @@ def in_plain_transformers(code, home, questions, films):
     (home/"asked.json").write_text(json.dumps([[str(films/q.video), q.question, q.options or []] for q in questions]))
     rest = "import json\njson.dump([ask(*of) for of in json.load(open('asked.json'))], open('said.json', 'w'))"
     (home/"run.py").write_text(f"{ALONE}\n{code}\n{rest}")
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1",
+                                                                        "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "run.py"], cwd=home, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((home/"said.json").read_text())
@@ -239,7 +260,9 @@ def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged,
     folder, questions = rooms
     run = make_run(tmp_path/"run", mode="vanilla", max_new_tokens=16)
     model = load_model("tiny", run/"adapter")
-    ours = generate_answers(model, load_processor("tiny"), questions, VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train", 16).prediction.tolist()
+    ours = generate_answers(model, load_processor("tiny"), questions,
+                            VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train",
+                            16).prediction.tolist()
     assert len(questions) > 15 and len(set(ours)) > 3
     if merged: home = sharing.merge_adapter(run, tmp_path/"merged")
     else:
@@ -254,7 +277,8 @@ def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged,
 @pytest.mark.parametrize("sampling", list(SAMPLINGS))
 @pytest.mark.parametrize("total", [3, 24, 37])
 def test_the_code_of_a_card_picks_the_frames_of_the_run(tmp_path, sampling, total):
-    film = encode(np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3), dtype=np.uint8), tmp_path/"film.mp4", crf=0)
+    film = encode(np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3),
+                                                    dtype=np.uint8), tmp_path/"film.mp4", crf=0)
     spec = VideoSpec(frames=6, min_pixels=56*56, max_pixels=56*56, factor=14, sampling=sampling)
     code, names = sharing.answer_code(dict(model="tiny", mode="vanilla", max_new_tokens=16, video=spec.as_dict())), {}
     exec("import av\nimport numpy as np\n" + code[code.index("def look"):code.index("def ask")], names)
@@ -269,7 +293,8 @@ def test_what_is_passed_on_names_no_folder_of_this_machine(tmp_path):
     "Base, data and rewards lie in somebody's home; nothing that is uploaded tells where."
     base = tmp_path/"somebody"/"base"
     shutil.copytree(TINY, base)
-    run = make_run(tmp_path/"run", str(base), rewards=f"accuracy {tmp_path}/own.py:paid", data=str(tmp_path/"data"), own_rewards={f"{tmp_path}/own.py": "0"*64})
+    run = make_run(tmp_path/"run", str(base), rewards=f"accuracy {tmp_path}/own.py:paid", data=str(tmp_path/"data"),
+                   own_rewards={f"{tmp_path}/own.py": "0"*64})
     (run/"collapse.json").write_text(json.dumps(dict(step=2, reason=f"{tmp_path}/own.py is gone", action="stop")))
     sharing.write_card(run)
     sharing.check_shareable(run)

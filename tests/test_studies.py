@@ -43,11 +43,13 @@ def made_up(folder, collapsed=False, own=40., vanilla=35., tokens=12, tags=0., f
     return str(folder)
 
 def runs_of(tmp_path, **arms):
-    return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw)) for name, kws in arms.items() for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
+    return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw))for name, kws in arms.items()
+                         for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
 
 def test_arms_differ_in_what_is_studied_alone():
     s = default_settings("smoke", "tiny-cot", mode="think", steps=2)
-    for study, fields in (("modes", {"mode", "rewards", "seed"}), ("kl", {"beta", "lr", "seed"}), ("rewards", {"rewards", "seed"}), ("dynamics", {"seed"}), ("single", {"seed"})):
+    for study, fields in (("modes", {"mode", "rewards", "seed"}), ("kl", {"beta", "lr", "seed"}),
+                          ("rewards", {"rewards", "seed"}), ("dynamics", {"seed"}), ("single", {"seed"})):
         arms = studies.study_arms(study, s, 2)
         assert len({a for a, _ in arms})*2 == len(arms) and {a.seed for _, a in arms} == {0, 1}
         changed = {k for _, a in arms for k in vars(s) if getattr(a, k) != getattr(s, k)}
@@ -147,15 +149,21 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     table = studies.arm_table(runs)
     assert table.loc["think", "held-out trained"] == "42.0 [40.0, 44.0]" and table.loc["vanilla", "held-out trained"] == "50.0" and table.loc["think", "collapsed"] == "0 of 2"
     two = studies.table_two(runs, paper_table(2))
-    assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"), ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
-    assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"), ("object_counting", "paper")] == "21.4"
+    assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"),
+                                                                                 ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
+    assert two.loc[("vsGRPO-V", "V"),
+                   ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"),
+                                                                       ("object_counting", "paper")] == "21.4"
     fell = runs_of(tmp_path/"fell", think=[dict(collapsed=True), {}])
-    assert studies.arm_table(fell).loc["think", "collapsed"] == "1 of 2 (from step 26, noticed in step 28)"       # gone from step 26 on; the rule speaks in 28
-    assert studies.read_collapse(fell.folder[0]) == (28, "the format reward fell from 1.00 to 0.40", 26) and studies.read_collapse(fell.folder[1]) == (None, "", None)
+    # gone from step 26 on; the rule speaks in 28
+    assert studies.arm_table(fell).loc["think", "collapsed"] == "1 of 2 (from step 26, noticed in step 28)"
+    assert studies.read_collapse(fell.folder[0]) == (28, "the format reward fell from 1.00 to 0.40",
+                                                     26) and studies.read_collapse(fell.folder[1]) == (None, "", None)
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
 
 def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
-    s = replace(default_settings("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4, max_new_tokens=8, probe_every=0)
+    s = replace(default_settings("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4,
+                max_new_tokens=8, probe_every=0)
     arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
     monkeypatch.setattr(studies, "study_arms", lambda *a: arms)
     honest = studies.start
@@ -170,10 +178,12 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
     monkeypatch.setattr(studies, "start", lambda folder, *a: started.append(folder) or honest(folder, *a))
     runs = studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True)
     assert started == [runs.folder[1]] and done[0].stat().st_mtime_ns == before
-    assert (tmp_path/"kl/scores.csv").is_file() and [Run(f).read_settings()["settings"]["beta"] for f in runs.folder] == [0, .01]
+    assert (tmp_path/"kl/scores.csv").is_file() and [Run(f).read_settings()["settings"]["beta"]
+                                                     for f in runs.folder] == [0, .01]
     monkeypatch.setattr(studies, "start", lambda *a: pytest.fail("a run that is there was started again"))
     assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
-    with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"): studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
+    with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"):
+        studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
 
     from vsgrpo.engine.models import VideoReader, load_processor
     folder, frames = Path(runs.folder[0]), VideoReader(load_processor("tiny"), s.video).frames

@@ -34,9 +34,11 @@ def test_exported_modules_are_current(tmp_path):
     (tmp_path/"vsgrpo").mkdir()
     shutil.copy(ROOT/"vsgrpo"/"__init__.py", tmp_path/"vsgrpo")
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
-    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path,
+                   env=env, check=True, capture_output=True)
     here, fresh = python_files(ROOT/"vsgrpo"), python_files(tmp_path/"vsgrpo")
-    wrong = [f"{f} has no notebook" for f in here.keys() - fresh.keys()] + [f"{f} is missing" for f in fresh.keys() - here.keys()]
+    wrong = [f"{f} has no notebook" for f in here.keys() - fresh.keys()] + [f"{f} is missing"
+                                                                            for f in fresh.keys() - here.keys()]
     wrong += [f"{f} differs from its notebook" for f in here.keys() & fresh.keys() if here[f] != fresh[f]]
     assert not wrong, f"run nbdev_export: {'; '.join(sorted(wrong))}"
 
@@ -47,7 +49,8 @@ def test_one_notebook_one_module():
     for nb in NOTEBOOKS:
         assert nb.stem.endswith("_" + module(nb).split(".")[-1]), f"{nb.name} owns {module(nb)}"
         for src, _ in cells(nb):
-            assert not re.search(r"^#\|\s*exporti?[ \t]+\S", src, re.M), f"{nb.name}: exports into another module:\n{src[:80]}"
+            assert not re.search(r"^#\|\s*exporti?[ \t]+\S", src,
+                                 re.M), f"{nb.name}: exports into another module:\n{src[:80]}"
 
 
 PACKAGES = ("engine", "evaluation", "data", "training", "teaching")
@@ -95,7 +98,9 @@ def test_chapters_have_parameters(nb):
     assert len(tagged) == 1, f"{nb.name}: {len(tagged)} cells tagged 'parameters', expected 1"
     values = {}
     for node in ast.parse(tagged[0]).body:
-        assert isinstance(node, (ast.Assign, ast.AnnAssign)), f"{nb.name}: only assignments in the parameters cell: {ast.unparse(node)}"
+        assert isinstance(node,
+                          (ast.Assign,
+                           ast.AnnAssign)), f"{nb.name}: only assignments in the parameters cell: {ast.unparse(node)}"
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         values[target.id] = ast.literal_eval(node.value)
     assert "scale" in values, f"{nb.name}: no parameter 'scale', which the smoke run sets"
@@ -106,7 +111,8 @@ def test_notebooks_are_clean(nb):
     text = nb.read_text("utf-8")
     for bad in ("/work/", "/home/", "/root/", "/Users/", "hf_token", "!pip", "%pip"):
         assert bad not in text, f"{nb.name}: contains {bad!r}"
-    errors = [o["ename"] for c in json.loads(text)["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
+    errors = [o["ename"] for c in json.loads(text)["cells"] for o in c.get("outputs",
+                                                                           []) if o["output_type"] == "error"]
     assert not errors, f"{nb.name}: stored errors {errors}"
 
 

@@ -45,7 +45,8 @@ def test_words_of_a_room_are_its_presets():
 def test_guessing_does_not_pay(lessons):
     "Of each kind with few possible answers, none is much more frequent than the others."
     rng = np.random.default_rng(0)
-    said = {k: [pair[1] for x in lessons for _ in range(30) if (pair := grounding(x, k, rng))] for k in ("presence", "number", "where")}
+    said = {k: [pair[1] for x in lessons for _ in range(30) if (pair := grounding(x, k, rng))]
+            for k in ("presence", "number", "where")}
     most = {k: max(v.count(a) for a in set(v))/len(v) for k, v in said.items()}
     assert most["presence"] < .55 and most["number"] < .45 and most["where"] < .45, most
 
@@ -66,7 +67,8 @@ def test_cover_counts_every_pixel(lessons):
 
 def hand_made():
     "Four frames of 84 pixels, six tokens a side: a bed fills the top left token, two boxes stand at the right, the rest is floor."
-    facts = SceneFacts("hand", "generated", [Thing(0, "bed", None), Thing(1, "box", None), Thing(2, "box", None)], {"bed": 1, "box": 2}, 9., None)
+    facts = SceneFacts("hand", "generated", [Thing(0, "bed", None), Thing(1, "box", None), Thing(2, "box", None)],
+                       {"bed": 1, "box": 2}, 9., None)
     ids = np.full((4, 84, 84), FLOOR)
     ids[:, :14, :14], ids[2:, 42:49, 70:77], ids[2:, 60:67, 70:84] = 0, 1, 2
     return facts, ids
@@ -85,8 +87,10 @@ def test_cover_and_spots_by_hand():
 
 def test_left_up_and_where_by_hand():
     thing = lambda k, c, lengths: Thing(k, c, Box(np.zeros(3), np.eye(3), np.array(lengths)))
-    facts = SceneFacts("hand", "generated", [thing(0, "bed", (2., 1, 1)), thing(1, "sofa", (1.9, 1, 1))], {"bed": 1, "sofa": 1}, 9., None)
-    x = Lesson("hand", "overview", np.zeros((4, 84, 84, 3), np.uint8), facts, {0: (.2, .8, .1), 1: (.7, .3, .25)}, np.zeros((72, 15), np.float16), [])
+    facts = SceneFacts("hand", "generated", [thing(0, "bed", (2., 1, 1)), thing(1, "sofa", (1.9, 1, 1))],
+                       {"bed": 1, "sofa": 1}, 9., None)
+    x = Lesson("hand", "overview", np.zeros((4, 84, 84, 3), np.uint8), facts, {0: (.2, .8, .1), 1: (.7, .3, .25)},
+               np.zeros((72, 15), np.float16), [])
     said = {k: {pair for s in range(40) if (pair := grounding(x, k, np.random.default_rng(s)))} for k in KINDS}
     assert {a for _, a in said["left"]} == {"sofa"} and {a for _, a in said["up"]} == {"bed"}
     assert said["where"] == {("Where is the bed?", "top right"), ("Where is the sofa?", "bottom left")}
@@ -103,7 +107,8 @@ def test_attention_loss_is_the_layers_own(lessons):
     processor = load_processor("tiny")
     model, reader, rng = load_model("tiny", device="cpu"), VideoReader(processor, SPEC), np.random.default_rng(0)
     looks = Attention(model, processor.tokenizer, "overview")
-    trees = lesson_trees(lessons[:3], [lesson_prompts(x, rng, 10) for x in lessons[:3]], processor, reader, model.config.video_token_id)
+    trees = lesson_trees(lessons[:3], [lesson_prompts(x, rng, 10) for x in lessons[:3]], processor, reader,
+                         model.config.video_token_id)
     answer_loss(model, trees)
     told = looks.loss(trees, lessons[:3]).item()
     means = []
@@ -112,7 +117,10 @@ def test_attention_loss_is_the_layers_own(lessons):
         ids, mask = packed.ids, torch.from_numpy(tree_mask(packed.question, packed.answer))
         batch.inputs["attention_mask"] = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, -1e9)
         model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
-        with torch.no_grad(): w = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][0, 0]
-        covers = [(p, lesson.cover[:, looks.name_of[i]].astype(float)) for p, i in enumerate(ids.tolist()) if p >= n and i in looks.name_of]
-        means.append(np.mean([-(c/c.sum()*np.log((w[p, n-72:n]/w[p, n-72:n].sum()).numpy())).sum() for p, c in covers if c.max() > .02]))
+        with torch.no_grad():
+            w = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][0, 0]
+        covers = [(p, lesson.cover[:, looks.name_of[i]].astype(float))for p, i in enumerate(ids.tolist())if p >= n
+                  and i in looks.name_of]
+        means.append(np.mean([-(c/c.sum()*np.log((w[p, n-72:n]/w[p, n-72:n].sum()).numpy())).sum()for p, c in covers
+                              if c.max() > .02]))
     assert abs(told - np.mean(means)) < 1e-4

@@ -36,7 +36,8 @@ def data(built_rooms):
 
 def settings(**kw):
     model = "tiny" if kw.get("mode", "vanilla") == "vanilla" else "tiny-cot"
-    return replace(default_settings("smoke", model, mode=kw.get("mode")), **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
+    return replace(default_settings("smoke", model, mode=kw.get("mode")),
+                   **{"num_generations": 4, "max_new_tokens": 6, "probe_every": 0, **kw})
 
 def trainer_of(data, folder, s=None, record=None):
     s = s or settings()
@@ -50,18 +51,23 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
     assert told["settings"]["beta"] == 1e-4 and told["video_spec"]["frames"] == 4 and told["dataset"]["questions"] == len(data.train)
     metrics, rollouts = Run(tmp_path/"run").read_metrics(), Run(tmp_path/"run").read_rollouts()
     assert metrics.step.tolist() == [1, 2] and len(rollouts) == 2*s.questions_per_step*s.num_generations
-    assert {"reward", "accuracy", "kl", "entropy", "completion_tokens", "zero_variance_groups", "grad_norm", "seconds/rollout",
+    assert {"reward", "accuracy", "kl", "entropy", "completion_tokens", "zero_variance_groups", "grad_norm",
+            "seconds/rollout",
             "seconds/policy", "seconds/reference", "seconds/step", "vision_tokens"} <= set(metrics)
     for _, group in rollouts.groupby(["step", "id"]):
         r = torch.tensor(group.reward.to_numpy())
-        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), rewards.group_advantages(r[None])[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(torch.tensor(group.advantage.to_numpy()), rewards.group_advantages(r[None])[0],
+                                   atol=1e-4, rtol=1e-3)
     scores = (tmp_path/"run/scores.csv").read_text()
     assert all(arm in scores for arm in ("base", "trained", "trained_shuffled", "constant"))
     sharing.write_card(tmp_path/"run")
     load_model("tiny", tmp_path/"run/adapter")          # its card is in the manifest too
-    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
-    for path in (tmp_path/"run/adapter").iterdir(): assert not {p for p in (str(tmp_path), str(TINY.parent)) if p.encode() in path.read_bytes()}, path
-    left = [tmp_path/"run/run.json.7.9.tmp", tmp_path/"run/answers/base.jsonl.7.9.tmp", tmp_path/"run/adapter.7.9.tmp"]      # of a killed process
+    assert (tmp_path/"run/adapter/adapter_model.safetensors").is_file() and {f.suffix
+                                                                             for f in (tmp_path/"run/adapter").iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
+    for path in (tmp_path/"run/adapter").iterdir():
+        assert not {p for p in (str(tmp_path), str(TINY.parent)) if p.encode() in path.read_bytes()}, path
+    # of a killed process
+    left = [tmp_path/"run/run.json.7.9.tmp", tmp_path/"run/answers/base.jsonl.7.9.tmp", tmp_path/"run/adapter.7.9.tmp"]
     left[1].parent.mkdir(exist_ok=True)
     for path in left: path.write_text("half")
     R.run_training(s, data, tmp_path/"run")
@@ -101,8 +107,10 @@ def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
     monkeypatch.setattr(rewards, "accuracy_reward", lambda completions, **kw: [float(len(c) % 5) for c in completions])
     def update(micro):
         run = Run(tmp_path/f"run{micro}")
-        trainer = trainer_of(data, tmp_path/f"c{micro}", settings(steps=1, questions_per_step=4, micro_groups=micro), run)
-        monkeypatch.setattr(trainer.guard, "expect", lambda videos, where: nullcontext())     # nothing is rolled out here
+        trainer = trainer_of(data, tmp_path/f"c{micro}", settings(steps=1, questions_per_step=4, micro_groups=micro),
+                             run)
+        # nothing is rolled out here
+        monkeypatch.setattr(trainer.guard, "expect", lambda videos, where: nullcontext())
         trainer.train()
         return run.read_metrics().grad_norm.iloc[0], run.read_rollouts().completion.tolist()
     (one, said), (four, said_too) = update(4), update(1)
@@ -111,7 +119,8 @@ def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
 def test_the_settings_of_large_models_run(data, tmp_path):
     "One group a pass, accumulation, checkpointed activations: what 2B and 7B use."
     run = Run(tmp_path/"run")
-    trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=1, gradient_checkpointing=True), run).train()
+    trainer_of(data, tmp_path/"c", settings(steps=2, questions_per_step=2, micro_groups=1,
+                                            gradient_checkpointing=True), run).train()
     metrics = run.read_metrics()
     assert metrics.step.tolist() == [1, 2] and metrics.kl.iloc[0] < 1e-6 and metrics.grad_norm.notna().all()
 
@@ -123,7 +132,8 @@ def test_features_dropped_from_the_update_stop_the_run(data, tmp_path, monkeypat
             for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
         return batch
     for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", blind)
-    with pytest.raises(vision_guard.BlindError, match="reference: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+    with pytest.raises(vision_guard.BlindError, match="reference: the vision tower was not called"):
+        trainer_of(data, tmp_path/"c").train()
 
 def test_another_rooms_video_stops_the_run(data, tmp_path):
     trainer = trainer_of(data, tmp_path/"c")
@@ -153,16 +163,20 @@ def test_frames_blanked_between_rollout_and_update_stop_the_run(data, tmp_path, 
     honest = tree_attention.batch_trees
     def grey(model, trees):
         batch = honest(model, trees)
-        if trees[0].answers[0][0]: batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
+        if trees[0].answers[0][0]:
+            batch.inputs["pixel_values_videos"] = torch.zeros_like(batch.inputs["pixel_values_videos"])
         return batch
     for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", grey)
-    with pytest.raises(vision_guard.BlindError, match="reference: .* patches that are not those"): trainer_of(data, tmp_path/"c").train()
+    with pytest.raises(vision_guard.BlindError, match="reference: .* patches that are not those"):
+        trainer_of(data, tmp_path/"c").train()
 
 def checkpoints(folder, *steps):
     "Checkpoint folders as a run leaves them."
     for step in steps:
         (c := folder/f"checkpoints/checkpoint-{step}").mkdir(parents=True)
-        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"): (c/name).write_bytes(bytes(3000))
+        for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+                     "trainer_state.json"):
+            (c/name).write_bytes(bytes(3000))
         commit_folder(c)
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
@@ -172,16 +186,22 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     (tmp_path/"checkpoints/checkpoint-old").mkdir()
     (tmp_path/"checkpoints/checkpoint-40").write_text("a file")
     (tmp_path/"checkpoints/checkpoint-30/manifest.json").unlink()        # killed before its end
-    with pytest.warns(UserWarning, match="checkpoint-30: no manifest.json, so it was not written to its end"): assert R.last_checkpoint(tmp_path)[1] == 20
+    with pytest.warns(UserWarning, match="checkpoint-30: no manifest.json, so it was not written to its end"):
+        assert R.last_checkpoint(tmp_path)[1] == 20
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"])
-@pytest.mark.parametrize("harm", [lambda b: b[:-700], lambda b: b[:500] + bytes(len(b) - 501) + b"x", lambda b: b"", None], ids=["cut", "changed", "empty", "gone"])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+                                  "trainer_state.json", "manifest.json"])
+@pytest.mark.parametrize("harm",
+                         [lambda b: b[:-700], lambda b: b[:500] + bytes(len(b) - 501) + b"x", lambda b: b"", None],
+                         ids=["cut", "changed", "empty", "gone"])
 def test_a_damaged_checkpoint_is_named_and_the_older_one_taken(tmp_path, name, harm):
     checkpoints(tmp_path, 10, 20)
     path = tmp_path/"checkpoints/checkpoint-20"/name
     if harm: path.write_bytes(harm(path.read_bytes()))
     else: path.unlink()
-    with pytest.warns(UserWarning, match=f"a checkpoint is passed over: .*checkpoint-20.*{'manifest' if name == 'manifest.json' else name}"):
+    with pytest.warns(UserWarning,
+                      match="a checkpoint is passed over: "
+                            f".*checkpoint-20.*{'manifest' if name == 'manifest.json' else name}"):
         assert R.last_checkpoint(tmp_path)[1] == 10
 
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(data, tmp_path, monkeypatch):
@@ -197,13 +217,16 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(data, tmp_path, 
     monkeypatch.setattr(T.Run, "log_metrics", honest)
     weights = tmp_path/"cut/checkpoints/checkpoint-4/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
-    with pytest.warns(UserWarning, match="checkpoint-4/adapter_model.safetensors: its bytes are not those"): R.train(s, data, tmp_path/"cut", resume=True)
+    with pytest.warns(UserWarning, match="checkpoint-4/adapter_model.safetensors: its bytes are not those"):
+        R.train(s, data, tmp_path/"cut", resume=True)
     same_record(tmp_path/"whole", tmp_path/"cut")
     assert (tmp_path/"cut/checkpoints/damaged-checkpoint-4").is_dir()
     weights = tmp_path/"cut/adapter/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
-    with pytest.raises(ValueError, match="its adapter is damaged: .*adapter_model.safetensors"): R.train(s, data, tmp_path/"cut", resume=True)
-    with pytest.raises(ValueError, match="is damaged: .*adapter_model.safetensors"): load_model("tiny", tmp_path/"cut/adapter")
+    with pytest.raises(ValueError, match="its adapter is damaged: .*adapter_model.safetensors"):
+        R.train(s, data, tmp_path/"cut", resume=True)
+    with pytest.raises(ValueError, match="is damaged: .*adapter_model.safetensors"):
+        load_model("tiny", tmp_path/"cut/adapter")
 
 def without_film_hashes(folder, to):
     "A dataset as an earlier builder left it, which kept no hashes of its films."
@@ -216,7 +239,9 @@ def test_films_are_those_of_the_dataset_as_built(data, tmp_path):
     folder = shutil.copytree(data.folder, tmp_path/"data")
     first, second = sorted((folder/"generated").glob("*.mp4"))[:2]
     first.write_bytes(second.read_bytes())
-    with pytest.raises(ValueError, match=f"1 of 5 films are not those that the dataset was built with, the first generated/{first.name}"):
+    with pytest.raises(ValueError,
+                       match="1 of 5 films are not those that the dataset was built with, the first "
+                             f"generated/{first.name}"):
         R.begin(settings(steps=1), open_dataset(folder), tmp_path/"run")
     rows = folder/"test.parquet"
     shutil.copy(folder/"dev.parquet", rows)
@@ -230,13 +255,15 @@ def test_a_run_does_not_resume_on_other_films(data, tmp_path):
     first, second = sorted((folder/"generated").glob("*.mp4"))[:2]
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two), second.write_bytes(one)
-    with pytest.raises(ValueError, match=f"began with other films: 2 of . differ, the first generated/{first.name}"): R.begin(s, here, tmp_path/"run", resume=True)
+    with pytest.raises(ValueError, match=f"began with other films: 2 of . differ, the first generated/{first.name}"):
+        R.begin(s, here, tmp_path/"run", resume=True)
     first.write_bytes(one), second.write_bytes(two)
     R.begin(s, here, tmp_path/"run", resume=True)
     told = read_json(tmp_path/"run/run.json")
     assert len(told["films"]) == 5 and "resumed" not in told
     write_json(told | {"versions": told["versions"] | {"torch": "1.0"}, "code": "0"*16}, tmp_path/"run/run.json")
-    with pytest.warns(UserWarning, match="resumes with another torch 1.0 → .*, code 0000"): R.begin(s, here, tmp_path/"run", resume=True)
+    with pytest.warns(UserWarning, match="resumes with another torch 1.0 → .*, code 0000"):
+        R.begin(s, here, tmp_path/"run", resume=True)
     assert len(read_json(tmp_path/"run/run.json")["resumed"]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -248,7 +275,8 @@ def test_a_film_that_shows_nothing_is_refused_before_training(data, tmp_path):
     grey[3, 5, 5, 0] = 128
     video = open_dataset(folder).train[0].video
     encode(grey, folder/video, fps=8)
-    with pytest.raises(ValueError, match=f"1 of 5 films cannot be used, the first: {video}: blank"): R.begin(settings(steps=1), open_dataset(folder), tmp_path/"run")
+    with pytest.raises(ValueError, match=f"1 of 5 films cannot be used, the first: {video}: blank"):
+        R.begin(settings(steps=1), open_dataset(folder), tmp_path/"run")
     assert not (tmp_path/"run/run.json").exists()
     R.begin(settings(steps=1, blank=True), open_dataset(folder), tmp_path/"blind")
 
@@ -267,25 +295,35 @@ def test_a_run_killed_after_its_last_step_is_finished_not_trained_on(data, tmp_p
 
 def test_a_second_run_never_takes_the_first_ones_adapter(data, tmp_path):
     R.train(settings(steps=1), data, tmp_path/"run")
-    with pytest.raises(ValueError, match="holds a run already"): R.train(settings(steps=1, lr=1.0), data, tmp_path/"run")
+    with pytest.raises(ValueError, match="holds a run already"):
+        R.train(settings(steps=1, lr=1.0), data, tmp_path/"run")
 
 def test_what_would_fail_later_is_refused_first(data, tmp_path, monkeypatch):
     monkeypatch.setattr(R, "load_model", lambda *a, **k: pytest.fail("a model was loaded"))
-    with pytest.raises(ValueError, match="questions_per_step is 500: wanted at most"): R.train(settings(questions_per_step=500, micro_groups=1), data, tmp_path/"a")
-    with pytest.raises(ValueError, match="at least 2 scenes"): R.train(settings(), replace(data, test=data.test[:1]), tmp_path/"b")
-    with pytest.raises(ValueError, match="no constant answer for"): R.train(settings(), replace(data, train_benchmark=data.train_benchmark[:1]), tmp_path/"c")
+    with pytest.raises(ValueError, match="questions_per_step is 500: wanted at most"):
+        R.train(settings(questions_per_step=500, micro_groups=1), data, tmp_path/"a")
+    with pytest.raises(ValueError, match="at least 2 scenes"):
+        R.train(settings(), replace(data, test=data.test[:1]), tmp_path/"b")
+    with pytest.raises(ValueError, match="no constant answer for"):
+        R.train(settings(), replace(data, train_benchmark=data.train_benchmark[:1]), tmp_path/"c")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ValueError, match="num_processes is 3: wanted a divisor"): R.train(settings(), data, tmp_path/"d")
+    with pytest.raises(ValueError, match="num_processes is 3: wanted a divisor"):
+        R.train(settings(), data, tmp_path/"d")
     assert not list(tmp_path.iterdir())
 
-@pytest.mark.parametrize("given, words", [(dict(mode="dream"), "mode is 'dream'"), (dict(num_generations=1), "num_generations is 1"), (dict(beta=-.1), "beta is -0.1"),
-                                          (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5: wanted a whole number"), (dict(beta="abc"), "beta is 'abc': wanted a finite number"),
+@pytest.mark.parametrize("given, words", [(dict(mode="dream"), "mode is 'dream'"),
+                                          (dict(num_generations=1), "num_generations is 1"),
+                                          (dict(beta=-.1), "beta is -0.1"),
+                                          (dict(steps=0), "steps is 0"),
+                                          (dict(steps=2.5), "steps is 2.5: wanted a whole number"),
+                                          (dict(beta="abc"), "beta is 'abc': wanted a finite number"),
                                           (dict(lr=0), "lr is 0: wanted above 0")])
 def test_bad_values_are_refused_before_a_model_is_looked_for(given, words):
     with pytest.raises(ValueError, match=words): default_settings("smoke", "nobody/nothing", **given)
 
 FIELDS = {f.name: f.type for f in fields(T.Settings)} # name → type
-OTHER_KINDS = {int: ["8", [1, 2], 2.5, True, math.inf, math.nan, 2**32, -2**40, 10**5000, {}], float: ["1e-3", [1], True, math.inf, -math.inf, math.nan, 10**400],
+OTHER_KINDS = {int: ["8", [1, 2], 2.5, True, math.inf, math.nan, 2**32, -2**40, 10**5000, {}],
+               float: ["1e-3", [1], True, math.inf, -math.inf, math.nan, 10**400],
                bool: [1, 0, "True", [True]], str: [20261125, 1.5, True, ["tiny"], {}]}
 
 @pytest.mark.parametrize("name", [n for n in FIELDS if n != "video"])
@@ -296,31 +334,43 @@ def test_each_setting_refuses_each_other_kind_by_name(name):
         assert len(str(e.value)) < 250
 
 @pytest.mark.parametrize("given, words", [
-    (dict(seed=-1), "seed is -1: wanted 0 or more"), (dict(seed=2**32), "seed is 4294967296: wanted a whole number"), (dict(temperature=1e-320), "temperature is 1e-320: wanted 0.01 to 100"),
-    (dict(rewards="accuracy*1e999"), "rewards is 'accuracy.1e999': wanted weights of at most 1,000,000"), (dict(rewards="accuracy format*9999999"), "wanted weights"),
-    (dict(epsilon=0), "epsilon is 0: wanted above 0"), (dict(epsilon=1.5), "epsilon is 1.5"), (dict(lora_alpha=0), "lora_alpha is 0: wanted 1 or more"), (dict(lora_rank=-1), "lora_rank is -1"),
-    (dict(warmup_steps=90), "warmup_steps is 90: wanted less than the 90 steps"), (dict(warmup_steps=-1), "warmup_steps is -1"), (dict(video=None), "video is None: wanted a VideoSpec"),
+    (dict(seed=-1), "seed is -1: wanted 0 or more"), (dict(seed=2**32), "seed is 4294967296: wanted a whole number"),
+    (dict(temperature=1e-320), "temperature is 1e-320: wanted 0.01 to 100"),
+    (dict(rewards="accuracy*1e999"), "rewards is 'accuracy.1e999': wanted weights of at most 1,000,000"),
+    (dict(rewards="accuracy format*9999999"), "wanted weights"),
+    (dict(epsilon=0), "epsilon is 0: wanted above 0"), (dict(epsilon=1.5), "epsilon is 1.5"),
+    (dict(lora_alpha=0), "lora_alpha is 0: wanted 1 or more"), (dict(lora_rank=-1), "lora_rank is -1"),
+    (dict(warmup_steps=90), "warmup_steps is 90: wanted less than the 90 steps"),
+    (dict(warmup_steps=-1), "warmup_steps is -1"), (dict(video=None), "video is None: wanted a VideoSpec"),
     (dict(steps=10**9), "steps is 1000000000: wanted at most 156,250")])
 def test_slips_of_the_pen_are_refused(given, words):
     with pytest.raises(ValueError, match=words): T.Settings(**given)
 
 def test_the_scale_of_lora_follows_its_rank(data, tmp_path):
     "alpha is twice the rank unless it is given; the run keeps the number itself, and trains with it."
-    assert [default_settings("smoke", "tiny", lora_rank=r, lora_alpha=a).lora_alpha for r, a in ((None, None), (64, None), (64, 8))] == [32, 128, 8]
+    assert [default_settings("smoke", "tiny", lora_rank=r, lora_alpha=a).lora_alpha
+            for r, a in ((None, None), (64, None), (64, 8))] == [32, 128, 8]
     s = settings(lora_rank=4, lora_alpha=None)
     R.begin(s, data, tmp_path/"run")
     config = trainer_of(data, tmp_path/"c", s).model.peft_config["default"]
     assert read_json(tmp_path/"run/run.json")["settings"]["lora_alpha"] == 8 == config.lora_alpha and config.r == 4 and R.read_run(tmp_path/"run")[0] == s
 
-@pytest.mark.parametrize("given, words", [(dict(frames="4"), "frames is '4': wanted a whole number"), (dict(max_pixels=math.inf), "max_pixels is inf"), (dict(steps=[1]), r"steps is \[1\]"), (dict(scale=["smoke"]), "scale is"),
-                                          (dict(model=7), "model is 7: wanted text"), (dict(questions_per_scene=2**31, questions_per_step=10**7), "steps is 2: wanted at most 1")])
+@pytest.mark.parametrize("given, words", [(dict(frames="4"), "frames is '4': wanted a whole number"),
+                                          (dict(max_pixels=math.inf), "max_pixels is inf"),
+                                          (dict(steps=[1]), r"steps is \[1\]"), (dict(scale=["smoke"]), "scale is"),
+                                          (dict(model=7), "model is 7: wanted text"),
+                                          (dict(questions_per_scene=2**31, questions_per_step=10**7),
+                                           "steps is 2: wanted at most 1")])
 def test_settle_names_what_is_wrong(given, words):
-    with pytest.raises(ValueError, match=words): default_settings(**{"scale": "smoke", "model": "nobody/nothing"} | given)
+    with pytest.raises(ValueError, match=words):
+        default_settings(**{"scale": "smoke", "model": "nobody/nothing"} | given)
 
 @pytest.mark.parametrize("mode", ["think", "observe"])
 def test_a_mode_that_the_model_cannot_keep_is_refused(mode):
-    with pytest.raises(ValueError, match=f"mode is '{mode}': wanted vanilla: model 'tiny' keeps no tag.*tiny-cot does"): default_settings("smoke", "tiny", mode=mode)
-    with pytest.raises(FileNotFoundError): default_settings("smoke", "nobody/nothing", mode=mode)          # another model is not judged, only looked for
+    with pytest.raises(ValueError, match=f"mode is '{mode}': wanted vanilla: model 'tiny' keeps no tag.*tiny-cot does"):
+        default_settings("smoke", "tiny", mode=mode)
+    # another model is not judged, only looked for
+    with pytest.raises(FileNotFoundError): default_settings("smoke", "nobody/nothing", mode=mode)
     assert default_settings("smoke", "tiny-cot", mode=mode).mode == mode
 
 @pytest.mark.parametrize("part", ["train", "dev", "test"])
@@ -339,7 +389,8 @@ def test_a_control_token_in_a_dataset_is_refused_when_it_is_opened(data, tmp_pat
     table = pd.read_parquet(folder/"train.parquet")
     table.loc[3, "question"] = "What is <|video_pad|>?"
     table.to_parquet(folder/"train.parquet")
-    with pytest.raises(ValueError, match=r"train.parquet, row 3: question '?" + str(table.id[3]) + r"'?: question holds '<\|video_pad\|>'"): open_dataset(folder)
+    with pytest.raises(ValueError, match=r"train.parquet, row 3: question '?" + str(table.id[3]) + r"'?: question holds '<\|video_pad\|>'"):
+        open_dataset(folder)
 
 def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
     R.begin(settings(), data, tmp_path/"moved")
@@ -349,8 +400,11 @@ def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
     (tmp_path/"broken").mkdir()
     (tmp_path/"broken/run.json").write_text("{")
     (tmp_path/"moved/manifest.json").unlink()
-    (tmp_path/"moved/run.json").write_text(json.dumps(told | {"settings": told["settings"] | {"data": str(tmp_path/"gone")}}))
-    for name, words in (("nowhere", "no run.json there"), ("moved/run.json", "no run.json there"), ("other", "not the settings of a training"), ("broken", "not JSON"), ("moved", "gone: no train.parquet")):
+    (tmp_path/"moved/run.json").write_text(json.dumps(told
+                                                      | {"settings": told["settings"] | {"data": str(tmp_path/"gone")}}))
+    for name, words in (("nowhere", "no run.json there"), ("moved/run.json", "no run.json there"),
+                        ("other", "not the settings of a training"), ("broken", "not JSON"),
+                        ("moved", "gone: no train.parquet")):
         with pytest.raises(SystemExit) as e: R.train_cli([str(tmp_path/name)])
         err = capsys.readouterr().err
         assert e.value.code == 2 and err.count("\n") == 1 and err.startswith("vsgrpo-train: ") and words in err, err
@@ -365,7 +419,8 @@ def test_reward_and_score_read_alike(data):
         if not q.options: continue
         for option in q.options:
             said = f"<think>a b</think><answer>{option[3:]}</answer>"
-            assert accuracy_reward([said], [row["question_type"]], [row["ground_truth"]], "think", options=[row["options"]]) == [score_answer(q, said, "tagged")]
+            assert accuracy_reward([said], [row["question_type"]], [row["ground_truth"]], "think",
+                                   options=[row["options"]]) == [score_answer(q, said, "tagged")]
 
 def test_the_trainer_computes_the_printed_objective(data, tmp_path):
     "With ratios beyond the clip range and a policy away from its reference; turned-round advantages are noticed."
@@ -384,7 +439,8 @@ def test_the_trainer_computes_the_printed_objective(data, tmp_path):
         with trainer.model.disable_adapter(): ref = tree_attention.completion_logps(trainer.model, trees)[0]
         batch["old_per_token_logps"] = old = logps + 0.3*torch.randn_like(logps)
         theirs = trainer.compute_loss(trainer.model, batch).item()
-    advantages = rewards.group_advantages(torch.tensor([list(x) for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
+    advantages = rewards.group_advantages(torch.tensor([list(x)
+                                                        for x in trainer._logs["rewards"].values()]).sum(0).view(2, -1)).flatten()
     ratio = ((logps - old).exp() - 1).abs()[batch["completion_mask"].bool()]
     assert ratio.max() > .2 and (logps - ref).abs().max() > 1e-3 and advantages.abs().max() > .1
     ours = lambda A: rewards.grpo_loss(logps, old, ref, A, batch["completion_mask"], 0.04).item()
@@ -400,7 +456,8 @@ def test_run_folders_are_never_overwritten(tmp_path):
 def test_runs_that_begin_in_one_second_have_their_own_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda form: "20261125-101112")
     found = [choose_folder(tmp_path, "", False, "x") for _ in range(3)]
-    assert [f.name for f in found] == ["grpo-x-20261125-101112", "grpo-x-20261125-101112-2", "grpo-x-20261125-101112-3"] and all(f.is_dir() for f in found)
+    assert [f.name for f in found] == ["grpo-x-20261125-101112", "grpo-x-20261125-101112-2",
+                                       "grpo-x-20261125-101112-3"] and all(f.is_dir() for f in found)
 
 def test_think_mode_pays_for_format(data, tmp_path):
     run = Run(tmp_path/"run")
@@ -412,15 +469,20 @@ def test_think_mode_pays_for_format(data, tmp_path):
 def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
     "Two updates of the same answers: the second is clipped against the policy that wrote them."
     run, seen = Run(tmp_path/"run"), []
-    trainer = trainer_of(data, tmp_path/"c", settings(steps=4, questions_per_step=2, micro_groups=1, num_iterations=2, lr=3e-2), run)
+    trainer = trainer_of(data, tmp_path/"c",
+                         settings(steps=4, questions_per_step=2, micro_groups=1, num_iterations=2, lr=3e-2), run)
     loss = type(trainer)._compute_loss
     def look(self, model, inputs):
         mask, row = inputs["completion_mask"].bool(), inputs["row"].tolist()
         self._rows = row
         with torch.no_grad():
-            trees = prefix_tree.build_prefix_trees([self._prompt(r) for r in row], [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)], self.guard.video_id)
+            trees = prefix_tree.build_prefix_trees([self._prompt(r) for r in row],
+                                                   [i[m].tolist() for i, m in zip(inputs["completion_ids"], mask)],
+                                                   self.guard.video_id)
             now = tree_attention.completion_logps(model, trees)[0]
-        seen.append((row, float((now - inputs["old_per_token_logps"][:, :now.shape[1]])[mask[:, :now.shape[1]]].abs().max())))
+        seen.append((row,
+                     float((now - inputs["old_per_token_logps"][:,
+                                                                :now.shape[1]])[mask[:, :now.shape[1]]].abs().max())))
         return loss(self, model, inputs)
     monkeypatch.setattr(type(trainer), "_compute_loss", look)
     trainer.train()
@@ -433,7 +495,9 @@ def test_rollouts_serve_several_updates(data, tmp_path, monkeypatch):
 
 def job(data, folder, s):
     R.begin(s, data, folder)
-    return [sys.executable, "-c", "import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)", str(folder)]
+    return [sys.executable, "-c",
+            "import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, "
+            "sys.argv[1], resume=True)", str(folder)]
 
 def same_record(a, b):
     "Metrics but the seconds, rollouts and the adapter's bytes."
@@ -466,7 +530,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations
 def test_two_processes_do_what_one_does(data, tmp_path):
     """The same rollouts, rewards, KL, gradient norm and weights at the same global batch, by DDP over gloo. Two updates from one rollout: one from
     updated weights may turn a token whose draw lies within rounding of another's, on one processor or the other."""
-    s = settings(steps=2, num_iterations=2, questions_per_step=4, micro_groups=1, num_generations=6, lr=2e-3, beta=.04, probe_every=2)
+    s = settings(steps=2, num_iterations=2, questions_per_step=4, micro_groups=1, num_generations=6, lr=2e-3, beta=.04,
+                 probe_every=2)
     for n in (1, 2): R.begin(s, data, tmp_path/f"{n}", num_processes=n)
     R._train_and_test(tmp_path/"1", s, data, R.StopRequest())
     R.finish(R.start(tmp_path/"2", 2), tmp_path/"2")
@@ -474,9 +539,11 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     said = [Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")[["step", "id", "completion", "reward", "advantage", "n_tokens"]].reset_index(drop=True) for n in "12"]
     assert one.step.tolist() == two.step.tolist() == [1, 2] and one.kl.iloc[-1] > 1e-4 and one.grad_norm.min() > .01
     assert said[0].equals(said[1])
-    first, second = (torch.cat([w.flatten() for _, w in sorted(load_file(tmp_path/n/"adapter/adapter_model.safetensors").items())]) for n in "12")
+    first, second = (torch.cat([w.flatten() for _, w in sorted(load_file(tmp_path/n/"adapter/adapter_model.safetensors").items())])
+                     for n in "12")
     assert (first - second).norm() < 1e-4*first.norm()
-    for name in ("reward", "accuracy", "kl", "entropy", "grad_norm", "zero_variance_groups", "same", "probe/own", "probe/other", *[c for c in one if c.startswith("accuracy/")]):
+    for name in ("reward", "accuracy", "kl", "entropy", "grad_norm", "zero_variance_groups", "same", "probe/own",
+                 "probe/other", *[c for c in one if c.startswith("accuracy/")]):
         assert np.allclose(one[name], two[name], atol=1e-5, rtol=1e-5, equal_nan=True), name
     assert (tmp_path/"2/scores.csv").read_text() == (tmp_path/"1/scores.csv").read_text()
 
@@ -495,7 +562,8 @@ def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch
     process, honest = R.start(tmp_path/"run", threads=1), time.sleep
     def tired(seconds):
         honest(.1)
-        if (tmp_path/"run/metrics.jsonl").is_file() and (tmp_path/"run/metrics.jsonl").read_text().count("\n") > 6: raise KeyboardInterrupt
+        if (tmp_path/"run/metrics.jsonl").is_file() and (tmp_path/"run/metrics.jsonl").read_text().count("\n") > 6:
+            raise KeyboardInterrupt
     monkeypatch.setattr(R.time, "sleep", tired)
     with pytest.raises(KeyboardInterrupt): R.follow(tmp_path/"run", process)
     assert process.poll() is not None and not R.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
@@ -515,14 +583,16 @@ def test_a_process_that_fails_is_told(data, tmp_path):
     told = read_json(tmp_path/"run/run.json")
     told["settings"]["data"] = str(tmp_path/"gone")
     write_json(told, tmp_path/"run/run.json")
-    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 2.*gone"): R.finish(R.start(tmp_path/"run"), tmp_path/"run")
+    with pytest.raises(RuntimeError, match="(?s)training of .* ended with 2.*gone"):
+        R.finish(R.start(tmp_path/"run"), tmp_path/"run")
 
 # ---- a run that is stopped
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     "A run that nobody disturbed: its settings and its folder."
-    s, folder = settings(steps=14, save_every=5, questions_per_step=2, test_scenes=2, ask_batch=4), tmp_path_factory.mktemp("whole")/"run"
+    s, folder = settings(steps=14, save_every=5, questions_per_step=2, test_scenes=2,
+                         ask_batch=4), tmp_path_factory.mktemp("whole")/"run"
     R.begin(s, data, folder)
     R._train_and_test(folder, s, data, R.StopRequest())
     return s, folder
@@ -549,8 +619,10 @@ def after_steps(folder, n, process):
 
 def stopped_at(folder, words):
     "The step after which a run was stopped, as its last line says; a whole checkpoint of that step is there."
-    step = int(re.search(rf"run: {words} after step (?P<step>\d+) of 14, which is saved; to resume: vsgrpo-train .*run, or -p resume True", words_of(folder)[-1])["step"])
-    assert R.last_checkpoint(folder) == (folder/f"checkpoints/checkpoint-{step}", step) and Run(folder).read_metrics().step.tolist() == list(range(1, step + 1))
+    step = int(re.search(rf"run: {words} after step (?P<step>\d+) of 14, which is saved; to resume: vsgrpo-train "
+                         r".*run, or -p resume True", words_of(folder)[-1])["step"])
+    assert R.last_checkpoint(folder) == (folder/f"checkpoints/checkpoint-{step}",
+                                         step) and Run(folder).read_metrics().step.tolist() == list(range(1, step + 1))
     assert not (folder/"adapter").exists() and not [line for line in words_of(folder) if "Traceback" in line]
     return step
 
@@ -565,7 +637,9 @@ def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, n
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
     call = [sys.executable, "-c", "from vsgrpo.training.runs import train_cli; train_cli()", str(run)]
-    with open(run/"train.log", "w") as log: process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, PYTHONPATH=str(root)))
+    with open(run/"train.log", "w") as log:
+        process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env=dict(os.environ, PYTHONPATH=str(root)))
     after_steps(run, 2, process)
     process.send_signal(number)
     assert process.wait(300) == code
@@ -581,10 +655,15 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     "However papermill ends, and whether or not its kernel outlives it for a moment."
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
-    cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[], source=f"from vsgrpo.training.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, threads=1))")
-    write_json(dict(cells=[cell], metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")), nbformat=4, nbformat_minor=5), tmp_path/"nb.ipynb")
+    cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[],
+                source=f"from vsgrpo.training.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, "
+                       "threads=1))")
+    write_json(dict(cells=[cell],
+                    metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
+                    nbformat=4, nbformat_minor=5), tmp_path/"nb.ipynb")
     call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "nb.ipynb", "out.ipynb"]
-    papermill = subprocess.Popen(call, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(root)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    papermill = subprocess.Popen(call, cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(root)),
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after_steps(run, 2, papermill)
     papermill.send_signal(number)
     assert papermill.wait(60) != 0
@@ -592,12 +671,14 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     while R.is_running(run):
         assert time.time() - begin < 120
         time.sleep(.05)
-    assert stopped_at(run, "stopped( by SIGTERM|, since the notebook that started it is gone)") < 14      # papermill interrupts its kernel, or leaves it
+    # papermill interrupts its kernel, or leaves it
+    assert stopped_at(run, "stopped( by SIGTERM|, since the notebook that started it is gone)") < 14
     same_run(undisturbed, resumed(run))
 
 def test_all_processes_of_a_training_stop_after_the_same_step(data, tmp_path):
     "Torch's launcher hands SIGTERM on; nobody waits for somebody who has left."
-    R.begin(settings(steps=14, questions_per_step=4, micro_groups=2, num_iterations=2), data, run := tmp_path/"run", num_processes=2)
+    R.begin(settings(steps=14, questions_per_step=4, micro_groups=2, num_iterations=2), data, run := tmp_path/"run",
+            num_processes=2)
     process = R.start(run, 2, 1)
     after_steps(run, 1, process)
     R.stop(process)
@@ -619,8 +700,10 @@ def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkey
         return honest(*a, between=counted, **kw)
     honest = R.generate_answers
     monkeypatch.setattr(R, "generate_answers", ask)
-    with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"): R._train_and_test(run, *R.read_run(run), stop)
-    assert batches.count("trained") == 2 and [p.name for p in (run/"answers").glob("*.jsonl")] == ["base.jsonl"] and not (run/"scores.csv").exists()
+    with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"):
+        R._train_and_test(run, *R.read_run(run), stop)
+    assert batches.count("trained") == 2 and [p.name
+                                              for p in (run/"answers").glob("*.jsonl")] == ["base.jsonl"] and not (run/"scores.csv").exists()
     monkeypatch.setattr(R, "generate_answers", honest)
     same_run(undisturbed, resumed(run))
 
@@ -648,7 +731,9 @@ def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at,
     R.train(settings(steps=12, save_every=5, on_collapse="rollback"), data, tmp_path/"run")
     told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
     assert told["good"] == good and len(Run(tmp_path/"run").read_metrics()) == at
-    if good: assert all(torch.equal(kept[k], v) for k, v in load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors").items())
+    if good:
+        assert all(torch.equal(kept[k], v)
+                   for k, v in load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors").items())
     else: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
 
 @pytest.mark.parametrize("where, at, action", [("loss", 3, "note"), ("loss", 9, "stop"), ("gradient", 7, "rollback")])
@@ -661,18 +746,21 @@ def test_what_is_not_finite_ends_the_run_with_its_last_good_adapter(data, tmp_pa
         step = trainer._compute_loss
         def compute(model, inputs):
             if trainer.state.global_step + 1 == at and where == "loss": weight.data.fill_(float("nan"))
-            if trainer.state.global_step + 1 == at and where == "gradient": weight.register_hook(lambda g: g*float("nan"))
+            if trainer.state.global_step + 1 == at and where == "gradient":
+                weight.register_hook(lambda g: g*float("nan"))
             return step(model, inputs)
         trainer._compute_loss = compute
         return trainer
     monkeypatch.setattr(R, "make_trainer", broken)
     R.train(settings(steps=12, save_every=2 if action != "rollback" else 5, on_collapse=action), data, tmp_path/"run")
     at_once, at = at, 1
-    with pytest.raises(FloatingPointError, match=f"the {where} is not finite in the first step"): R.train(settings(steps=2), data, tmp_path/"first")
+    with pytest.raises(FloatingPointError, match=f"the {where} is not finite in the first step"):
+        R.train(settings(steps=2), data, tmp_path/"first")
     assert not (tmp_path/"first/adapter").exists()
     at = at_once
     told, kept = json.loads((tmp_path/"run/collapse.json").read_text()), load_file(tmp_path/"run/adapter/adapter_model.safetensors")
-    assert told == dict(step=at, reason=f"the {where} is not finite in step {at}", action="rollback", good=told["good"]) and len(Run(tmp_path/"run").read_metrics()) == at - 1
+    assert told == dict(step=at, reason=f"the {where} is not finite in step {at}", action="rollback",
+                        good=told["good"]) and len(Run(tmp_path/"run").read_metrics()) == at - 1
     assert told["good"] <= at and all(v.isfinite().all() for v in kept.values())
     if told["good"] == 0: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
 
@@ -697,7 +785,8 @@ def test_the_divergence_is_told_without_a_penalty(data, tmp_path):
     "beta = 0 trains as if there were no reference, and its KL is that of the same run computed with one."
     told = {}
     for beta, track in ((0., True), (0., False), (1e-12, True)):
-        trainer_of(data, tmp_path/f"c{beta}{track}", settings(steps=3, lr=1e-2, beta=beta, track_kl=track), run := Run(tmp_path/f"run{beta}{track}")).train()
+        trainer_of(data, tmp_path/f"c{beta}{track}", settings(steps=3, lr=1e-2, beta=beta, track_kl=track),
+                   run := Run(tmp_path/f"run{beta}{track}")).train()
         told[beta, track] = run.read_metrics()
     assert "kl" not in told[0., False] and told[0., True].grad_norm.equals(told[0., False].grad_norm)
     assert np.allclose(told[0., True].kl, told[1e-12, True].kl, atol=1e-6) and told[0., True].kl.iloc[-1] > 1e-4
@@ -705,11 +794,15 @@ def test_the_divergence_is_told_without_a_penalty(data, tmp_path):
 # ---- rewards of a run
 
 def test_a_run_pays_what_its_line_of_rewards_says(data, tmp_path):
-    (tmp_path/"mine.py").write_text("def brevity(completions, **kw): return [None if i == 0 else 1/len(c) if c else 0 for i, c in enumerate(completions)]")
+    (tmp_path/"mine.py").write_text("def brevity(completions, **kw): return [None if i == 0 else 1/len(c) if c else 0 "
+                                    "for i, c in enumerate(completions)]")
     run = Run(tmp_path/"run")
-    trainer_of(data, tmp_path/"c", settings(steps=1, rewards=f"accuracy:mra*2 length:naive(0,6)*0.5 {tmp_path/'mine.py'}:brevity"), run).train()
+    trainer_of(data, tmp_path/"c",
+               settings(steps=1, rewards=f"accuracy:mra*2 length:naive(0,6)*0.5 {tmp_path/'mine.py'}:brevity"),
+               run).train()
     rows = run.read_rollouts()
-    assert np.allclose(rows.reward, 2*rows.accuracy_reward + .5*rows.length_reward + rows.brevity_reward.fillna(0)) and rows.brevity_reward.isna().sum() == 1
+    assert np.allclose(rows.reward,
+                       2*rows.accuracy_reward + .5*rows.length_reward + rows.brevity_reward.fillna(0)) and rows.brevity_reward.isna().sum() == 1
     assert np.allclose(rows.length_reward, (rows.n_tokens/6).clip(upper=1))
 
 def test_a_file_of_rewards_is_loaded_once_and_not_missed_later(data, tmp_path):
@@ -720,7 +813,8 @@ def gone(completions, **kw):
     Path({str(tmp_path/"mine.py")!r}).unlink(missing_ok=True)
     return [0]*len(completions)""")
     run = Run(tmp_path/"run")
-    trainer_of(data, tmp_path/"c", settings(steps=2, probe_every=1, rewards=f"accuracy {tmp_path/'mine.py'}:gone"), run).train()
+    trainer_of(data, tmp_path/"c", settings(steps=2, probe_every=1,
+                                            rewards=f"accuracy {tmp_path/'mine.py'}:gone"), run).train()
     assert run.read_metrics()["probe/own"].notna().all() and (tmp_path/"loads").read_text() == "x" and not (tmp_path/"mine.py").exists()
 
 @pytest.fixture(scope="module")
@@ -753,7 +847,8 @@ def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
     sharing.merge_adapter(run, tmp_path/"merged")
     general_eval.trained_adapters(run, "tiny")
     studies.arm_row(run)
-    studies.before_after(run, T.VideoReader(load_processor("tiny"), s.video, T.frame_folder()).frames, "object_counting")
+    studies.before_after(run, T.VideoReader(load_processor("tiny"), s.video,
+                                            T.frame_folder()).frames, "object_counting")
     runpy.run_path(str(root/"docs/tour.py"))["tour"](run, tmp_path/"tour.html")
     shutil.copytree(run, tmp_path/"runs/grpo-tiny-think-s0")
     list(runpy.run_path(str(root/"docs/ledger.py"))["collect"](tmp_path/"runs"))
@@ -771,7 +866,9 @@ def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tm
         assert stopped.value.code == 2 and why in capsys.readouterr().err
     assert not mark.exists()
     for path in (run/"adapter", run/"checkpoints"): shutil.rmtree(path)
-    with pytest.raises(ValueError, match="began with other settings: own_rewards"): R.train_cli([str(run), "--rewards", str(own)])      # it was changed
+    # it was changed
+    with pytest.raises(ValueError, match="began with other settings: own_rewards"):
+        R.train_cli([str(run), "--rewards", str(own)])
     assert not mark.exists()
 
 def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
@@ -790,7 +887,8 @@ def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
     again, there = R.read_run(tmp_path/"run")
     assert there.folder == there.bench == tmp_path/"data"
     R.begin(again, there, tmp_path/"run", resume=True)
-    write_json({"settings": told | {"data": "../data"}, **{k: v for k, v in read_json(tmp_path/"run/run.json").items() if k != "settings"}}, tmp_path/"run/run.json")     # as earlier versions may have
+    # as earlier versions may have
+    write_json({"settings": told | {"data": "../data"}, **{k: v for k, v in read_json(tmp_path/"run/run.json").items() if k != "settings"}}, tmp_path/"run/run.json")
     R.begin(again, there, tmp_path/"run", resume=True)
 
 def test_the_probe_looks_at_other_videos_and_changes_nothing(data, tmp_path):
@@ -810,7 +908,8 @@ def blind_path(where, monkeypatch):
     honest = tree_attention.batch_trees
     def blind(model, trees):
         batch, written = honest(model, trees), bool(trees[0].answers[0][0])
-        if {"rollout": not written, "reference": written and not torch.is_grad_enabled(), "policy": written and torch.is_grad_enabled()}[where]:
+        if {"rollout": not written, "reference": written and not torch.is_grad_enabled(),
+            "policy": written and torch.is_grad_enabled()}[where]:
             for k in ("pixel_values_videos", "video_grid_thw"): batch.inputs.pop(k)
         return batch
     for module in (tree_attention, sampling): monkeypatch.setattr(module, "batch_trees", blind)
@@ -818,13 +917,15 @@ def blind_path(where, monkeypatch):
 @pytest.mark.parametrize("where", ["rollout", "reference", "policy"])
 def test_each_blind_pass_of_training_stops_the_run(data, tmp_path, monkeypatch, where):
     blind_path(where, monkeypatch)
-    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"): trainer_of(data, tmp_path/"c").train()
+    with pytest.raises(vision_guard.BlindError, match=f"{where}: the vision tower was not called"):
+        trainer_of(data, tmp_path/"c").train()
 
 def test_a_blind_pass_of_evaluation_stops_it(data, tmp_path, monkeypatch):
     s = settings(steps=1)
     model, processor = R.train(s, data, tmp_path/"run")
     blind_path("rollout", monkeypatch)
-    with pytest.raises(vision_guard.BlindError, match="the vision tower was not called"): R.evaluate(s, model, processor, data, tmp_path/"run")
+    with pytest.raises(vision_guard.BlindError, match="the vision tower was not called"):
+        R.evaluate(s, model, processor, data, tmp_path/"run")
     assert not (tmp_path/"run/scores.csv").exists()
 
 def test_answers_hold_what_python_takes_for_line_ends(data, tmp_path):
@@ -833,7 +934,8 @@ def test_answers_hold_what_python_takes_for_line_ends(data, tmp_path):
     R.begin(s, data, run)
     ids = [q.id for q in R.held_out(s, data)]
     said = {i: f"a{mark}b" for i, mark in zip(ids, "\u0085\u2028\u2029\n"*len(ids))}
-    R.save_answers(pd.DataFrame([dict(arm="trained", mode="vanilla", id=i, prediction=x) for i, x in said.items()]), run/"answers", "trained")
+    R.save_answers(pd.DataFrame([dict(arm="trained", mode="vanilla", id=i, prediction=x) for i, x in said.items()]),
+                   run/"answers", "trained")
     assert R.read_predictions(s, data, run)["trained"] == said
     path = run/"answers/trained.jsonl"
     path.write_text(path.read_text().replace("vanilla", "Vanilla", 1))
@@ -848,7 +950,8 @@ def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monk
     (tmp_path/"run/answers/trained.jsonl").unlink()
     asked, honest = [], R.generate_answers
     monkeypatch.setattr(R, "generate_answers", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
-    assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
+    assert R.evaluate(s, model, processor, data,
+                      tmp_path/"run") == first and asked == ["trained"] and (tmp_path/"run/scores.csv").read_text() == table
 
 def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypatch):
     "Frames of our own rooms are rounded in training and test, those of VSI-Bench are cut off."
@@ -856,7 +959,8 @@ def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypat
     monkeypatch.setattr(R, "VideoReader", lambda processor, spec, *rest, **more: specs.append(spec))
     monkeypatch.setattr(R, "VisionFeatureCache", lambda *rest: None)
     s = settings(steps=1, test_scenes=2)
-    for tested in (data, replace(data, bench=data.folder)): R.evaluate(s, None, None, tested, tmp_path, arms=("constant",))
+    for tested in (data, replace(data, bench=data.folder)):
+        R.evaluate(s, None, None, tested, tmp_path, arms=("constant",))
     assert specs == [s.video, replace(s.video, sampling="uniform_floor")] and s.video.sampling == "uniform"
     assert "held_out_video" not in R.whole_settings(s, data)
 
@@ -871,7 +975,8 @@ def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     R.begin(s, tested, tmp_path/"run")
     R.finish(R.start(tmp_path/"run", threads=1), tmp_path/"run")
     again, theirs = R.read_run(tmp_path/"run")
-    assert again == s and theirs.bench == bench and set(R.read_predictions(s, theirs, tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
+    assert again == s and theirs.bench == bench and set(R.read_predictions(s, theirs,
+                                                                           tmp_path/"run")) == {"base", "trained", "trained_shuffled", "constant"}
     assert (tmp_path/"run/scores.csv").is_file()
     shown = Run(tmp_path/"run").read_settings()["settings"]
     assert (shown["video"]["sampling"], shown["held_out_video"]["sampling"]) == ("uniform", "uniform_floor")

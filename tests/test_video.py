@@ -27,7 +27,8 @@ def all_frames(path):
     with av.open(str(path)) as c: return np.stack([f.to_ndarray(format="rgb24") for f in c.decode(video=0)])
 
 
-def write(path, frames, fmt=None, codec="libx264", gop=250, b=None, options=None, movflags=None, audio=0, pts=None, matrix=None):
+def write(path, frames, fmt=None, codec="libx264", gop=250, b=None, options=None, movflags=None, audio=0, pts=None,
+          matrix=None):
     "A file that is not one of ours; `pts` when frames are shown, in 1/30 s; `audio` as many blocks of 64 ms."
     import av
     with av.open(str(path), "w", format=fmt, options={"movflags": movflags} if movflags else {}) as out:
@@ -53,8 +54,10 @@ def write(path, frames, fmt=None, codec="libx264", gop=250, b=None, options=None
 # ---- the spec
 
 @pytest.mark.parametrize("bad, word", [
-    (dict(frames=0), "positive"), (dict(frames=15), "even"), (dict(frames=16.), "positive"), (dict(frames=True), "positive"), (dict(frames="16"), "positive"),
-    (dict(min_pixels=-1), "positive"), (dict(max_pixels=100, min_pixels=50), "factor²"), (dict(min_pixels=10**6), "at most max_pixels"),
+    (dict(frames=0), "positive"), (dict(frames=15), "even"), (dict(frames=16.), "positive"),
+    (dict(frames=True), "positive"), (dict(frames="16"), "positive"),
+    (dict(min_pixels=-1), "positive"), (dict(max_pixels=100, min_pixels=50), "factor²"),
+    (dict(min_pixels=10**6), "at most max_pixels"),
     (dict(factor=0), "positive"), (dict(sampling="first"), "uniform")])
 def test_spec_refuses(bad, word):
     with pytest.raises(ValueError, match=word): VideoSpec(**bad)
@@ -62,12 +65,14 @@ def test_spec_refuses(bad, word):
 
 def test_spec_digest_is_stable_and_tells_every_field_apart():
     assert VideoSpec().digest == "ec0ca913a1b2"
-    others = [VideoSpec(frames=8), VideoSpec(min_pixels=28*28), VideoSpec(max_pixels=256*28*28), VideoSpec(factor=14), VideoSpec(sampling="uniform_floor")]
+    others = [VideoSpec(frames=8), VideoSpec(min_pixels=28*28), VideoSpec(max_pixels=256*28*28), VideoSpec(factor=14),
+              VideoSpec(sampling="uniform_floor")]
     assert len({s.digest for s in [VideoSpec(), *others]}) == 6
     assert VideoSpec(**VideoSpec().as_dict()) == VideoSpec()
 
 
-@pytest.mark.parametrize("total, n, want", [(1, 4, [0]*4), (2, 4, [0, 0, 1, 1]), (4, 4, [0, 1, 2, 3]), (9, 2, [0, 8]), (100, 1, [0]), (6, 4, [0, 2, 3, 5])])
+@pytest.mark.parametrize("total, n, want", [(1, 4, [0]*4), (2, 4, [0, 0, 1, 1]), (4, 4, [0, 1, 2, 3]), (9, 2, [0, 8]),
+                                            (100, 1, [0]), (6, 4, [0, 2, 3, 5])])
 def test_sample_indices(total, n, want): assert sample_indices(total, n).tolist() == want
 
 
@@ -75,13 +80,16 @@ def test_sample_indices_as_qwen_vl_utils_does():
     import torch
     for total in (16, 17, 31, 100, 999, 4321):
         for n in (2, 8, 16, 32):
-            if n <= total: assert sample_indices(total, n).tolist() == torch.linspace(0, total-1, n).round().long().tolist(), (total, n)
+            if n <= total:
+                assert sample_indices(total, n).tolist() == torch.linspace(0, total-1,
+                                                                           n).round().long().tolist(), (total, n)
 
 
 def test_sample_indices_as_the_benchmarks_pipeline_does():
     for total in (1, 5, 16, 17, 31, 100, 999, 4321):
         for n in (2, 8, 16, 32):
-            assert sample_indices(total, n, BENCH_SAMPLING).tolist() == np.linspace(0, total - 1, n, dtype=int).tolist(), (total, n)
+            assert sample_indices(total, n, BENCH_SAMPLING).tolist() == np.linspace(0, total - 1, n,
+                                                                                    dtype=int).tolist(), (total, n)
 
 
 @pytest.mark.parametrize("size, spec, want, tokens", [
@@ -103,7 +111,8 @@ def test_resize_is_torchvisions():
     from torchvision.transforms.v2.functional import resize as theirs
     x = np.random.default_rng(0).integers(0, 256, (3, 48, 80, 3)).astype(np.uint8)
     for h, w in ((28, 56), (96, 160), (48, 28)):
-        want = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1).numpy()
+        want = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), [h, w], interpolation=InterpolationMode.BICUBIC,
+                      antialias=True).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(resize(x, h, w), want)
     assert resize(x, 48, 80) is x
 
@@ -131,7 +140,9 @@ def test_decode_takes_exactly_the_sampled_frames(tmp_path, T):
     assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(T, 16)])
 
 
-@pytest.mark.parametrize("kw", [dict(gop=250), dict(gop=7, options={"x264-params": "bframes=3:open-gop=1"}), dict(audio=8), dict(movflags="faststart"), dict(options={"tune": "zerolatency"})], ids=str)
+@pytest.mark.parametrize("kw", [dict(gop=250), dict(gop=7, options={"x264-params": "bframes=3:open-gop=1"}),
+                                dict(audio=8), dict(movflags="faststart"),
+                                dict(options={"tune": "zerolatency"})], ids=str)
 def test_decode_of_files_that_others_wrote(tmp_path, kw):
     p = write(tmp_path/"a.mp4", film(70), **kw)
     assert np.array_equal(decode(p, FULL), all_frames(p)[sample_indices(70, 16)])
@@ -150,17 +161,22 @@ def kept_order(path, even=range(2, 65, 6)):
     frames = all_frames(path)
     assert len({f.tobytes() for f in frames}) == len(frames)
     specs = [VideoSpec(n, H*W, H*W, 32, sampling) for n in even for sampling in SAMPLINGS]
-    return sum(not np.array_equal(decode(path, s), frames[sample_indices(len(frames), s.frames, s.sampling)]) for s in specs)
+    return sum(not np.array_equal(decode(path, s),
+                                  frames[sample_indices(len(frames), s.frames, s.sampling)]) for s in specs)
 
 
 X265 = {"x265-params": "log-level=error:pools=1:keyint=24:min-keyint=24"}
 
 @pytest.mark.parametrize("name, kw", [
     ("a.mp4", dict(codec="mpeg4", gop=24, b=2)), ("a.mp4", dict(codec="libx265", gop=24, b=4, options=X265)),
-    ("a.mp4", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})), ("a.mp4", dict(gop=24, b=3, movflags="frag_keyframe+empty_moov")),
-    ("a.mp4", dict(gop=12, options={"x264-params": "intra-refresh=1"})), ("a.mkv", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})),
-    ("a.ts", dict(gop=24, b=3)), ("a.avi", dict(gop=24, b=3)), ("a.flv", dict(gop=24, b=3)), ("a.mpg", dict(codec="mpeg2video", gop=12, b=2)),
-    ("a.h264", dict(gop=24, b=3)), ("a.webm", dict(codec="libvpx-vp9", gop=24, options={"deadline": "realtime", "cpu-used": "8"}))], ids=str)
+    ("a.mp4", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})),
+    ("a.mp4", dict(gop=24, b=3, movflags="frag_keyframe+empty_moov")),
+    ("a.mp4", dict(gop=12, options={"x264-params": "intra-refresh=1"})),
+    ("a.mkv", dict(gop=24, b=3, options={"x264-params": "open-gop=1"})),
+    ("a.ts", dict(gop=24, b=3)), ("a.avi", dict(gop=24, b=3)), ("a.flv", dict(gop=24, b=3)),
+    ("a.mpg", dict(codec="mpeg2video", gop=12, b=2)),
+    ("a.h264", dict(gop=24, b=3)),
+    ("a.webm", dict(codec="libvpx-vp9", gop=24, options={"deadline": "realtime", "cpu-used": "8"}))], ids=str)
 def test_decode_equals_decoding_in_order(tmp_path, name, kw):
     p = write(tmp_path/name, film(130), fmt="mpeg" if name.endswith("mpg") else None, **kw)
     assert kept_order(p) == 0
@@ -181,22 +197,27 @@ def test_a_film_whose_time_stamps_mislead_is_decoded_in_order(tmp_path, name):
 
 
 def test_ordinary_films_are_not_decoded_whole(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 256, (60, H, W, 3), dtype=np.uint8)      # x264 uses no B frame, though its header allows them
-    films = [encode(film(130), tmp_path/"a.mp4"), encode(noise, tmp_path/"b.mp4"), write(tmp_path/"c.mkv", film(130), gop=24, b=3)]
+    # x264 uses no B frame, though its header allows them
+    noise = np.random.default_rng(0).integers(0, 256, (60, H, W, 3), dtype=np.uint8)
+    films = [encode(film(130), tmp_path/"a.mp4"), encode(noise, tmp_path/"b.mp4"),
+             write(tmp_path/"c.mkv", film(130), gop=24, b=3)]
     monkeypatch.setattr("vsgrpo.engine.video._in_order", lambda *a: pytest.fail("decoded in order"))
     for p in films: assert decode(p, FULL).shape == (16, H, W, 3)
 
 
 # ---- orientation, streams, length
 
-EIGHT = {(1, 0, 0, 1): lambda x: x, (0, 1, -1, 0): lambda x: np.rot90(x, -1), (-1, 0, 0, -1): lambda x: np.rot90(x, 2), (0, -1, 1, 0): np.rot90,
-         (-1, 0, 0, 1): np.fliplr, (1, 0, 0, -1): np.flipud, (0, 1, 1, 0): lambda x: x.transpose(1, 0, 2), (0, -1, -1, 0): lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
+EIGHT = {(1, 0, 0, 1): lambda x: x, (0, 1, -1, 0): lambda x: np.rot90(x, -1), (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
+         (0, -1, 1, 0): np.rot90,
+         (-1, 0, 0, 1): np.fliplr, (1, 0, 0, -1): np.flipud, (0, 1, 1, 0): lambda x: x.transpose(1, 0, 2),
+         (0, -1, -1, 0): lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
 
 @pytest.mark.parametrize("turn", EIGHT, ids=str)
 def test_all_eight_orientations(tmp_path, turn):
     a, b, c, d = (v << 16 for v in turn)
     p = write(tmp_path/"a.mp4", film(4), matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
-    assert all(np.array_equal(x, EIGHT[turn](y)) for x, y in zip(decode(p, VideoSpec(4, H*W, H*W, 32)), all_frames(p), strict=True))
+    assert all(np.array_equal(x, EIGHT[turn](y))
+               for x, y in zip(decode(p, VideoSpec(4, H*W, H*W, 32)), all_frames(p), strict=True))
 
 
 def test_a_photograph_with_exif_is_turned(tmp_path):
@@ -218,7 +239,9 @@ def test_of_two_films_the_best_and_never_a_cover(tmp_path):
         for s, side in zip(streams, (64, 128)): s.width, s.height, s.pix_fmt = side, side, "yuv420p"
         streams[1].disposition = av.stream.Disposition.default
         for i in range(60):
-            for s in streams: out.mux(s.encode(av.VideoFrame.from_ndarray(np.full((s.height, s.width, 3), 4*i, np.uint8), format="rgb24")))
+            for s in streams:
+                out.mux(s.encode(av.VideoFrame.from_ndarray(np.full((s.height, s.width, 3), 4*i,
+                                                                    np.uint8), format="rgb24")))
         for s in streams: out.mux(s.encode(None))
     with av.open(str(both)) as c: assert c.streams.best("video").width == 128
     assert decode(both, VideoSpec(2, 32*32, 10**5, 32)).shape == (2, 128, 128, 3)
@@ -234,7 +257,8 @@ def with_cover(path, frames):
             s = out.add_stream("libx264", rate=30)
             s.width, s.height, s.pix_fmt = W, H, "yuv420p"
         else: s = out.add_stream("aac", rate=16000)
-        picture = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 90, np.uint8), format="rgb24").reformat(format="yuvj420p")
+        picture = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 90, np.uint8),
+                                             format="rgb24").reformat(format="yuvj420p")
         out.mux(cover.encode(picture))
         out.mux(cover.encode(None))
         for f in frames: out.mux(s.encode(av.VideoFrame.from_ndarray(f, format="rgb24")))
@@ -248,16 +272,20 @@ def with_cover(path, frames):
 
 def test_a_cover_picture_is_no_film(tmp_path):
     assert decode(with_cover(tmp_path/"a.mp4", film(30)), FULL).shape == (16, H, W, 3)
-    with pytest.raises(ValueError, match="b.mp4: not a readable video: only a cover picture in it"): decode(with_cover(tmp_path/"b.mp4", []), FULL)
+    with pytest.raises(ValueError, match="b.mp4: not a readable video: only a cover picture in it"):
+        decode(with_cover(tmp_path/"b.mp4", []), FULL)
 
 
-@pytest.mark.parametrize("name, codec", [("w.mkv", "libx264"), ("w.webm", "libvpx-vp9"), ("w.flv", "libx264"), ("w.avi", "libx264")])
+@pytest.mark.parametrize("name, codec",
+                         [("w.mkv", "libx264"), ("w.webm", "libvpx-vp9"), ("w.flv", "libx264"), ("w.avi", "libx264")])
 def test_half_a_film_is_refused(tmp_path, name, codec):
     "Sound that goes on after the picture, or uneven times, are no reason to."
     whole = write(tmp_path/name, film(150), codec=codec, gop=24)
     assert decode(whole, FULL).shape == (16, H, W, 3)
     (tmp_path/f"cut-{name}").write_bytes(whole.read_bytes()[:whole.stat().st_size//2])
-    with pytest.raises(ValueError, match=rf"cut-{name}: not a readable video: its header says 5\.\d s, its last frame ends at [23]\.\d s"):
+    with pytest.raises(ValueError,
+                       match=rf"cut-{name}: not a readable video: its header says 5\.\d s, its last frame ends at "
+                             r"[23]\.\d s"):
         decode(tmp_path/f"cut-{name}", FULL)
 
 
@@ -265,7 +293,8 @@ def test_half_a_film_is_refused(tmp_path, name, codec):
 def test_whole_films_of_uneven_times_or_longer_sound(tmp_path, name):
     pts = np.random.default_rng(0).integers(1, 90, 60).cumsum().tolist()
     assert kept_order(write(tmp_path/name, film(60), pts=pts), (2, 16, 40)) == 0
-    if name != "a.avi": assert kept_order(write(tmp_path/name, film(60), audio=100), (2, 16)) == 0       # sound of 6.4 s, film of 2
+    # sound of 6.4 s, film of 2
+    if name != "a.avi": assert kept_order(write(tmp_path/name, film(60), audio=100), (2, 16)) == 0
 
 
 # ---- bounds
@@ -273,12 +302,17 @@ def test_whole_films_of_uneven_times_or_longer_sound(tmp_path, name):
 def test_too_large_a_picture_is_refused(tmp_path):
     from PIL import Image
     Image.new("1", (8200, 8200)).save(tmp_path/"a.png")
-    with pytest.raises(ValueError, match=r"a\.png: not a readable video: its frames are 8200×8200, wanted at most 67108864 pixels"): decode(tmp_path/"a.png", FULL)
+    with pytest.raises(ValueError,
+                       match=r"a\.png: not a readable video: its frames are 8200×8200, wanted at most 67108864 pixels"):
+        decode(tmp_path/"a.png", FULL)
     head = bytearray((tmp_path/"a.png").read_bytes())
     head[16:24] = (30000).to_bytes(4, "big")*2
     head[29:33] = zlib.crc32(head[12:29]).to_bytes(4, "big")
     (tmp_path/"b.png").write_bytes(head)
-    with pytest.raises(ValueError, match=r"b\.png: not a readable video: the size of its frames cannot be read, wanted at most 67108864 pixels"): decode(tmp_path/"b.png", FULL)
+    with pytest.raises(ValueError,
+                       match=r"b\.png: not a readable video: the size of its frames cannot be read, wanted at most "
+                             r"67108864 pixels"):
+        decode(tmp_path/"b.png", FULL)
 
 
 def test_too_many_frames_are_refused(tmp_path, monkeypatch):
@@ -303,7 +337,8 @@ with _opened({str(p)!r}) as (c, stream):
 
 def test_frame_times_of_films_without_time_stamps(tmp_path):
     p = write(tmp_path/"a.h264", film(40))
-    for sampling in SAMPLINGS: assert np.allclose(frame_times(p, 6, sampling)[:, 0], sample_indices(40, 6, sampling)/25)      # FFmpeg's rate where none is stored
+    # FFmpeg's rate where none is stored
+    for sampling in SAMPLINGS: assert np.allclose(frame_times(p, 6, sampling)[:, 0], sample_indices(40, 6, sampling)/25)
 
 
 def test_encode_is_faithful_and_repeatable(tmp_path):
@@ -319,8 +354,10 @@ def test_encode_is_faithful_and_repeatable(tmp_path):
 
 
 @pytest.mark.parametrize("bad, word", [
-    (np.zeros((2, 4, 4, 3)), "float64"), (np.zeros((2, 4, 4), np.uint8), r"\(4, 4\)"), (np.zeros((0, 4, 4, 3), np.uint8), "no frame"),
-    (np.zeros((2, 4, 5, 3), np.uint8), "5×4"), (np.zeros((2, 4, 4, 4), np.uint8), r"\(4, 4, 4\), expected uint8 \(H,W,3\)")])
+    (np.zeros((2, 4, 4, 3)), "float64"), (np.zeros((2, 4, 4), np.uint8), r"\(4, 4\)"),
+    (np.zeros((0, 4, 4, 3), np.uint8), "no frame"),
+    (np.zeros((2, 4, 5, 3), np.uint8), "5×4"),
+    (np.zeros((2, 4, 4, 4), np.uint8), r"\(4, 4, 4\), expected uint8 \(H,W,3\)")])
 def test_encode_refuses(tmp_path, bad, word):
     with pytest.raises(ValueError, match=word): encode(bad, tmp_path/"a.mp4")
     assert not list(tmp_path.iterdir())
@@ -383,8 +420,10 @@ def test_cache(tmp_path):
 def flipped(b, k): return b[:k] + bytes([b[k] ^ 64]) + b[k+1:]
 
 DAMAGE = {
-    "torn head": lambda b: b[:50], "empty": lambda b: b"", "torn end": lambda b: b[:-1], "noise": lambda b: b"x"*len(b), "longer": lambda b: b + b"x",
-    "one bit of a picture": lambda b: flipped(b, len(b) - 5000), "one bit of the label": lambda b: flipped(b, 40), "a zeroed block": lambda b: b[:-4096] + bytes(4096),
+    "torn head": lambda b: b[:50], "empty": lambda b: b"", "torn end": lambda b: b[:-1], "noise": lambda b: b"x"*len(b),
+    "longer": lambda b: b + b"x",
+    "one bit of a picture": lambda b: flipped(b, len(b) - 5000), "one bit of the label": lambda b: flipped(b, 40),
+    "a zeroed block": lambda b: b[:-4096] + bytes(4096),
     "a head of 2^40 bytes": lambda b: (2**40).to_bytes(8, "little") + b[8:], "pickled": lambda b: b"\x80\x04K\x01.",
 }
 
@@ -406,7 +445,9 @@ def test_broken_entries_are_made_anew(tmp_path, damage):
         assert np.array_equal(cache(p, spec), want)
 
 
-@pytest.mark.parametrize("change", [lambda x: x[::-1], lambda x: x[:, :, ::-1], lambda x: x[[0, 0, 2, 3]], lambda x: x[:, ::2, ::2], lambda x: x.reshape(4, -1, x.shape[1], 3)],
+@pytest.mark.parametrize("change",
+                         [lambda x: x[::-1], lambda x: x[:, :, ::-1], lambda x: x[[0, 0, 2, 3]],
+                          lambda x: x[:, ::2, ::2], lambda x: x.reshape(4, -1, x.shape[1], 3)],
                          ids=["reversed", "mirrored", "a frame twice", "half the size", "sides exchanged"])
 def test_other_frames_in_an_entry_are_noticed(tmp_path, change):
     "With the film and the spec of the right entry, under its checksum."
@@ -425,7 +466,8 @@ def test_an_entry_of_another_film_or_spec_is_noticed(tmp_path):
         with pytest.warns(UserWarning, match="broken cache entry"): assert np.array_equal(cache(p, spec), want)
 
 
-@pytest.mark.parametrize("kind, shows", [("grey", False), ("one pixel", False), ("red", False), ("fade", False), ("noise of one level", False), ("a small thing", True)])
+@pytest.mark.parametrize("kind, shows", [("grey", False), ("one pixel", False), ("red", False), ("fade", False),
+                                         ("noise of one level", False), ("a small thing", True)])
 def test_what_shows_nothing(kind, shows):
     frames = np.full((4, 56, 56, 3), 127, np.uint8)
     if kind == "one pixel": frames[1, 2, 3, 0] = 129
@@ -446,8 +488,10 @@ def test_film_strip(): assert [len(film_strip(film(T), n).axes) for T, n in ((20
 
 
 def test_import_is_light_and_the_torchvision_fix_works_twice():
-    code = ("import sys, vsgrpo.engine.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & set(sys.modules); assert not heavy, heavy; "
-            "v.fix_torchvision(); v.fix_torchvision(); from transformers import Qwen2VLVideoProcessor; Qwen2VLVideoProcessor()")
+    code = ("import sys, vsgrpo.engine.video as v; heavy = {'torch', 'transformers', 'matplotlib', 'av'} & "
+            "set(sys.modules); assert not heavy, heavy; "
+            "v.fix_torchvision(); v.fix_torchvision(); from transformers import Qwen2VLVideoProcessor; "
+            "Qwen2VLVideoProcessor()")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

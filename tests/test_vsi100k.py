@@ -26,7 +26,8 @@ def test_rows_videos_and_splits(built):
     scenes = [{q.scene_name for q in part} for part in (data.train, data.dev, data.test)]
     assert [len(s) for s in scenes] == [3, 2, 4] and not scenes[0] & scenes[2]
     assert {q.question_type for q in data.test} <= set(QUESTION_TYPES)
-    assert not {q.task for q in data.train} & {"route_planning", "obj_appearance_order"}, "the held-out tasks are never trained on"
+    assert not {q.task for q in data.train} & {"route_planning",
+                                               "obj_appearance_order"}, "the held-out tasks are never trained on"
     assert {q.scene_name for q in data.train_benchmark} <= scenes[0]
 
 def test_two_builds_are_alike(built, tmp_path):
@@ -37,12 +38,15 @@ def test_two_builds_are_alike(built, tmp_path):
 
 def test_the_paper_s_form_has_no_options(built, tmp_path):
     rows = dataset.scene_rows(next((built/"scans").iterdir()), tmp_path, "generated", dataset.Asking("paper"))
-    assert all(q.options is None for q in rows["train"]) and any("geometric" not in q.question and "distance between" in q.question for q in rows["train"])
+    assert all(q.options is None for q in rows["train"]) and any("geometric" not in q.question
+                                                                 and "distance between" in q.question
+                                                                 for q in rows["train"])
 
 def test_what_is_built_is_kept_and_never_mixed(built):
     before = (built/"train.parquet").stat().st_mtime_ns
     assert dataset.build_rooms(built, SPEC) == built and (built/"train.parquet").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"): dataset.build_rooms(built, dataset.RoomsSpec(4, 2, 4))
+    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"):
+        dataset.build_rooms(built, dataset.RoomsSpec(4, 2, 4))
 
 def test_scans_go_the_same_way(built, tmp_path):
     "The rooms' own folders, taken as a ScanNet download."
@@ -51,14 +55,19 @@ def test_scans_go_the_same_way(built, tmp_path):
     assert {q.dataset for q in data.train + data.test} == {"scannet"}
     assert json.loads((out/"dataset.json").read_text())["settings"]["leak_guard"] is False
     assert "a score on it after training on these rows says nothing" in (out/"README.md").read_text()
-    assert {q.provenance["distance"] for q in data.train if q.task == "object_abs_distance"} == {"center"} and not any(q.options for q in data.train)
-    assert sorted(p.name for p in out.iterdir()) == sorted(["scannet", "README.md", "dataset.json", "skipped.csv", *(f"{n}.parquet" for n in dataset.SETS)])
+    assert {q.provenance["distance"]for q in data.train
+            if q.task == "object_abs_distance"} == {"center"} and not any(q.options for q in data.train)
+    assert sorted(p.name for p in out.iterdir()) == sorted(["scannet", "README.md", "dataset.json", "skipped.csv",
+                                                            *(f"{n}.parquet" for n in dataset.SETS)])
 
 def test_load_dataset_reads_the_folder(built):
     from datasets import load_dataset
     rows = load_dataset(str(built), cache_dir=str(built.parent/"cache"))
-    assert {k: len(v) for k, v in rows.items()} == {k: len(getattr(dataset.open_dataset(built), n)) for k, n in (("train", "train"), ("validation", "dev"), ("test", "test"))}
-    assert set(rows["test"][0]) == {"id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options", "provenance"}
+    assert {k: len(v) for k, v in rows.items()} == {k: len(getattr(dataset.open_dataset(built), n))
+                                                    for k, n in (("train", "train"), ("validation", "dev"),
+                                                                 ("test", "test"))}
+    assert set(rows["test"][0]) == {"id", "dataset", "scene_name", "question_type", "question", "ground_truth",
+                                    "options", "provenance"}
 
 def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
     asking = dataset.Asking("vsibench", totals=20/116_900)
@@ -72,13 +81,18 @@ def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
 def test_scenes_of_the_benchmark_from_the_hub(monkeypatch, tmp_path):
     import datasets
     asked = []
-    def load(name, split): asked.append((name, split)); return {"scene_name": ["scene0011_00", "scene0011_00", "41069021"], "dataset": ["scannet", "scannet", "arkitscenes"]}
+    def load(name, split):
+        asked.append((name, split))
+        return {"scene_name": ["scene0011_00", "scene0011_00", "41069021"],
+                "dataset": ["scannet", "scannet", "arkitscenes"]}
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert vsi100k.bench_scenes("nyu-visionx/VSI-Bench") == {"scene0011_00"} and asked == [("nyu-visionx/VSI-Bench", "test")]
     def gone(name, split): raise ConnectionError("no network")
     monkeypatch.setattr(datasets, "load_dataset", gone)
-    with pytest.raises(ValueError, match="bench_rows nyu-visionx/VSI-Bench: neither .*ConnectionError: no network"): vsi100k.bench_scenes("nyu-visionx/VSI-Bench")
-    with pytest.raises(FileNotFoundError, match="rows.parquet: no such file"): vsi100k.bench_scenes(tmp_path/"rows.parquet")
+    with pytest.raises(ValueError, match="bench_rows nyu-visionx/VSI-Bench: neither .*ConnectionError: no network"):
+        vsi100k.bench_scenes("nyu-visionx/VSI-Bench")
+    with pytest.raises(FileNotFoundError, match="rows.parquet: no such file"):
+        vsi100k.bench_scenes(tmp_path/"rows.parquet")
 
 def test_films_of_scans_are_never_pushed(built, tmp_path, monkeypatch):
     import huggingface_hub
@@ -104,7 +118,9 @@ def copied(built, tmp_path):
 def test_a_broken_scene_is_set_aside_with_its_reason(copied, tmp_path):
     name = sorted(p.name for p in copied.iterdir())[0]
     break_scene(copied, name)
-    with pytest.raises(ValueError, match=rf"1 of 9 scenes failed, at most 5% may; the first, {name}: ValueError: .*aggregation.json: has no 'segGroups'"):
+    with pytest.raises(ValueError,
+                       match=rf"1 of 9 scenes failed, at most 5% may; the first, {name}: ValueError: "
+                             r".*aggregation.json: has no 'segGroups'"):
         vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
     out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.2, workers=1)
     assert "| ValueError | 1 | 1 |" in (out/"README.md").read_text()
@@ -147,10 +163,12 @@ def test_a_killed_build_goes_on_to_the_same_bytes(built, tmp_path, monkeypatch):
         assert read(f"cut{stop}") == read("whole")
 
 def test_the_leak_guard(built, tmp_path):
-    with pytest.raises(ValueError, match="leak guard needs the benchmark's rows"): vsi100k.build_scans(built/"scans", tmp_path/"out")
+    with pytest.raises(ValueError, match="leak guard needs the benchmark's rows"):
+        vsi100k.build_scans(built/"scans", tmp_path/"out")
     banned = dataset.open_dataset(built).test
     write_questions(banned, tmp_path/"bench.jsonl")
-    with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so they guard nothing"): vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl")
+    with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so they guard nothing"):
+        vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl")
     assert not (tmp_path/"out").exists()
     write_questions([replace(q, dataset="scannet") for q in banned], tmp_path/"bench.jsonl")
     data = dataset.open_dataset(vsi100k.build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl", workers=1))
@@ -161,8 +179,10 @@ def test_scans_of_one_place_stay_together(built, tmp_path):
     for k, source in enumerate(sorted((built/"scans").iterdir())[:8]):
         name = f"scene{k//2:04d}_{k % 2:02d}"
         shutil.copytree(source, tmp_path/"scans"/name)
-        for p in (tmp_path/"scans"/name).rglob(f"{source.name}*"): p.rename(p.with_name(p.name.replace(source.name, name)))
-    write_questions([replace(dataset.open_dataset(built).test[0], dataset="scannet", scene_name="scene0002_00")], tmp_path/"bench.jsonl")
+        for p in (tmp_path/"scans"/name).rglob(f"{source.name}*"):
+            p.rename(p.with_name(p.name.replace(source.name, name)))
+    write_questions([replace(dataset.open_dataset(built).test[0], dataset="scannet", scene_name="scene0002_00")],
+                    tmp_path/"bench.jsonl")
     out = vsi100k.build_scans(tmp_path/"scans", tmp_path/"out", tmp_path/"bench.jsonl", share=(.34, .34), workers=1)
     data = dataset.open_dataset(out)
     sets = [{q.scene_name for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
@@ -176,11 +196,13 @@ def test_what_cannot_be_built_is_told_before_anything_is(copied, tmp_path):
     first, second, *_ = sorted(p.name for p in copied.iterdir())
     (copied/first/f"{first}_vh_clean_2.ply").unlink()
     (copied/second/f"{second}.mp4").unlink()
-    with pytest.raises(ValueError, match=rf"2 of 9 scenes cannot be built, at most 5% may; the first, .*no {first}_vh_clean_2.ply"):
+    with pytest.raises(ValueError,
+                       match=rf"2 of 9 scenes cannot be built, at most 5% may; the first, .*no {first}_vh_clean_2.ply"):
         vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, workers=1)
     assert not (tmp_path/"out").exists()
     out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.3, workers=1)
-    assert {line.split(",")[0] for line in (out/"skipped.csv").read_text().splitlines() if "FileNotFoundError" in line} == {first, second}
+    assert {line.split(",")[0]for line in (out/"skipped.csv").read_text().splitlines()
+            if "FileNotFoundError" in line} == {first, second}
     vsi100k.build_scans(copied, tmp_path/"rows", leak_guard=False, max_skipped=.3, film=False, workers=1)
     assert not list((tmp_path/"rows").rglob("*.mp4")) and dataset.open_dataset(tmp_path/"rows", films=False).train
 
@@ -204,7 +226,8 @@ def test_another_download_is_not_taken_for_the_one_that_was_built(copied, tmp_pa
     out = vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
     assert vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1) == out
     shutil.rmtree(sorted(copied.iterdir())[0])
-    with pytest.raises(ValueError, match="was built otherwise .scans was .*'scenes': 9.*, is .*'scenes': 8"): vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
+    with pytest.raises(ValueError, match="was built otherwise .scans was .*'scenes': 9.*, is .*'scenes': 8"):
+        vsi100k.build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
 
 def test_a_folder_without_dev_and_test_loads(copied, tmp_path):
     from datasets import load_dataset
@@ -221,7 +244,8 @@ def test_only_the_frames_a_model_gets_count(built, tmp_path):
     shutil.copytree(source, name)
     seen["objects"] = {k: [float(t == 1)*.1 for t in range(n)] for k in seen["objects"]}
     (name/path.name).write_text(json.dumps(seen))
-    asked = lambda frames: dataset.scene_rows(name, tmp_path/"out", "scannet", dataset.Asking(frames=frames), film=False)
+    asked = lambda frames: dataset.scene_rows(name, tmp_path/"out", "scannet", dataset.Asking(frames=frames),
+                                              film=False)
     hidden = asked(2)
     assert n > 3 and {q.task for q in hidden["train"]} <= {"room_size_estimation"} and hidden["skipped"]["object: shown by none of the frames"] > 2
     assert "object: shown by none of the frames" not in asked(n)["skipped"] and len(asked(n)["train"]) > 3
@@ -229,7 +253,8 @@ def test_only_the_frames_a_model_gets_count(built, tmp_path):
 def test_a_few_are_drawn_evenly():
     "Fewer questions than scenes: easy, medium and hard directions alike, and not from the first scenes by name."
     names = [f"scene{k:04d}_00" for k in range(300)]
-    records = [dict(question_type=f"object_rel_direction_{d}", n=i) for d in ("easy", "medium", "hard") for i in range(4)]
+    records = [dict(question_type=f"object_rel_direction_{d}", n=i) for d in ("easy", "medium",
+                                                                              "hard") for i in range(4)]
     first = [dataset._by_task(n, records)["object_rel_direction"] for n in names]
     assert all(sorted(map(str, f)) == sorted(map(str, records)) for f in first)
     kinds = [f[0]["question_type"] for f in first]
@@ -237,15 +262,18 @@ def test_a_few_are_drawn_evenly():
 
 def test_a_scene_in_two_splits_is_refused(built, tmp_path):
     data = dataset.open_dataset(built)
-    for name, rows in (("train", data.train), ("train_benchmark", data.train_benchmark), ("dev", data.dev), ("test", data.test + data.train_benchmark)):
+    for name, rows in (("train", data.train), ("train_benchmark", data.train_benchmark), ("dev", data.dev),
+                       ("test", data.test + data.train_benchmark)):
         write_questions(rows, tmp_path/f"{name}.parquet")
     (tmp_path/"generated").symlink_to(built/"generated")
     with pytest.raises(ValueError, match="stands in two splits"): dataset.open_dataset(tmp_path)
 
 def test_a_missing_video_is_named(built, tmp_path):
     data = dataset.open_dataset(built)
-    for name in ("train", "train_benchmark", "dev", "test"): write_questions(getattr(data, name), tmp_path/f"{name}.parquet")
-    with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"): dataset.open_dataset(tmp_path)
+    for name in ("train", "train_benchmark", "dev", "test"):
+        write_questions(getattr(data, name), tmp_path/f"{name}.parquet")
+    with pytest.raises(FileNotFoundError, match=r"videos are missing, the first generated/room_"):
+        dataset.open_dataset(tmp_path)
 
 def test_meta_info_takes_several_files(tmp_path):
     "A list with commas or spaces, a folder, a name with a space in it; whatever is missing is one error."
@@ -254,18 +282,25 @@ def test_meta_info_takes_several_files(tmp_path):
     folder.mkdir()
     for name in names: (folder/name).write_text("{}"), (tmp_path/name).write_text("{}")
     both = [tmp_path/name for name in names]
-    for text in (f"{both[0]},{both[1]}", f"{both[0]} , {both[1]}", f"{both[0]} {both[1]}", f" {both[0]}\n{both[1]} ", f"{both[0]},{both[1]}, "): assert vsi100k.meta_files(text) == both
-    assert vsi100k.meta_files(str(folder)) == [folder/name for name in names] and vsi100k.meta_files(str(folder/names[0])) == [folder/names[0]]
+    for text in (f"{both[0]},{both[1]}", f"{both[0]} , {both[1]}", f"{both[0]} {both[1]}", f" {both[0]}\n{both[1]} ",
+                 f"{both[0]},{both[1]}, "):
+        assert vsi100k.meta_files(text) == both
+    assert vsi100k.meta_files(str(folder)) == [folder/name
+                                               for name in names] and vsi100k.meta_files(str(folder/names[0])) == [folder/names[0]]
     (tmp_path/"empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"meta_info: no file at {tmp_path}/a.json, {tmp_path}/empty, wanted the benchmark's"):
+    with pytest.raises(FileNotFoundError,
+                       match=f"meta_info: no file at {tmp_path}/a.json, {tmp_path}/empty, wanted the benchmark's"):
         vsi100k.meta_files(f"{tmp_path}/a.json {both[0]} {tmp_path}/empty")
 
 def test_the_benchmark_s_datasets_stand_side_by_side(data):
     meta = data/"vsibench_meta_info"
-    table = vsi100k.agreements(f"{meta}/scannet_meta_info_val.json,{meta}/scannetpp_meta_info_val.json", data/"vsibench_test.parquet").round(1)
-    assert table["scannet"]["agree, %"].to_dict() == dict(object_counting=99.6, object_size_estimation=100, room_size_estimation=100, object_abs_distance=100,
+    table = vsi100k.agreements(f"{meta}/scannet_meta_info_val.json,{meta}/scannetpp_meta_info_val.json",
+                               data/"vsibench_test.parquet").round(1)
+    assert table["scannet"]["agree, %"].to_dict() == dict(object_counting=99.6, object_size_estimation=100,
+                                                          room_size_estimation=100, object_abs_distance=100,
                                                           object_rel_distance=100, object_rel_direction=100)
-    assert table["scannetpp"]["agree, %"].to_dict() == dict(object_counting=98.9, object_size_estimation=100, room_size_estimation=100, object_abs_distance=97.6,
+    assert table["scannetpp"]["agree, %"].to_dict() == dict(object_counting=98.9, object_size_estimation=100,
+                                                            room_size_estimation=100, object_abs_distance=97.6,
                                                             object_rel_distance=100, object_rel_direction=100)
     assert table["scannetpp"]["n"].sum() == 1204
     with pytest.raises(ValueError, match="scannet has been read from another file already"):
@@ -277,10 +312,13 @@ def av_error(code):
     from av.error import classes
     return classes[code](code, os.strerror(code), "film.mp4")
 
-FAULTS = dict(disk=lambda: OSError(errno.ENOSPC, "No space left on device"), rights=lambda: PermissionError(errno.EACCES, "Permission denied", "a.ply"),
-              memory=lambda: MemoryError("Unable to allocate 9.9 TiB"), many=lambda: OSError(errno.EMFILE, "Too many open files"),
+FAULTS = dict(disk=lambda: OSError(errno.ENOSPC, "No space left on device"),
+              rights=lambda: PermissionError(errno.EACCES, "Permission denied", "a.ply"),
+              memory=lambda: MemoryError("Unable to allocate 9.9 TiB"),
+              many=lambda: OSError(errno.EMFILE, "Too many open files"),
               film=lambda: av_error(errno.ENOSPC), shut=lambda: av_error(errno.EACCES))
-DATA_FAULTS = dict(gone=lambda: FileNotFoundError(errno.ENOENT, "No such file", "a.ply"), picture=lambda: OSError("image file is truncated"), value=lambda: ValueError("no mesh"),
+DATA_FAULTS = dict(gone=lambda: FileNotFoundError(errno.ENOENT, "No such file", "a.ply"),
+                   picture=lambda: OSError("image file is truncated"), value=lambda: ValueError("no mesh"),
                    torn=lambda: av_error(errno.EIO), key=lambda: KeyError("x"))
 
 def scene_jobs(built, raised=None):
@@ -288,7 +326,8 @@ def scene_jobs(built, raised=None):
     data = dataset.open_dataset(built)
     def rows(name):
         if raised and name == names[2]: raised()
-        return dict(train=[q for q in data.train if q.scene_name == name], benchmark=[q for q in data.test if q.scene_name == name], skipped={"object: stuff": 1})
+        return dict(train=[q for q in data.train if q.scene_name == name],
+                    benchmark=[q for q in data.test if q.scene_name == name], skipped={"object: stuff": 1})
     names = sorted({q.scene_name for q in data.train + data.test})[:5]
     return [dataset.Job(name, "train" if k < 3 else "test", partial(rows, name)) for k, name in enumerate(names)]
 
@@ -303,9 +342,12 @@ def raiser(fault, wrapped):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_path, fault, wrapped):
     "One line; the next build tries that scene again, and the dataset is that of a machine without faults."
-    write = lambda out, raised=None: dataset.write_dataset(tmp_path/out, scene_jobs(built, raised), {}, max_skipped=.9, card="scannet", workers=1)
+    write = lambda out, raised=None: dataset.write_dataset(tmp_path/out, scene_jobs(built, raised), {}, max_skipped=.9,
+                                                           card="scannet", workers=1)
     for _ in range(2):
-        with pytest.raises(OSError, match="out: stopped at room.*, for the machine failed and not the scan: .*; what is done is kept, build again to go on") as caught:
+        with pytest.raises(OSError,
+                           match="out: stopped at room.*, for the machine failed and not the scan: .*; what is done is "
+                                 "kept, build again to go on") as caught:
             write("out", raiser(FAULTS[fault], wrapped))
         assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists() and len(list((tmp_path/"out"/"parts").iterdir())) == 2
     assert files_of(write("out")) == files_of(write("whole"))
@@ -313,7 +355,8 @@ def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_pa
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("fault", DATA_FAULTS)
 def test_a_fault_of_the_data_is_set_aside(built, tmp_path, fault, wrapped):
-    out = dataset.write_dataset(tmp_path/"out", scene_jobs(built, raiser(DATA_FAULTS[fault], wrapped)), {}, max_skipped=.2, card="scannet", workers=1)
+    out = dataset.write_dataset(tmp_path/"out", scene_jobs(built, raiser(DATA_FAULTS[fault], wrapped)), {},
+                                max_skipped=.2, card="scannet", workers=1)
     assert json.loads((out/"dataset.json").read_text())["broken"] == 1 and not (out/"parts").exists()
 
 def test_a_full_disk_in_one_scan(built, tmp_path, monkeypatch):
@@ -333,8 +376,10 @@ def test_a_worker_that_dies_stops_the_build(built, tmp_path):
     def die():
         import os
         os.kill(os.getpid(), 9)
-    write = lambda raised, workers: dataset.write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, max_skipped=.9, card="scannet", workers=workers)
-    with pytest.raises(OSError, match="out: a worker process was killed, .*what is done is kept, build again to go on") as caught: write(die, 2)
+    write = lambda raised, workers: dataset.write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, max_skipped=.9,
+                                                          card="scannet", workers=workers)
+    with pytest.raises(OSError, match="out: a worker process was killed, .*what is done is kept, build again to go on") as caught:
+        write(die, 2)
     assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists()
     assert json.loads((write(None, 1)/"dataset.json").read_text())["scenes"] == {"train": 3, "test": 2}
 
@@ -353,7 +398,9 @@ print(sorted((p.name, p.stat().st_mtime_ns) for p in out.rglob('*') if p.suffix 
 
 def test_two_builders_in_one_folder(tmp_path):
     "The second starts while the first builds: it says that it waits, and both end with one dataset, written once."
-    out, start = tmp_path/"out", lambda *args: subprocess.Popen([sys.executable, "-c", BUILDER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, start = tmp_path/"out", lambda *args: subprocess.Popen([sys.executable, "-c", BUILDER, *map(str, args)],
+                                                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                                                text=True)
     with start(out, tmp_path/"go on") as first:
         for _ in range(6000):
             if (out/"parts").is_dir(): break

@@ -9,13 +9,25 @@ from vsgrpo.training.watch import HACKS, Limits, collapse_onset, collapsed, find
 
 def test_trouble_is_told_and_health_is_not():
     m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
-    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in [dict(step=s, id=i, question_type="object_counting", ground_truth=str(i), mode="think", completion=f"<think>one two three</think><answer>{i}</answer>")]])
+    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in [dict(step=s, id=i,
+                                                                                  question_type="object_counting",
+                                                                                  ground_truth=str(i), mode="think",
+                                                                                  completion=f"<think>one two three</think><answer>{i}</answer>")]])
     assert warnings_of(m, good) == []
     assert warnings_of(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
-    assert warnings_of(m.assign(zero_variance_groups=1.), good) == ["100% of the groups have equal rewards: they teach nothing"]
-    assert warnings_of(m, good.assign(completion=good.completion.str.replace("one two three", ""))) == ["100% of the completions show the pattern 'under 3 words of thought'"]
-    assert warnings_of(m, good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
-    assert warnings_of(m, good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []    # one truth for all: no guess
+    assert warnings_of(m.assign(zero_variance_groups=1.),
+                       good) == ["100% of the groups have equal rewards: they teach nothing"]
+    assert warnings_of(m,
+                       good.assign(completion=good.completion.str.replace("one two three",
+                                                                          ""
+                                                                          ""))) == ["100% of the completions show the "
+                                                                                    "pattern 'under 3 words of "
+                                                                                    "thought'"]
+    assert warnings_of(m,
+                       good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
+    # one truth for all: no guess
+    assert warnings_of(m,
+                       good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []
     assert warnings_of(m, good.drop(columns="mode")) == []
 
 @pytest.mark.parametrize("text, mode, wanted", [
@@ -36,14 +48,16 @@ def test_trouble_is_told_and_health_is_not():
 def test_each_pattern_has_its_cases(text, mode, wanted): assert find_hacks(text, mode) == wanted
 
 def test_shares_are_of_completions():
-    rows = pd.DataFrame([dict(step=1, id=i, question_type="object_counting", ground_truth=str(i), mode="vanilla", completion=c) for i in range(4) for c in ("4", "4", "3 or 4", str(i))])
+    rows = pd.DataFrame([dict(step=1, id=i, question_type="object_counting", ground_truth=str(i), mode="vanilla",
+                              completion=c) for i in range(4) for c in ("4", "4", "3 or 4", str(i))])
     shares = hack_rates(rows)
     assert set(shares) == {*HACKS, "constant answer"} and shares["several answers"] == 1/4 and shares["constant answer"] == 8/16
     assert "constant answer" not in hack_rates(rows[rows.id < 2])           # two questions say nothing
 
 def test_collapse_needs_a_height_to_fall_from():
     n = 30
-    m = pd.DataFrame(dict(step=np.arange(1, n + 1), reward=np.linspace(0, .09, n)[::-1], format=0., kl=.1, entropy=1., loss=0.))
+    m = pd.DataFrame(dict(step=np.arange(1, n + 1), reward=np.linspace(0, .09, n)[::-1], format=0., kl=.1, entropy=1.,
+                          loss=0.))
     assert not any(collapsed(m[:i]) for i in range(n + 1))
     m["format"] = np.r_[np.ones(20), np.zeros(10)]
     first = next(i for i in range(n + 1) if collapsed(m[:i]))
@@ -52,14 +66,18 @@ def test_collapse_needs_a_height_to_fall_from():
 
 def test_a_collapse_is_dated_by_its_first_step_not_by_the_rule():
     "The rule cannot speak before step 10; the reward was gone in step 4, or 8, and stayed gone."
-    def run(*reward): return pd.DataFrame(dict(step=np.arange(1, len(reward) + 1), reward=np.array(reward, float), kl=.1, entropy=1., loss=0.))
+    def run(*reward):
+        return pd.DataFrame(dict(step=np.arange(1, len(reward) + 1), reward=np.array(reward, float), kl=.1, entropy=1.,
+                                 loss=0.))
     for start in (4, 6, 8):
         m = run(*[.8]*(start - 1), *[0.]*20)
         noticed = next(i for i in range(len(m) + 1) if collapsed(m[:i]))
         assert noticed >= 10 and collapse_onset(m[:noticed]) == start
-    assert collapse_onset(run(*[.8]*6, .3, .3, .5, *[.3]*3, *[.1]*6)) == 10          # a step in which it is back does not count as gone
+    # a step in which it is back does not count as gone
+    assert collapse_onset(run(*[.8]*6, .3, .3, .5, *[.3]*3, *[.1]*6)) == 10
     late = run(*[.8]*30, 0, 0, 0, 0, .7)
-    assert collapsed(late) and collapse_onset(late) == 35                           # back in the last step: only the report is known
+    # back in the last step: only the report is known
+    assert collapsed(late) and collapse_onset(late) == 35
     assert collapse_onset(run(*[.8]*15)) is None and collapse_onset(run()) is None
     m = run(*[.8]*12)
     m.loc[11, "loss"] = np.nan

@@ -137,9 +137,11 @@ def equal_terms(
 )->pd.DataFrame: # arm × score at the end, seconds it took, score at the seconds that all have
     "The methods at the same questions and at the same seconds (as many as the quickest took), means over seeds; scores between two looks lie on a line."
     ends = curves.groupby(["arm", "seed"], sort=False).seconds.max()
-    at = {key: float(np.interp(ends.min(), of.seconds, of.overall)) for key, of in curves.groupby(["arm", "seed"], sort=False)}
+    at = {key: float(np.interp(ends.min(), of.seconds, of.overall))
+          for key, of in curves.groupby(["arm", "seed"], sort=False)}
     last = curves.sort_values("step").groupby(["arm", "seed"], sort=False).last()
-    told = pd.DataFrame({"questions": last.questions, "score": last.overall, "seconds": ends, f"score at {ends.min():.0f} s": pd.Series(at)})
+    told = pd.DataFrame({"questions": last.questions, "score": last.overall, "seconds": ends,
+                         f"score at {ends.min():.0f} s": pd.Series(at)})
     return told.groupby(level=0, sort=False).mean().round(1).reindex(curves.arm.unique())
 
 # %% ../nbs/30_baselines.ipynb #30-021
@@ -149,17 +151,23 @@ def drift(
 )->dict: # trained and base: entropy and KL in nats a token, tokens an answer
     "What training did to free answers; kept in the run folder."
     folder, s_data = Path(folder), None
-    if (folder/"drift.json").is_file() and (told := read_json(folder/"drift.json")).get("scenes") == n_scenes: return told
+    if (folder/"drift.json").is_file() and (told := read_json(folder/"drift.json")).get("scenes") == n_scenes:
+        return told
     s, data = s_data or read_run(folder)
     processor, model = load_processor(s.model), load_model(s.model, folder/"adapter", four_bit=s.four_bit)
-    asked, reader = some_scenes(held_out(s, data), n_scenes), VideoReader(processor, held_out_video(s, data), frame_folder(), blank=s.blank)
-    guard, sums = VisionGuard(model, VisionFeatureCache(model, feature_folder())), {k: np.zeros(4) for k in ("trained", "base")}
+    asked, reader = some_scenes(held_out(s, data), n_scenes), VideoReader(processor, held_out_video(s, data),
+                                                                          frame_folder(), blank=s.blank)
+    guard, sums = VisionGuard(model, VisionFeatureCache(model, feature_folder())), {k: np.zeros(4)
+                                                                                    for k in ("trained", "base")}
     try:
         for k in range(0, len(asked), s.ask_batch):
-            prompts = [make_prompt(processor, prompt(q, s.mode, "train"), reader((data.bench or data.folder)/q.video)) for q in asked[k:k+s.ask_batch]]
-            for who, total in sums.items(): total += _told(model, processor, prompts, s, guard, who == "base", list(range(k, k + len(prompts))))
+            prompts = [make_prompt(processor, prompt(q, s.mode, "train"), reader((data.bench or data.folder)/q.video))
+                       for q in asked[k:k+s.ask_batch]]
+            for who, total in sums.items():
+                total += _told(model, processor, prompts, s, guard, who == "base", list(range(k, k + len(prompts))))
     finally: guard.close()
-    told = {"scenes": n_scenes} | {who: dict(zip(("entropy", "kl", "tokens"), (float(e/t), float(d/t), float(t/n)))) for who, (e, d, t, n) in sums.items()}
+    told = {"scenes": n_scenes} | {who: dict(zip(("entropy", "kl", "tokens"), (float(e/t), float(d/t), float(t/n))))
+                                   for who, (e, d, t, n) in sums.items()}
     write_json(told, folder/"drift.json")
     return told
 
@@ -170,7 +178,8 @@ def _told(model, processor, prompts, s, guard, base, seeds):
     off = model.disable_adapter
     with torch.no_grad():
         with off() if base else nullcontext():
-            answers = [a[0] for a in sample_answers(model, prompts, 1, s.max_new_tokens, 1., end_tokens(processor), vision_tokens(processor), seeds, guard)]
+            answers = [a[0] for a in sample_answers(model, prompts, 1, s.max_new_tokens, 1., end_tokens(processor),
+                                                    vision_tokens(processor), seeds, guard)]
             trees = build_prefix_trees(prompts, answers, guard.video_id)
             logps, entropy = completion_logps(model, trees, guard=guard)
         with off(): delta = completion_logps(model, trees, guard=guard, where="reference")[0] - logps
@@ -187,7 +196,8 @@ def drift_table(
         told = [drift(f, n_scenes) for f in of.folder]
         rows.setdefault("base", {k: told[0]["base"][k] for k in ("entropy", "kl", "tokens")})
         rows[arm] = {k: float(np.mean([t["trained"][k] for t in told])) for k in ("entropy", "kl", "tokens")}
-    return pd.DataFrame(rows).T.rename(columns={"entropy": "entropy, nats a token", "kl": "KL from base, nats a token", "tokens": "tokens an answer"}).round(3)
+    return pd.DataFrame(rows).T.rename(columns={"entropy": "entropy, nats a token", "kl": "KL from base, nats a token",
+                                                "tokens": "tokens an answer"}).round(3)
 
 # %% ../nbs/30_baselines.ipynb #30-023
 def baseline_findings(
@@ -204,10 +214,14 @@ def baseline_findings(
     shown = lambda d: "not measured" if np.isnan(d[1]) else "shown" if d[1] > 0 else "not shown"
     arms, told = list(runs.arm.unique()), []
     over = {a: difference(runs, a, "base") for a in arms}
-    told.append("Over the base: " + "; ".join(f"{a} {tell(d)}, {sure(d)} it (paper {printed[a.split()[0]] - printed['base']:+.1f})" for a, d in over.items()) + ".")
+    told.append("Over the base: " + "; ".join(f"{a} {tell(d)}, {sure(d)} it (paper "
+                                              f"{printed[a.split()[0]] - printed['base']:+.1f})"
+                                              for a, d in over.items()) + ".")
     if "vsGRPO-V" in arms and len(arms) > 1:
         gain = {a: difference(runs, "vsGRPO-V", a) for a in arms if a != "vsGRPO-V"}
-        told.append("vsGRPO-V over the others: " + "; ".join(f"{a} {tell(d)}, {sure(d)} it (paper {printed['vsGRPO-V'] - printed[a.split()[0]]:+.1f})" for a, d in gain.items()) + ".")
+        told.append("vsGRPO-V over the others: " + "; ".join(f"{a} {tell(d)}, {sure(d)} it (paper "
+                                                             f"{printed['vsGRPO-V'] - printed[a.split()[0]]:+.1f})"
+                                                             for a, d in gain.items()) + ".")
         words = ", ".join(f"than {a} {shown(d)}" for a, d in gain.items())
         told.append(f"That GRPO gains more on the same questions: {words}.")
     if {"DPO sampled", "DPO other"} <= set(arms):

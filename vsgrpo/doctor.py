@@ -28,8 +28,10 @@ def repo_root(
 KINDS = {str: "text", int: "a whole number", float: "a finite number", bool: "True or False"}
 MOST = 2**32 - 1 # a larger whole number is a slip: no seed, no count
 RANGES = { # parameter → least and most, the same in every chapter
-    "seed": (0, MOST), "seeds": (1, MOST), "samples": (0, MOST), "limit": (1, MOST), "batch": (1, MOST), "test_scenes": (0, MOST),
-    "max_new_tokens": (1, MOST), "num_processes": (1, MOST), "workers": (0, MOST), "max_skipped": (0, 1), "dev": (0, 1), "test": (0, 1)}
+    "seed": (0, MOST), "seeds": (1, MOST), "samples": (0, MOST), "limit": (1, MOST), "batch": (1, MOST),
+    "test_scenes": (0, MOST),
+    "max_new_tokens": (1, MOST), "num_processes": (1, MOST), "workers": (0, MOST), "max_skipped": (0, 1), "dev": (0, 1),
+    "test": (0, 1)}
 
 def _shown(value):
     "A value as an error quotes it: cut off, and never a number of thousands of digits."
@@ -70,8 +72,10 @@ def refuse_unknown(
         for name in given:
             if name in names: continue
             near = difflib.get_close_matches(name, names, 1)
-            raise ValueError(f"-p {name}: no such parameter" + (f", did you mean {near[0]}?" if near else "") + f" There are: {', '.join(names)}")
-    typed = {name: (kind, none) for source in namespace.get("In", []) for name, kind, none in _PARAMETER.findall(source)}
+            raise ValueError(f"-p {name}: no such parameter"
+                             + (f", did you mean {near[0]}?" if near else "") + f" There are: {', '.join(names)}")
+    typed = {name: (kind, none) for source in namespace.get("In",
+                                                            []) for name, kind, none in _PARAMETER.findall(source)}
     for name, (kind, none) in typed.items():
         if name in names and name in namespace: _check_parameter(name, namespace[name], kind, none)
 
@@ -123,7 +127,8 @@ def misfits(
         if got is None: words.append(f"{name} is not installed, {want} was tested")
         elif got.split("+")[0] != want:
             outside = name in bounds and not _in_bounds(got, bounds[name])
-            words.append(f"{name} {got} is installed, {want} was tested" + (f"; outside {bounds[name]} of pyproject.toml" if outside else ""))
+            words.append(f"{name} {got} is installed, {want} was tested"
+                         + (f"; outside {bounds[name]} of pyproject.toml" if outside else ""))
     return words
 
 # %% ../nbs/06_doctor.ipynb #06-017
@@ -134,13 +139,19 @@ def known_trouble(
 )->list[str]:                # one line for each known trouble
     "Combinations that are known not to work."
     words, get = [], lambda n: have.get(n)
-    if sys.version_info < (3, 11): words.append(f"Python {platform.python_version()} is too old: 3.11 or later is needed")
+    if sys.version_info < (3, 11):
+        words.append(f"Python {platform.python_version()} is too old: 3.11 or later is needed")
     if get("torch") and get("torchvision"):
         (a, b), (c, d) = _minor(get("torch")), _minor(get("torchvision"))
-        if a == 2 and c == 0 and d != b + 15: words.append(f"torchvision {get('torchvision')} was not built for torch {get('torch')}: it wants torch 2.{d-15}")
-    if get("nbdev") and _minor(get("nbdev")) >= (3, 0): words.append(f"nbdev {get('nbdev')} does not read settings.ini: nbdev 2 is needed")
-    if get("execnb") and _minor(get("execnb")) >= (0, 2): words.append(f"execnb {get('execnb')} lacks what nbdev 2 imports: execnb<0.2 is needed")
-    if get("fastcore") and _minor(get("fastcore")) >= (1, 13): words.append(f"fastcore {get('fastcore')} is too new for nbdev 2: fastcore<1.13 is needed")
+        if a == 2 and c == 0 and d != b + 15:
+            words.append(f"torchvision {get('torchvision')} was not built for torch {get('torch')}: it wants torch "
+                         f"2.{d-15}")
+    if get("nbdev") and _minor(get("nbdev")) >= (3, 0):
+        words.append(f"nbdev {get('nbdev')} does not read settings.ini: nbdev 2 is needed")
+    if get("execnb") and _minor(get("execnb")) >= (0, 2):
+        words.append(f"execnb {get('execnb')} lacks what nbdev 2 imports: execnb<0.2 is needed")
+    if get("fastcore") and _minor(get("fastcore")) >= (1, 13):
+        words.append(f"fastcore {get('fastcore')} is too new for nbdev 2: fastcore<1.13 is needed")
     return words
 
 # %% ../nbs/06_doctor.ipynb #06-021
@@ -154,9 +165,11 @@ def import_troubles(
         try: importlib.import_module(name)
         except ModuleNotFoundError as e:
             if e.name != name: words.append(f"{name} does not load: it needs {e.name}")
-        except (ImportError, OSError, RuntimeError) as e: words.append(f"{name} does not load: {str(e).splitlines()[0]}")
+        except (ImportError, OSError, RuntimeError) as e:
+            words.append(f"{name} does not load: {str(e).splitlines()[0]}")
     if "av" in sys.modules and "av" in modules:
-        if "libx264" not in sys.modules["av"].codecs_available: words.append("av has no libx264: videos cannot be written")
+        if "libx264" not in sys.modules["av"].codecs_available:
+            words.append("av has no libx264: videos cannot be written")
     return words
 
 # %% ../nbs/06_doctor.ipynb #06-024
@@ -187,7 +200,8 @@ def devices()->list[str]: # one line for each accelerator; the CPU alone if none
     "What torch can compute on."
     if "torch" not in sys.modules: return []
     import torch
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = [torch.cuda.get_device_properties(i)
+            for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     found = [f"cuda:{i} {g.name}, {g.total_memory/2**30:.0f} GiB" for i, g in enumerate(gpus)]
     if torch.backends.mps.is_available(): found.append("mps")
     return found or ["cpu"]
@@ -198,15 +212,18 @@ def hub_reachable(
     timeout_s:float=3,    # seconds to wait
 )->str:                   # a sentence
     "Can weights be fetched from here?"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"): return "not asked: HF_HUB_OFFLINE is set"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return "not asked: HF_HUB_OFFLINE is set"
     url = url or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s) as r: return f"{url} answers ({r.status})"
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s) as r:
+            return f"{url} answers ({r.status})"
     except urllib.error.HTTPError as e: return f"{url} answers, with an error ({e.code})"
     except (OSError, ValueError, HTTPException) as e: return f"{url} does not answer ({getattr(e, 'reason', e)})"
 
 # %% ../nbs/06_doctor.ipynb #06-031
-SHOWN = ("torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "av", "open3d-cpu", "numpy", "scipy", "shapely", "pandas", "papermill", "nbdev")
+SHOWN = ("torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "av", "open3d-cpu", "numpy",
+         "scipy", "shapely", "pandas", "papermill", "nbdev")
 
 def report(
     hub:bool=True,             # ask the hub, too
@@ -239,14 +256,19 @@ def as_text(
     "The report in plain words."
     ok = lambda words, none: [f"  {w}" for w in words] or [f"  {none}"]
     t, unknown = r["threads"], "unknown (psutil is not installed)"
-    lines = [f"Python {r['python']} on {r['system']}{'' if r['in_venv'] else ', outside a virtual environment'}", "Versions"]
+    lines = [f"Python {r['python']} on {r['system']}{'' if r['in_venv'] else ', outside a virtual environment'}",
+             "Versions"]
     lines += [f"  {n:13} {v or '—'}" for n, v in r["versions"].items()]
     lines += ["Against requirements.lock"]
-    lines += ["  there is no requirements.lock here"] if r["lock"] is None else ok(r["misfits"], f"all {r['lock']} packages are as tested")
+    lines += ["  there is no requirements.lock here"] if r["lock"] is None else ok(r["misfits"],
+                                                                                   f"all {r['lock']} packages are as "
+                                                                                   "tested")
     lines += ["Known trouble", *ok(r["trouble"], "none")]
-    lines += [f"Cores {t['cores']}, torch threads {t.get('torch', '—')}, OMP_NUM_THREADS {t['OMP_NUM_THREADS'] or 'not set'}"]
+    lines += [f"Cores {t['cores']}, torch threads {t.get('torch', '—')}, OMP_NUM_THREADS "
+              f"{t['OMP_NUM_THREADS'] or 'not set'}"]
     lines += [f"Devices {', '.join(r['devices']) or '—'}"]
-    lines += [f"Free memory {unknown if r['free_memory_gib'] is None else str(r['free_memory_gib'])+' GiB'}, free disk {r['free_disk_gib']} GiB"]
+    lines += [f"Free memory {unknown if r['free_memory_gib'] is None else str(r['free_memory_gib'])+' GiB'}, free disk "
+              f"{r['free_disk_gib']} GiB"]
     lines += [f"Hub: {r['hub']}"]
     return "\n".join(lines)
 
@@ -256,7 +278,8 @@ def main(
 )->int:                       # 1 if something is known not to work, else 0
     "`python -m vsgrpo.doctor [--json] [--no-hub]`"
     import argparse
-    p = argparse.ArgumentParser("vsgrpo.doctor", description="What is installed here, and what does not fit the tested set.")
+    p = argparse.ArgumentParser("vsgrpo.doctor",
+                                description="What is installed here, and what does not fit the tested set.")
     p.add_argument("--json", action="store_true", help="print the report as JSON")
     p.add_argument("--no-hub", action="store_true", help="do not ask the hub")
     args = p.parse_args(argv)

@@ -141,8 +141,10 @@ def damage(
     for name, (size, digest) in sorted(entries.items()):
         path = Path(folder)/name
         if not path.is_file(): return f"{path}: missing, {MANIFEST} beside it names it"
-        if (there := path.stat().st_size) != size: return f"{path}: {there} bytes, {size} were written by {MANIFEST} beside it"
-        if file_hash(path) != digest: return f"{path}: its bytes are not those that were written (SHA-256 in {MANIFEST})"
+        if (there := path.stat().st_size) != size:
+            return f"{path}: {there} bytes, {size} were written by {MANIFEST} beside it"
+        if file_hash(path) != digest:
+            return f"{path}: its bytes are not those that were written (SHA-256 in {MANIFEST})"
     return ""
 
 def is_committed(
@@ -339,7 +341,8 @@ def tensor_bytes(
 def _label(x, about):
     "What is written beside a tensor."
     return {k: str(v) for k, v in about.items()} | {
-        "shape": "x".join(map(str, x.shape)), "dtype": str(x.dtype), "sha256": hashlib.sha256(tensor_bytes(x)).hexdigest()}
+        "shape": "x".join(map(str, x.shape)), "dtype": str(x.dtype),
+        "sha256": hashlib.sha256(tensor_bytes(x)).hexdigest()}
 
 def save_tensor(
     path:str|Path,
@@ -437,7 +440,8 @@ def _lies_at(file, path):
     except FileNotFoundError: return False
 
 # %% ../nbs/07_files.ipynb #01-006
-CONTROL = re.compile(r"<\|[^\s<>|]+\|>|</?tool_(?:call|response)>") # how Qwen2-VL and its relatives write the tokens that steer a chat
+# how Qwen2-VL and its relatives write the tokens that steer a chat
+CONTROL = re.compile(r"<\|[^\s<>|]+\|>|</?tool_(?:call|response)>")
 
 def check_text(
     text:str,
@@ -446,6 +450,7 @@ def check_text(
 ):
     "Refuse text that a model cannot be given as text."
     try: text.encode()
-    except UnicodeEncodeError: raise ValueError(f"{name} is {text!r:.80}, which holds half a character (a lone surrogate)") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is {text!r:.80}, which holds half a character (a lone surrogate)") from None
     found = control.search(text)
     if found: raise ValueError(f"{name} holds {found[0]!r}, which is a control token of the model and no text")

@@ -20,7 +20,8 @@ import pandas as pd
 from .evaluation.generate import SPREAD, generate_answers
 from .training.studies import arm_name, mean_difference
 from .evaluation.scores import t_interval
-from .evaluation.benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, score_items, part_draws, part_scores, part_spread,
+from .evaluation.benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, score_items, part_draws, part_scores,
+                                          part_spread,
                                           format_prompt, read_items, write_items)
 from .engine.models import (absolute_model, VideoReader, default_spec, load_config, load_model, load_processor,
                                   model_size)
@@ -65,7 +66,9 @@ class EvalConfig:
     def told(self, bench:Bench)->dict:
         "The manifest."
         prompts = hashlib.sha256("\0".join(map(self.text, bench.questions)).encode()).hexdigest()
-        return asdict(self) | eval_manifest(self.model, self.adapter, bench) | dict(prompts=prompts, decoding="greedy, no setting from the checkpoint")
+        return asdict(self) | eval_manifest(self.model, self.adapter, bench) | dict(prompts=prompts,
+                                                                                    decoding="greedy, no setting from "
+                                                                                             "the checkpoint")
 
 def default_eval(
     model:str, adapter:str, benchmark:str, # alias, hub id or folder; folder or ""; key of BENCHMARKS
@@ -79,11 +82,16 @@ def default_eval(
     for name, value, known in (("benchmark", benchmark, BENCHMARKS), ("protocol", protocol, PROTOCOLS)):
         if value not in known: raise ValueError(f"{name} {value!r}: wanted one of {list(known)}")
     for name, value in dict(frames=frames, max_pixels=max_pixels, max_new_tokens=max_new_tokens, batch=batch).items():
-        if value is not None and (type(value) is not int or value < 1): raise ValueError(f"{name} is {value!r}: wanted a whole number, 1 or more")
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} is {value!r}: wanted a whole number, 1 or more")
     asked, eyes = PROTOCOLS[protocol], load_config(model).vision_config
-    spec = default_spec(model, frames, max_pixels) if tiny else VideoSpec(frames or asked.frames, 128*28*28, max_pixels or asked.max_pixels, eyes.patch_size*eyes.spatial_merge_size, asked.sampling)
+    spec = default_spec(model, frames, max_pixels) if tiny else VideoSpec(frames or asked.frames, 128*28*28,
+                                                                          max_pixels or asked.max_pixels,
+                                                                          eyes.patch_size*eyes.spatial_merge_size,
+                                                                          asked.sampling)
     room = max_new_tokens or asked.max_new_tokens or BENCHMARKS[benchmark].max_new_tokens
-    return EvalConfig(model, adapter, benchmark, protocol, subtitles, spec, room if max_new_tokens or not tiny else min(24, room), batch or (128 if tiny else 16), seed)
+    return EvalConfig(model, adapter, benchmark, protocol, subtitles, spec,
+                      room if max_new_tokens or not tiny else min(24, room), batch or (128 if tiny else 16), seed)
 
 def run_eval(
     s:EvalConfig,
@@ -95,9 +103,11 @@ def run_eval(
     store = open_store(folder, s.told(bench), bench, write_items, s.video, s.seed, frame_folder)
     if store.answers_path.is_file() and len(store.read_answers()) == 2*len(bench.questions): return
     model, processor = load_model(s.model, s.adapter or None), load_processor(s.model)
-    sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, modes=s.protocol, wording=s.benchmark, put=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
+    sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, modes=s.protocol,
+                wording=s.benchmark, put=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
                 features=VisionFeatureCache(model, feature_folder), seed=s.seed, store=store)
-    for arm in ("own", "blind"): generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=arm == "blind"), arm=arm, **sent)
+    for arm in ("own", "blind"):
+        generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=arm == "blind"), arm=arm, **sent)
 
 class EvalResults:
     "The answers of one store."
@@ -130,7 +140,8 @@ class EvalResults:
     def overall(self, arm:str="own", parser:str|None=None)->tuple: # score, low, high
         "The overall score with its interval; nan where a track is missing."
         of = self.scores(arm, parser)
-        return tuple(of.loc[of.part == "overall", ["score", "ci_low", "ci_high"]].iloc[0]) if (of.part == "overall").any() else (np.nan,)*3
+        return tuple(of.loc[of.part == "overall",
+                            ["score", "ci_low", "ci_high"]].iloc[0]) if (of.part == "overall").any() else (np.nan,)*3
 
 # %% ../nbs/40_general_eval.ipynb #40-013
 def trained_adapters(
@@ -140,10 +151,15 @@ def trained_adapters(
     "Finished runs in a folder, or the one that it is."
     folder = Path(folder)
     found = [p for p in (folder, *sorted(folder.glob("*/"))) if (p/"adapter"/"adapter_model.safetensors").is_file() and (p/"scores.csv").is_file()]
-    if not found: raise FileNotFoundError(f"runs {folder}: no finished run there: wanted adapter/adapter_model.safetensors and scores.csv, in it or one folder below")
+    if not found:
+        raise FileNotFoundError(f"runs {folder}: no finished run there: wanted adapter/adapter_model.safetensors and "
+                                "scores.csv, in it or one folder below")
     settings = [read_run(p)[0] for p in found]
-    if other := [(p.name, s.model) for p, s in zip(found, settings) if absolute_model(s.model) != absolute_model(model)]: raise ValueError(f"runs {folder}: {other[0][0]} was trained on model {other[0][1]!r}, asked for is {model!r}")
-    return pd.DataFrame([(arm_name(s), s.seed, str(p)) for p, s in zip(found, settings)], columns=["arm", "seed", "folder"])
+    if other := [(p.name, s.model) for p, s in zip(found,
+                                                   settings) if absolute_model(s.model) != absolute_model(model)]:
+        raise ValueError(f"runs {folder}: {other[0][0]} was trained on model {other[0][1]!r}, asked for is {model!r}")
+    return pd.DataFrame([(arm_name(s), s.seed, str(p)) for p, s in zip(found, settings)],
+                        columns=["arm", "seed", "folder"])
 
 def named_adapters(
     text:str, # name=folder, a space between two
@@ -153,8 +169,10 @@ def named_adapters(
     found = {}
     for word in text.split():
         name, sign, where = word.partition("=")
-        if not name or not sign or name in found or name == "base": raise ValueError(f"adapters: {word!r}, wanted name=folder, each name once and none called base")
-        if not (root/where/"adapter_model.safetensors").is_file(): raise FileNotFoundError(f"adapters: {root/where} holds no adapter_model.safetensors")
+        if not name or not sign or name in found or name == "base":
+            raise ValueError(f"adapters: {word!r}, wanted name=folder, each name once and none called base")
+        if not (root/where/"adapter_model.safetensors").is_file():
+            raise FileNotFoundError(f"adapters: {root/where} holds no adapter_model.safetensors")
         found[name] = root/where
     return found
 
@@ -170,7 +188,8 @@ def find_benchmark(
     for folder in tried:
         if folder.is_dir(): return folder
     if alone and (root/bench).is_dir(): return root/bench
-    raise FileNotFoundError(f"bench {root/bench}: no {' or '.join(sorted({p.name for p in tried}))} in it; wanted the folder of the download{'' if alone else ', or benchmarks with one name'}")
+    raise FileNotFoundError(f"bench {root/bench}: no {' or '.join(sorted({p.name for p in tried}))} in it; wanted the "
+                            f"folder of the download{'' if alone else ', or benchmarks with one name'}")
 
 # %% ../nbs/40_general_eval.ipynb #40-016
 def eval_table(
@@ -180,8 +199,10 @@ def eval_table(
     rows = []
     for arm, seed, name, sheet in exams[["arm", "seed", "benchmark", "sheet"]].itertuples(index=False):
         own, marks = sheet.rows[sheet.rows.arm == "own"], sheet.marks()
-        rows.append((arm, seed, name, len(marks), int(np.isnan(marks).sum()), *sheet.overall(), sheet.overall("blind")[0], own.truncated.mean(), own.n_tokens.mean()))
-    return pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "n", "left_out", "score", "ci_low", "ci_high", "blind", "truncated", "tokens"])
+        rows.append((arm, seed, name, len(marks), int(np.isnan(marks).sum()), *sheet.overall(),
+                     sheet.overall("blind")[0], own.truncated.mean(), own.n_tokens.mean()))
+    return pd.DataFrame(rows, columns=["arm", "seed", "benchmark", "n", "left_out", "score", "ci_low", "ci_high",
+                                       "blind", "truncated", "tokens"])
 
 def eval_spread(
     exams:pd.DataFrame, # as in `eval_table`
@@ -213,20 +234,24 @@ def retention(
         draws.append(high[part] - low[part])
     return mean_difference(draws)
 
-def _say(d): return "—" if np.isnan(d[0]) else f"{d[0]:+.1f}" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
+def _say(d):
+    return "—" if np.isnan(d[0]) else f"{d[0]:+.1f}" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
 
 def retention_table(
     exams:pd.DataFrame,
 )->pd.DataFrame: # arm × benchmark: minus the base, with a 95 % interval
     "What training changed in general."
     names = list(dict.fromkeys(exams.benchmark))
-    return pd.DataFrame({n: {arm: _say(retention(exams, arm, benchmark=n)) for arm in dict.fromkeys(exams.arm) if arm != "base"} for n in names})
+    return pd.DataFrame({n: {arm: _say(retention(exams, arm, benchmark=n))for arm in dict.fromkeys(exams.arm)
+                             if arm != "base"} for n in names})
 
 def parser_table(
     exams:pd.DataFrame,
 )->pd.DataFrame: # (benchmark, arm) × parser
     "The same answers under three rules; a dash where a track is missing."
-    rows = {(name, arm): {p: sheet.overall(parser=p)[0] for p in PARSERS} for arm, name, sheet in exams.drop_duplicates(["arm", "benchmark"])[["arm", "benchmark", "sheet"]].itertuples(index=False)}
+    rows = {(name, arm): {p: sheet.overall(parser=p)[0] for p in PARSERS}
+            for arm, name, sheet in exams.drop_duplicates(["arm", "benchmark"])[["arm", "benchmark",
+                                                                                 "sheet"]].itertuples(index=False)}
     return pd.DataFrame(rows).T.rename_axis(["benchmark", "arm"])
 
 # %% ../nbs/40_general_eval.ipynb #40-018
@@ -267,7 +292,9 @@ def plot_gain_and_loss(
             bars = lambda d: None if np.isnan(d[1]) else [[d[0] - d[1]], [d[2] - d[0]]]
             ax.errorbar(x[0], y[0], xerr=bars(x), yerr=bars(y), marker="o", color=f"C{i}", capsize=2, label=arm)
             method, column = arm.split()[0], f"{name} {size}"
-            if column in printed and method in printed.index: ax.plot(in_space[method] - in_space["base"], printed.loc[method, column] - printed.loc["base", column], marker="o", mfc="none", color=f"C{i}", ls="")
+            if column in printed and method in printed.index:
+                ax.plot(in_space[method] - in_space["base"], printed.loc[method, column] - printed.loc["base", column],
+                        marker="o", mfc="none", color=f"C{i}", ls="")
         ax.axhline(0, color="0.6", lw=.8)
         ax.set(title=name, xlabel="spatial score minus base, points", ylabel="general score minus base, points")
     axes[0][0].legend(fontsize=7, title="hollow: the paper's", title_fontsize=7)
@@ -288,10 +315,15 @@ def general_findings(
     for name in (n for n in dict.fromkeys(exams.benchmark) if "+" not in n):
         printed = paper_general().get(f"{name} {size}")
         lost = {} if printed is None else (printed - printed["base"]).to_dict()
-        told.append(f"{name}, minus base: " + "; ".join(f"{a} {_say(d := retention(exams, a, benchmark=name))}, {word(d)}" + (f" (paper {lost[a.split()[0]]:+.1f})" if a.split()[0] in lost else "") for a in arms) + ".")
+        told.append(f"{name}, minus base: " + "; ".join(f"{a} {_say(d := retention(exams, a, benchmark=name))}, "
+                                                        f"{word(d)}"
+                                                        + (f" (paper {lost[a.split()[0]]:+.1f})"if a.split()[0] in lost
+                                                           else "")
+                                                        for a in arms) + ".")
         if {"SFT", "vsGRPO-V"} <= set(arms):
             d = retention(exams, "vsGRPO-V", "SFT", name)
             shown = "shown" if d[1] > 0 else "not shown, the opposite is" if d[2] < 0 else "not shown"
             told.append(f"{name}: that GRPO keeps more than SFT is {'not measured' if lacks(d) else shown}: {_say(d)}.")
-    if spatial: told.append("Spatial score minus base: " + "; ".join(f"{a} {_say(d)}" for a, d in spatial.items()) + ".")
+    if spatial:
+        told.append("Spatial score minus base: " + "; ".join(f"{a} {_say(d)}" for a, d in spatial.items()) + ".")
     return told

@@ -21,7 +21,8 @@ def closing_table(
     ours = scores.assign(cell=[f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()])
     table = ours.pivot(index="question_type", columns="arm", values="cell")[list(dict.fromkeys(ours.arm))]
     n = ours.drop_duplicates("question_type").set_index("question_type").n
-    row = {m: paper[(paper.model == of) & (paper.method == m) & (paper.eval_mode == "V")].iloc[0] for m in ("base", "vsGRPO-V")}
+    row = {m: paper[(paper.model == of) & (paper.method == m) & (paper.eval_mode == "V")].iloc[0]
+           for m in ("base", "vsGRPO-V")}
     tasks = [t for t in paper.columns if t in set(n.index)]
     told = pd.DataFrame({f"paper {of[-2:]} {m}": [f"{row[m][t]:.1f}" for t in tasks] for m in row}, index=tasks)
     return pd.concat([told, table.reindex(tasks).fillna("—"), n.reindex(tasks)], axis=1)

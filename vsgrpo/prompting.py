@@ -51,7 +51,8 @@ def cost_of_thinking(
 
 def _difference(answers, a, b, seed=0):
     "Paired difference of two sets of answers, each read by its own parser."
-    return paired_difference(answers.questions, answers.of(a), answers.of(b), answers.parser(a), seed=seed, their_parser=answers.parser(b)).set_index("question_type")
+    return paired_difference(answers.questions, answers.of(a), answers.of(b), answers.parser(a), seed=seed,
+                             their_parser=answers.parser(b)).set_index("question_type")
 
 def by_parser(
     answers:Answers,
@@ -63,8 +64,10 @@ def by_parser(
         for parser in PARSERS:
             scores = [score_answer(q, said[q.id], parser) for q in answers.questions]
             by_task = score_table(answers.questions, said, parser, n_boot=0).set_index("question_type").score
-            rows.append(dict(mode=name, parser=parser, mean_of_tasks=by_task.get("overall", np.nan), mean_of_answers=100*np.mean(scores),
-                             unparsable=np.mean([parse_answer(q, said[q.id], parser) is None for q in answers.questions]), ours=parser == answers.parser(name)))
+            rows.append(dict(mode=name, parser=parser, mean_of_tasks=by_task.get("overall", np.nan),
+                             mean_of_answers=100*np.mean(scores),
+                             unparsable=np.mean([parse_answer(q, said[q.id], parser) is None
+                                                 for q in answers.questions]), ours=parser == answers.parser(name)))
     return pd.DataFrame(rows).set_index(["mode", "parser"])
 
 # %% ../nbs/00_prompting.ipynb #00-019
@@ -90,8 +93,10 @@ def at_equal_cost(
         k = int(rows["sample"].max()) + 1
         price = tokens[mode]/tokens["vanilla"] if "vanilla" in groups else np.nan
         voting = int(min(k, max(1, round(price)))) if "vanilla" in groups else 0
-        told.append({"mode": mode, "samples": k, "tokens of one": tokens[mode], "mean": 100*np.mean([g.score.mean() for g in groups[mode].values()]), "majority": voted(mode, k),
-                     "best (pass@k)": 100*np.mean([g.score.max() for g in groups[mode].values()]), "vanilla answers for its tokens": price, "of them voting": voting, "their majority": voted("vanilla", voting) if voting else np.nan})
+        told.append({"mode": mode, "samples": k, "tokens of one": tokens[mode],
+                     "mean": 100*np.mean([g.score.mean() for g in groups[mode].values()]), "majority": voted(mode, k),
+                     "best (pass@k)": 100*np.mean([g.score.max()
+                                                   for g in groups[mode].values()]), "vanilla answers for its tokens": price, "of them voting": voting, "their majority": voted("vanilla", voting) if voting else np.nan})
     return pd.DataFrame(told).set_index("mode")
 
 # %% ../nbs/00_prompting.ipynb #00-021
@@ -103,13 +108,20 @@ def compare(
     "What differs between two stores: settings, scores with paired 95 % intervals, and the answers that became right or wrong."
     a, b = Answers(a), Answers(b)
     if other := [i for i in {**a.by_id, **b.by_id} if a.by_id.get(i) != b.by_id.get(i)]:
-        raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in one only or differ, the first {other[0]!r}")
+        raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in one only or "
+                         f"differ, the first {other[0]!r}")
     settings = a.run.changed_settings(b.settings)
     films = [x.run.read_settings().get("films") or {} for x in (a, b)]
-    if other := sorted(k for k in {*films[0], *films[1]} if films[0].get(k) != films[1].get(k)): settings.append(f"{len(other)} films differ, the first {other[0]}")
-    points = paired_difference(a.questions, b.of(name), a.of(name), b.parser(name), seed=seed, their_parser=a.parser(name))
+    if other := sorted(k for k in {*films[0], *films[1]} if films[0].get(k) != films[1].get(k)):
+        settings.append(f"{len(other)} films differ, the first {other[0]}")
+    points = paired_difference(a.questions, b.of(name), a.of(name), b.parser(name), seed=seed,
+                               their_parser=a.parser(name))
     left, right = (x.rows[(x.rows.name == name)].set_index("id")[["prediction", "score"]] for x in (a, b))
-    both = left.add_suffix(" a").join(right.add_suffix(" b")).join(pd.DataFrame([dict(id=q.id, question_type=q.question_type, question=q.question, truth=q.ground_truth) for q in a.questions]).set_index("id"))
+    both = left.add_suffix(" a").join(right.add_suffix(" b")).join(pd.DataFrame([dict(id=q.id,
+                                                                                      question_type=q.question_type,
+                                                                                      question=q.question,
+                                                                                      truth=q.ground_truth)
+                                                                                 for q in a.questions]).set_index("id"))
     turned = both[(both["score a"] >= .5) != (both["score b"] >= .5)]
     return settings, points, turned.assign(became=np.where(turned["score b"] >= .5, "right", "wrong"))
 
@@ -121,7 +133,8 @@ def plot_lengths(
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3.4), dpi=90, layout="constrained")
     for mode, rows in answers.rows[answers.rows.arm == "modes"].groupby("mode", sort=False):
-        fifth = pd.qcut(rows.n_tokens, 5, labels=False, duplicates="drop").fillna(0)      # fewer than five where many are equally long
+        # fewer than five where many are equally long
+        fifth = pd.qcut(rows.n_tokens, 5, labels=False, duplicates="drop").fillna(0)
         mean = rows.groupby(fifth)[["n_tokens", "score"]].mean()
         error = 196*rows.groupby(fifth).score.sem()
         ax.errorbar(mean.n_tokens, 100*mean.score, error, marker="o", capsize=2, label=f"{mode} (n = {len(rows)})")
@@ -140,7 +153,9 @@ def answer_html(
     q, rows, lines = answers.by_id[question_id], answers.rows, []
     if caption: lines.append(f"<p><small>{html.escape(caption)}</small></p>")
     if strip: lines.append(f'<img src="data:image/png;base64,{b64encode(strip).decode()}" style="max-width:100%">')
-    lines.append(f"<p><b>{html.escape(q.question)}</b><br>{html.escape(' · '.join(q.options or []))}<br>truth: <b>{html.escape(q.ground_truth)}</b> <small>({html.escape(q.question_type)}, {html.escape(q.scene_name)})</small></p>")
+    lines.append(f"<p><b>{html.escape(q.question)}</b><br>{html.escape(' · '.join(q.options or []))}<br>truth: "
+                 f"<b>{html.escape(q.ground_truth)}</b> <small>({html.escape(q.question_type)}, "
+                 f"{html.escape(q.scene_name)})</small></p>")
     lines.append("<table><tr><th>mode</th><th>said</th><th>read</th><th>score</th></tr>")
     for r in rows[(rows.id == question_id) & (rows.arm != "samples")].itertuples():
         colour = "#1a7f37" if r.score >= .5 else "#c4302b"
@@ -176,11 +191,15 @@ def browse_answers(
     import ipywidgets as w
     rows = answers.rows[answers.rows.arm == "modes"]
     right = rows.assign(right=rows.score >= .5).groupby("id").right.agg(["all", "any"])
-    ways = {"all questions": lambda i: True, "right in every mode": lambda i: right["all"][i], "wrong in every mode": lambda i: not right["any"][i],
+    ways = {"all questions": lambda i: True, "right in every mode": lambda i: right["all"][i],
+            "wrong in every mode": lambda i: not right["any"][i],
             "right in some modes": lambda i: right["any"][i] and not right["all"][i]}
-    task, way = w.Dropdown(options=[t for t in TASKS if t in {q.task for q in answers.questions}], description="task"), w.Dropdown(options=list(ways), description="answers")
+    task, way = w.Dropdown(options=[t for t in TASKS if t in {q.task for q in answers.questions}],
+                           description="task"), w.Dropdown(options=list(ways), description="answers")
     question, page = w.Dropdown(description="question", layout=w.Layout(width="44em")), w.HTML()
-    def show(_=None): page.value = answer_html(answers, question.value, strip(answers.by_id[question.value])) if question.index is not None else "none"
+    def show(_=None):
+        page.value = answer_html(answers, question.value,
+                                 strip(answers.by_id[question.value])) if question.index is not None else "none"
     def fill(_=None):
         found = [(q.question.replace("\n", " ")[:110], q.id) for q in answers.questions if q.task == task.value and ways[way.value](q.id)]
         question.index, question.options, question.index = None, found, 0 if found else None

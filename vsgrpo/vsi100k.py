@@ -31,22 +31,27 @@ class _Scan:
     most:dict|None
     vocabulary:tuple
     film:bool
-    def __call__(self): return scene_rows(self.folder, self.out, "scannet", self.asking, self.most, self.vocabulary, self.film)
+    def __call__(self):
+        return scene_rows(self.folder, self.out, "scannet", self.asking, self.most, self.vocabulary, self.film)
 
 def bench_scenes(
     rows:str|Path, # parquet or jsonl file, or owner/name of a dataset on the hub
     dataset:str="scannet", # whose scenes
 )->set[str]: # scene names
     "Scenes of a dataset that occur in the benchmark; none at all is an error."
-    if Path(rows).suffix in (".parquet", ".jsonl") or Path(rows).exists(): found = {q.scene_name for q in read_questions(rows) if q.dataset == dataset}
+    if Path(rows).suffix in (".parquet", ".jsonl") or Path(rows).exists():
+        found = {q.scene_name for q in read_questions(rows) if q.dataset == dataset}
     else:
         from datasets import load_dataset
         try:
             table = load_dataset(str(rows), split="test")
             found = {name for name, of in zip(table["scene_name"], table["dataset"]) if of == dataset}
         except (OSError, ValueError, KeyError) as e:
-            raise ValueError(f"bench_rows {rows}: neither a parquet or jsonl file nor a dataset that the hub gives ({type(e).__name__}: {e}); download its rows and pass the file") from None
-    if not found: raise ValueError(f"bench_rows {rows}: no row of dataset {dataset!r}, so they guard nothing; wanted the benchmark's rows")
+            raise ValueError(f"bench_rows {rows}: neither a parquet or jsonl file nor a dataset that the hub gives "
+                             f"({type(e).__name__}: {e}); download its rows and pass the file") from None
+    if not found:
+        raise ValueError(f"bench_rows {rows}: no row of dataset {dataset!r}, so they guard nothing; wanted the "
+                         "benchmark's rows")
     return found
 
 def lacking(
@@ -74,27 +79,40 @@ def build_scans(
 )->Path: # the folder, ready for `open_dataset`
     "Dataset from real scans, split by place, without the places of the benchmark's scenes."
     if leak_guard and not bench_rows:
-        raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or jsonl) or nyu-visionx/VSI-Bench, or leak_guard False")
-    if not (len(share) == 2 and min(share) >= 0 and sum(share) < 1): raise ValueError(f"share is {share}: wanted two shares, of scenes for dev and test, that leave some to train on")
+        raise ValueError("the leak guard needs the benchmark's rows: pass bench_rows FILE (VSI-Bench's parquet or "
+                         "jsonl) or nyu-visionx/VSI-Bench, or leak_guard False")
+    if not (len(share) == 2 and min(share) >= 0 and sum(share) < 1):
+        raise ValueError(f"share is {share}: wanted two shares, of scenes for dev and test, that leave some to train on")
     table = find_label_table(scans) if asking.labels not in ("", "raw") else None
     vocabulary = _words(asking, table)
     banned = bench_scenes(bench_rows) if leak_guard else set()
     scenes, spaces = list_scenes(scans), {space_of(name) for name in banned}
-    told = dict(scans=_names_and_sizes(scenes), leak_guard=leak_guard, share=list(share), asking=asdict(asking), film=film,
+    told = dict(scans=_names_and_sizes(scenes), leak_guard=leak_guard, share=list(share), asking=asdict(asking),
+                film=film,
                 labels=table and hashlib.sha256(table.read_bytes()).hexdigest()[:12],
-                benchmark=dict(scenes=len(banned), found=sum(space_of(s.name) in spaces for s in scenes), names=_digest(sorted(banned))) if leak_guard else None)
+                benchmark=dict(scenes=len(banned), found=sum(space_of(s.name) in spaces for s in scenes),
+                               names=_digest(sorted(banned))) if leak_guard else None)
     if _is_finished(out, told): return Path(out)
     left = [s for s in scenes if space_of(s.name) not in spaces]
-    order = sorted({space_of(s.name) for s in left}, key=lambda s: hashlib.sha256(f"{asking.seed} {s}".encode()).digest())   # a place keeps its turn when others join
+    # a place keeps its turn when others join
+    order = sorted({space_of(s.name) for s in left},
+                   key=lambda s: hashlib.sha256(f"{asking.seed} {s}".encode()).digest())
     n_dev, n_test = (max(1, round(len(order)*s)) if s else 0 for s in share)
-    if len(order) <= n_dev + n_test: raise ValueError(f"{scans}: {len(order)} places are left of {len(scenes)} scenes, wanted at least {n_dev + n_test + 1}: {n_dev} for dev, {n_test} for test and one to train on")
+    if len(order) <= n_dev + n_test:
+        raise ValueError(f"{scans}: {len(order)} places are left of {len(scenes)} scenes, wanted at least "
+                         f"{n_dev + n_test + 1}: {n_dev} for dev, {n_test} for test and one to train on")
     split = {s: "dev" if i < n_dev else "test" if i < n_dev + n_test else "train" for i, s in enumerate(order)}
     bad = {s.name: why for s in left if (why := lacking(s, film))}
-    if len(bad) > max_skipped*len(left): raise ValueError(f"{scans}: {len(bad)} of {len(left)} scenes cannot be built, at most {max_skipped:.0%} may; the first, {next(iter(bad.items()))}")
+    if len(bad) > max_skipped*len(left):
+        raise ValueError(f"{scans}: {len(bad)} of {len(left)} scenes cannot be built, at most {max_skipped:.0%} may; "
+                         f"the first, {next(iter(bad.items()))}")
     most = _most(asking, sum(split[space_of(s.name)] == "train" for s in left))
     jobs = [Job(s.name, split[space_of(s.name)], _Scan(s, Path(out), asking, most, vocabulary, film)) for s in left]
-    notes = [(s.name, "scene: in the benchmark" if s.name in banned else "scene: another scan of a place in the benchmark", 1) for s in scenes if space_of(s.name) in spaces]
-    return _build_once(out, told, lambda: write_dataset(out, jobs, told, asking.targets(), max_skipped, notes, "scannet", workers))
+    notes = [(s.name,
+              "scene: in the benchmark" if s.name in banned else "scene: another scan of a place in the benchmark",
+              1) for s in scenes if space_of(s.name) in spaces]
+    return _build_once(out, told,
+                       lambda: write_dataset(out, jobs, told, asking.targets(), max_skipped, notes, "scannet", workers))
 
 # %% ../nbs/10_build_vsi100k.ipynb #10-018
 def push_dataset(
@@ -104,8 +122,10 @@ def push_dataset(
     "Upload a dataset: rows, card and films; films of scans stay here, ScanNet's terms forbid passing them on."
     from huggingface_hub import HfApi
     folder, api = Path(folder), HfApi()
-    if not (folder/"dataset.json").is_file(): raise FileNotFoundError(f"{folder}: no dataset.json there, wanted a whole dataset")
-    keep = ["*.parquet", "README.md", "dataset.json", "skipped.csv"] + ([] if (folder/"scannet").is_dir() else ["generated/*.mp4"])
+    if not (folder/"dataset.json").is_file():
+        raise FileNotFoundError(f"{folder}: no dataset.json there, wanted a whole dataset")
+    keep = ["*.parquet", "README.md", "dataset.json", "skipped.csv"] + ([]if (folder/"scannet").is_dir()
+                                                                        else ["generated/*.mp4"])
     api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
     return str(api.upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset", allow_patterns=keep))
 
@@ -118,7 +138,8 @@ def meta_files(
     found = {p: sorted(Path(p).glob("*_meta_info_val.json")) if Path(p).is_dir() else [Path(p)] for p in named if p}
     gone = [p for p, files in found.items() if not files or not all(f.is_file() for f in files)]
     if gone or not found:
-        raise FileNotFoundError(f"meta_info: no file at {', '.join(gone) or repr(paths)}, wanted the benchmark's <dataset>_meta_info_val.json or their folder")
+        raise FileNotFoundError(f"meta_info: no file at {', '.join(gone) or repr(paths)}, wanted the benchmark's "
+                                "<dataset>_meta_info_val.json or their folder")
     return [f for files in found.values() for f in files]
 
 def agreements(

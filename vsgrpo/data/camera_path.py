@@ -38,11 +38,13 @@ HOVER_REACH_M = 4.0  # half of what the camera sees of the floor, across its lin
 def _hover(room, n):
     "The overview camera glides in from the side, so that things appear one after another, then sways around the room's middle."
     middle, glide = (room.outline.min(0) + room.outline.max(0))/2, n//2
-    turn = np.deg2rad(np.r_[np.full(glide, -HOVER_SWING_DEG), np.linspace(-HOVER_SWING_DEG, HOVER_SWING_DEG, n - glide)])
+    turn = np.deg2rad(np.r_[np.full(glide, -HOVER_SWING_DEG),
+                            np.linspace(-HOVER_SWING_DEG, HOVER_SWING_DEG, n - glide)])
     right = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(n)])
     half = np.abs((room.outline - middle) @ right[0, :2]).max()
     aside = right*np.r_[HOVER_REACH_M + half*np.linspace(.7, -.7, glide), np.zeros(n - glide)][:, None]
-    eyes = np.column_stack([middle[0] + HOVER_BACK_M*np.sin(turn), middle[1] - HOVER_BACK_M*np.cos(turn), np.full(n, HOVER_M)])
+    eyes = np.column_stack([middle[0] + HOVER_BACK_M*np.sin(turn), middle[1] - HOVER_BACK_M*np.cos(turn),
+                            np.full(n, HOVER_M)])
     # looking a little before the middle keeps the near and the far edge equally far from the border
     targets = np.column_stack([middle + .1*(eyes[:, :2] - middle), np.zeros(n)])
     return np.stack([look_at(e, t) for e, t in zip(eyes - aside, targets - aside)])
@@ -55,7 +57,8 @@ def camera_path(
     p = room.preset
     f = p.width/2/np.tan(np.deg2rad(p.fov_deg)/2)
     n = p.n_frames if n_frames is None else n_frames
-    return {"hover": _hover, "walk": _walk}[p.camera](room, n), np.array([[f, 0, p.width/2], [0, f, p.height/2], [0, 0, 1]])
+    return {"hover": _hover, "walk": _walk}[p.camera](room, n), np.array([[f, 0, p.width/2], [0, f, p.height/2],
+                                                                          [0, 0, 1]])
 
 # %% ../../nbs/13a_camera_path.ipynb #13-037
 EYE_M, CELL_M, BODY_M = 1.5, .1, .3  # eye height, grid cell, distance kept from walls and tall things
@@ -66,10 +69,12 @@ def _clearance(room):
     x, y = (np.arange(a + CELL_M/2, b, CELL_M) for a, b in zip(low, high))
     cells = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
     cells = cells[_within(_floor_cells(room.outline), cells)]
-    boxes = np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw)) for i in room.items]).reshape(-1, 6)
+    boxes = np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw))
+                      for i in room.items]).reshape(-1, 6)
     at_eye = (boxes[:, 5] > EYE_M - .2) & (boxes[:, 2] < EYE_M + .2)
     to_wall = _wall_distance(room.outline, cells)
-    return cells, np.minimum(to_wall, _box_distance(boxes[at_eye], cells)), _box_distance(boxes[boxes[:, 2] < EYE_M], cells)
+    return cells, np.minimum(to_wall,
+                             _box_distance(boxes[at_eye], cells)), _box_distance(boxes[boxes[:, 2] < EYE_M], cells)
 
 def _within(rectangles, points):
     "Which points (C,2) lie in any of the rectangles (K,4)."
@@ -131,7 +136,8 @@ def _loop(room):
 # %% ../../nbs/13a_camera_path.ipynb #13-040
 def _eye_walls(room):
     "What stops the view at eye height, as segments (S,2,2): walls, and the sides of tall things."
-    boxes = np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw)) for i in room.items]).reshape(-1, 6)
+    boxes = np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw))
+                      for i in room.items]).reshape(-1, 6)
     tall = boxes[(boxes[:, 5] > EYE_M) & (boxes[:, 2] < EYE_M - .5)]
     rings = [room.outline] + [np.array([(a, b), (c, b), (c, d), (a, d)]) for a, b, c, d in tall[:, [0, 1, 3, 4]]]
     return np.concatenate([np.stack([r, np.roll(r, -1, 0)], 1) for r in rings])

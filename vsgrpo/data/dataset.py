@@ -43,7 +43,8 @@ from ..evaluation.rows import RowWriter, read_questions, record_of
 # %% ../../nbs/19_dataset.ipynb #10-007
 SPLITS = ("train", "dev", "test")
 SETS = ("train", "train_benchmark", "dev", "test")
-PAPER_TOTALS = dict(object_counting=6_400, object_rel_distance=13_000, object_size_estimation=13_000, object_abs_distance=75_000,
+PAPER_TOTALS = dict(object_counting=6_400, object_rel_distance=13_000, object_size_estimation=13_000,
+                    object_abs_distance=75_000,
                     room_size_estimation=1_500, object_rel_direction=8_000) # Section 4.1
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Asking:
     def __post_init__(self):
         for name, allowed in dict(wording=tuple(WORDINGS), distance=("center", "closest"), labels=VOCABULARIES).items():
             value = getattr(self, name)
-            if value not in allowed and (value or name == "wording"): raise ValueError(f"{name} {value!r}: wanted {' or '.join(allowed)}")
+            if value not in allowed and (value or name == "wording"):
+                raise ValueError(f"{name} {value!r}: wanted {' or '.join(allowed)}")
         if self.per_type < 1: raise ValueError(f"per_type is {self.per_type}: wanted at least 1")
         if self.frames < 0: raise ValueError(f"frames is {self.frames}: wanted 0 or more")
-        if not 0 <= self.totals <= 100: raise ValueError(f"totals is {self.totals}: wanted a share of the paper's numbers, 0 to 100")
+        if not 0 <= self.totals <= 100:
+            raise ValueError(f"totals is {self.totals}: wanted a share of the paper's numbers, 0 to 100")
 
     def targets(self)->dict[str,int]|None: # task → questions; None without totals
         "Training questions to aim at."
@@ -89,7 +92,8 @@ def scene_rows(
     if asking.frames and scene.visibility is None: scene = with_cameras(scene, scene_folder)
     skipped = Counter(scene.skipped)
     if asking.frames and scene.visibility is not None:
-        scene = replace(scene, visibility={k: v[sample_indices(len(v), asking.frames)] for k, v in scene.visibility.items()})
+        scene = replace(scene,
+                        visibility={k: v[sample_indices(len(v), asking.frames)] for k, v in scene.visibility.items()})
     elif asking.frames:
         if scene.poses is None or scene.intrinsic is None: skipped[UNSEEN] += 1
         else: scene = replace(scene, visibility=seen_shares(scene, asking.frames))
@@ -98,7 +102,8 @@ def scene_rows(
     if facts.hidden: skipped["object: shown by none of the frames"] += len(facts.hidden)
     turn = DIRECTION_TYPES[zlib.crc32(scene.name.encode()) % 3]            # a topic weighs the same as any other
     types = [t for t in QUESTION_TYPES if t not in HELD_OUT and (most or t == turn or t not in DIRECTION_TYPES)]
-    train = make_questions(facts, asking.wording, None if asking.wording == "paper" else types, most or asking.per_type, asking.seed,
+    train = make_questions(facts, asking.wording, None if asking.wording == "paper" else types, most or asking.per_type,
+                           asking.seed,
                            asking.distance or None, asking.options, asking.clear, doubtful := Counter())
     skipped.update({f"question: {kind} in doubt": n for kind, n in doubtful.items() if n})
     benchmark = make_questions(facts, "vsibench", per_type=asking.per_type, seed=asking.seed)
@@ -158,18 +163,24 @@ def _run_all(out, jobs, max_skipped, workers):
     results = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator")(delayed(_run)(out, job) for job in jobs)
     whole, broken = [], {}
     try:
-        for job, failure in zip(jobs, tqdm(results, total=len(jobs), desc="scenes", mininterval=5, file=sys.stdout), strict=True):
+        for job, failure in zip(jobs, tqdm(results, total=len(jobs), desc="scenes", mininterval=5,
+                                           file=sys.stdout), strict=True):
             if failure is None: whole.append(job)
-            elif failure.machine: raise OSError(f"{out}: stopped at {job.name}, for the machine failed and not the scan: {failure.reason}; {_AGAIN}")
+            elif failure.machine:
+                raise OSError(f"{out}: stopped at {job.name}, for the machine failed and not the scan: "
+                              f"{failure.reason}; {_AGAIN}")
             else: broken[job.name] = failure.reason
             if len(broken) > max_skipped*len(jobs):
                 first = next(iter(broken))
-                raise ValueError(f"{out}: {len(broken)} of {len(jobs)} scenes failed, at most {max_skipped:.0%} may; the first, {first}: {broken[first]}")
+                raise ValueError(f"{out}: {len(broken)} of {len(jobs)} scenes failed, at most {max_skipped:.0%} may; "
+                                 f"the first, {first}: {broken[first]}")
     except BrokenProcessPool:
-        raise OSError(f"{out}: a worker process was killed, maybe for want of memory (fewer workers take less); {_AGAIN}") from None
+        raise OSError(f"{out}: a worker process was killed, maybe for want of memory (fewer workers take less); "
+                      f"{_AGAIN}") from None
     finally:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*tasks", UserWarning)      # of joblib, about work that nobody waits for any more
+            # of joblib, about work that nobody waits for any more
+            warnings.filterwarnings("ignore", ".*tasks", UserWarning)
             results.close()
     return whole, broken
 
@@ -192,14 +203,17 @@ def share_out(
 def _by_task(scene, records):
     "Records of a scene by task, types of one task in turn, another one first in each scene."
     tasks = defaultdict(lambda: defaultdict(list))
-    for r in records[(n := zlib.crc32(scene.encode()) % max(1, len(records))):] + records[:n]: tasks["object_rel_direction" if r["question_type"] in DIRECTION_TYPES else r["question_type"]][r["question_type"]].append(r)
+    for r in records[(n := zlib.crc32(scene.encode()) % max(1, len(records))):] + records[:n]:
+        tasks["object_rel_direction"if r["question_type"] in DIRECTION_TYPES
+              else r["question_type"]][r["question_type"]].append(r)
     turns = lambda types: [r for k in range(max(map(len, types))) for t in types for r in t[k:k+1]]
     return {task: turns(list(types.values())) for task, types in tasks.items()}
 
 def _draw(out, jobs, targets):
     "Scene → task → questions to take for the training set."
     have = {}
-    for job in jobs: have[job.name] = {task: len(rs) for task, rs in _by_task(job.name, _read_part(out, job)["train"]).items()}
+    for job in jobs:
+        have[job.name] = {task: len(rs) for task, rs in _by_task(job.name, _read_part(out, job)["train"]).items()}
     names, take = list(have), defaultdict(dict)
     for task, total in targets.items():
         names.sort(key=lambda k: zlib.crc32(f"{task} {k}".encode()))      # who gives one of a remainder
@@ -221,7 +235,8 @@ def write_dataset(
     "Build all scenes and write train, train_benchmark, dev and test rows, skipped.csv, README.md and dataset.json."
     out = Path(out)
     (out/"parts").mkdir(parents=True, exist_ok=True)
-    _write(out/"building.json", json.dumps(dict(settings=settings, code=_code())))     # so that nobody goes on with other settings
+    # so that nobody goes on with other settings
+    _write(out/"building.json", json.dumps(dict(settings=settings, code=_code())))
     whole, broken = _run_all(out, jobs, max_skipped, workers)
     training = [job for job in whole if job.split == "train"]
     take, counts, skipped = _draw(out, training, targets) if targets else None, {s: Counter() for s in SETS}, Counter()
@@ -234,15 +249,19 @@ def write_dataset(
             kept = part["train"] if take is None else [r for task, rs in found.items() for r in rs[:take[job.name].get(task, 0)]]
             _put(rows["train"], counts["train"], kept)
             for r in kept: answers[r["question_type"]].append(r["ground_truth"])
-            if left := len(part["train"]) - len(kept): skipped[job.name, "question: more than the totals ask for"] = left
+            if left := len(part["train"]) - len(kept):
+                skipped[job.name, "question: more than the totals ask for"] = left
         _put(*(x["train_benchmark" if job.split == "train" else job.split] for x in (rows, counts)), part["benchmark"])
     for writer in rows.values(): writer.close()
-    lost = [*notes, *((name, why, 1) for name, why in broken.items()), *((name, why, n) for (name, why), n in sorted(skipped.items()))]
+    lost = [*notes, *((name, why, 1) for name, why in broken.items()),
+            *((name, why, n) for (name, why), n in sorted(skipped.items()))]
     _write_csv(out/"skipped.csv", ("scene", "reason", "number"), lost)
     digests = {f"{name}.parquet": file_hash(out/f"{name}.parquet") for name in SETS}
     built = {job.name for job in whole}
     films = {str(p.relative_to(out)): file_hash(p) for p in sorted(out.glob("*/*.mp4")) if p.stem in built}
-    told = dict(settings=settings, versions={p: version(p) for p in ("numpy", "scipy", "av", "pillow", "pyarrow")}, scenes=dict(Counter(job.split for job in whole)), broken=len(broken), counts={k: dict(v) for k, v in counts.items()}, sha256=digests, films=films)
+    told = dict(settings=settings, versions={p: version(p) for p in ("numpy", "scipy", "av", "pillow", "pyarrow")},
+                scenes=dict(Counter(job.split for job in whole)), broken=len(broken),
+                counts={k: dict(v) for k, v in counts.items()}, sha256=digests, films=films)
     _write(out/"README.md", _card(card, told, targets, lost, answers))
     _write(out/"dataset.json", json.dumps(told, indent=1))
     _clear(out)
@@ -276,9 +295,11 @@ def _is_built(out, settings):
     for stored in (Path(out)/"dataset.json", Path(out)/"building.json"):
         if not stored.is_file(): continue
         told = json.loads(stored.read_text())
-        old, new = told["settings"] | {"code": told.get("code", _code())}, json.loads(json.dumps(settings)) | {"code": _code()}
+        old, new = told["settings"] | {"code": told.get("code",
+                                                        _code())}, json.loads(json.dumps(settings)) | {"code": _code()}
         differ = [f"{k} was {old.get(k)}, is {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        if differ: raise ValueError(f"{out} was built otherwise ({'; '.join(differ)}): give another folder or remove it")
+        if differ:
+            raise ValueError(f"{out} was built otherwise ({'; '.join(differ)}): give another folder or remove it")
     return (Path(out)/"dataset.json").is_file()
 
 def _is_finished(out, settings):
@@ -290,7 +311,9 @@ def _code():
     "What tells two versions of the code that makes parts from one another."
     import vsgrpo
     here = Path(vsgrpo.__file__).parent
-    return hashlib.sha256(b"".join((here/"data"/f"{name}.py").read_bytes() for name in ("geometry", "questions", "scannet", "sens", "dataset"))).hexdigest()[:12]
+    return hashlib.sha256(b"".join((here/"data"/f"{name}.py").read_bytes() for name in ("geometry", "questions",
+                                                                                        "scannet", "sens",
+                                                                                        "dataset"))).hexdigest()[:12]
 
 def _write(path, text):
     "All of a text or nothing."
@@ -298,50 +321,73 @@ def _write(path, text):
 
 def _write_csv(path, head, lines):
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([safe_cell(without_paths(x)) for x in line] for line in [head, *lines])
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(without_paths(x)) for x in line]
+                                                    for line in [head, *lines])
     _write(path, text.getvalue())
 
 # %% ../../nbs/19_dataset.ipynb #10-013
 CARDS = {
-    "generated": ("mit", "Rooms generated by vsGRPO, furnished, filmed and annotated without any scan. Free of the terms of any recording."),
-    "scannet": ("cc-by-nc-4.0", "Derived from ScanNet's scans and annotations. Who uses it must have accepted the ScanNet Terms of Use (http://www.scan-net.org), "
-                                "which forbid passing on the recordings; the questions and answers are under CC BY-NC 4.0."),
+    "generated": ("mit",
+                  "Rooms generated by vsGRPO, furnished, filmed and annotated without any scan. Free of the terms of "
+                  "any recording."),
+    "scannet": ("cc-by-nc-4.0",
+                "Derived from ScanNet's scans and annotations. Who uses it must have accepted the ScanNet Terms of Use "
+                "(http://www.scan-net.org), "
+                                "which forbid passing on the recordings; the questions and answers are under CC BY-NC "
+                                "4.0."),
 }
 
 def _spread(values):
     "What a column of answers looks like: shares of words and letters, quantiles and ten bins of numbers."
     try: x = sorted(map(float, values))
-    except ValueError: return ", ".join(f"{v.replace('|', '/')} {n/len(values):.0%}" for v, n in Counter(values).most_common(4))
+    except ValueError:
+        return ", ".join(f"{v.replace('|', '/')} {n/len(values):.0%}" for v, n in Counter(values).most_common(4))
     bars = Counter(min(9, int(10*(v - x[0])/((x[-1] - x[0]) or 1))) for v in x)
-    return f"{x[0]:g} to {x[-1]:g}, median {x[len(x)//2]:g} `" + "".join("▁▂▃▄▅▆▇█"[round(7*bars[k]/max(bars.values()))] for k in range(10)) + "`"
+    return f"{x[0]:g} to {x[-1]:g}, median {x[len(x)//2]:g} `" + "".join("▁▂▃▄▅▆▇█"[round(7*bars[k]/max(bars.values()))]
+                                                                         for k in range(10)) + "`"
 
 def _card(source, told, targets, lost, answers):
     "README.md of a dataset."
     licence, text = CARDS[source]
     some = {name for name in SETS if told["counts"][name]}
-    head = ["---", f"license: {licence}", "task_categories: [visual-question-answering]", "configs:", "- config_name: default", "  data_files:",
-            *(f"  - {{split: {split}, path: {name}.parquet}}" for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")) if name in some),
-            *(["- config_name: benchmark_form", "  data_files: train_benchmark.parquet"] if "train_benchmark" in some else []), "---"]
+    head = ["---", f"license: {licence}", "task_categories: [visual-question-answering]", "configs:",
+            "- config_name: default", "  data_files:",
+            *(f"  - {{split: {split}, path: {name}.parquet}}"
+              for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))if name in some),
+            *(["- config_name: benchmark_form", "  data_files: train_benchmark.parquet"]if "train_benchmark" in some
+              else []), "---"]
     types = sorted({t for c in told["counts"].values() for t in c}, key=QUESTION_TYPES.index)
     table = ["| questions | " + " | ".join(SETS) + " |", "|---|" + "---|"*len(SETS)]
     table += [f"| {t} | " + " | ".join(str(told["counts"][s].get(t, 0)) for s in SETS) + " |" for t in types]
     table += ["| all | " + " | ".join(str(sum(told["counts"][s].values())) for s in SETS) + " |"]
     by_task = Counter()
     for t, n in told["counts"]["train"].items(): by_task["object_rel_direction" if t in DIRECTION_TYPES else t] += n
-    short = [f"Wanted {n} training questions of {task}, found {by_task[task]}." for task, n in (targets or {}).items() if by_task[task] < n]
+    short = [f"Wanted {n} training questions of {task}, found {by_task[task]}."for task, n in (targets or {}).items()
+             if by_task[task] < n]
     why = defaultdict(list)
-    for _, reason, n in lost: why[m[0] if (m := re.match(r"\w+(?=: )", reason)) and m[0] not in ("scene", "object", "segment", "pose", "question") else reason].append(n)
-    left = ["| left out | scenes | in all |", "|---|---|---|", *(f"| {reason.replace('|', '/')} | {len(ns)} | {sum(ns)} |" for reason, ns in sorted(why.items()))] if why else ["Nothing was left out."]
+    for _, reason, n in lost:
+        why[m[0]if (m := re.match(r"\w+(?=: )", reason))
+            and m[0] not in ("scene", "object", "segment", "pose", "question")else reason].append(n)
+    left = ["| left out | scenes | in all |", "|---|---|---|",
+            *(f"| {reason.replace('|', '/')} | {len(ns)} | {sum(ns)} |"
+              for reason, ns in sorted(why.items()))] if why else ["Nothing was left out."]
     blind = len(why.get(UNSEEN, ()))
     unseen = [f"**Of {blind} scenes nothing tells what a frame shows: they were asked about everything.**"] if blind else []
-    spread = ["| answers of train | |", "|---|---|", *(f"| {t} | {_spread(answers[t])} |" for t in types if answers.get(t))]
+    spread = ["| answers of train | |", "|---|---|",
+              *(f"| {t} | {_spread(answers[t])} |" for t in types if answers.get(t))]
     settings = "\n".join(f"- {k}: {json.dumps(v)}" for k, v in told["settings"].items())
     guard = told["settings"].get("leak_guard")
     rows = told["settings"].get("benchmark")
-    leak = {None: "", True: rows and f"The {rows['scenes']} scenes of the benchmark's rows and other scans of their places are not among them; {rows['found']} of the scans were such.", False: "**Scenes of the benchmark were not left out: a score on it after training on these rows says nothing.**"}[guard]
+    leak = {None: "",
+            True: rows and f"The {rows['scenes']} scenes of the benchmark's rows and other scans of their places are "
+                           f"not among them; {rows['found']} of the scans were such.",
+            False: "**Scenes of the benchmark were not left out: a score on it after training on these rows says "
+                   "nothing.**"}[guard]
     scenes = ", ".join(f"{n} {split}" for split, n in told["scenes"].items())
-    return "\n\n".join(["\n".join(head), "# Visual-spatial questions", f"{text} Made by the recipe of VSI-100k; {scenes} scenes. {leak}".strip(),
-                        "\n".join(table), *short, *unseen, "\n".join(spread), "\n".join(left), "Each line of `skipped.csv` tells of one scene.", "## Settings", settings,
+    return "\n\n".join(["\n".join(head), "# Visual-spatial questions",
+                        f"{text} Made by the recipe of VSI-100k; {scenes} scenes. {leak}".strip(),
+                        "\n".join(table), *short, *unseen, "\n".join(spread), "\n".join(left),
+                        "Each line of `skipped.csv` tells of one scene.", "## Settings", settings,
                         "## Hashes", "\n".join(f"- {k}: {v}" for k, v in told["sha256"].items())]) + "\n"
 
 # %% ../../nbs/19_dataset.ipynb #10-015
@@ -372,7 +418,8 @@ class _Room:
         room = make_room(self.seed, self.spec.preset)
         folder = self.out/"scans"/room.name
         if not folder.is_dir(): write_room(room, folder.parent)      # a killed build goes on where it stopped
-        return scene_rows(folder, self.out, "generated", self.spec.asking, self.most, _words(self.spec.asking, self.out/"scannetv2-labels.combined.tsv"))
+        return scene_rows(folder, self.out, "generated", self.spec.asking, self.most,
+                          _words(self.spec.asking, self.out/"scannetv2-labels.combined.tsv"))
 
 def _words(asking, tsv): return read_vocabulary(asking.labels, tsv) if asking.labels else (None, SYNONYMS)
 
@@ -404,14 +451,16 @@ def find_label_table(
     "ScanNet's table of labels, in `scans/` or beside it."
     name = "scannetv2-labels.combined.tsv"
     found = next((p for p in (Path(scans)/name, Path(scans).parent/name) if p.is_file()), None)
-    if found is None: raise FileNotFoundError(f"{scans}: no {name} there or in the folder above; labels 'raw' go without it")
+    if found is None:
+        raise FileNotFoundError(f"{scans}: no {name} there or in the folder above; labels 'raw' go without it")
     return found
 
 def _digest(x): return hashlib.sha256(json.dumps(x).encode()).hexdigest()[:12]
 
 def _names_and_sizes(scenes):
     "What tells one download from another: how many scenes, and a digest of their files' names and sizes."
-    return dict(scenes=len(scenes), digest=_digest([[s.name, sorted((f.name, f.stat().st_size) for f in s.iterdir() if f.is_file())] for s in scenes]))
+    return dict(scenes=len(scenes), digest=_digest([[s.name, sorted((f.name, f.stat().st_size)for f in s.iterdir()
+                                                                    if f.is_file())] for s in scenes]))
 
 def space_of(
     scene:str, # name: scene0011_01
@@ -438,15 +487,21 @@ def open_dataset(
     "Read the rows of a dataset folder and check that every video is there and no place is in two splits."
     folder = Path(folder)
     lacking = [f"{n}.parquet" for n in SETS if not (folder/f"{n}.parquet").is_file()]
-    if lacking: raise FileNotFoundError(f"data {folder}: no {', '.join(lacking)} there; wanted a folder written by nbs/10_build_vsi100k.ipynb")
+    if lacking:
+        raise FileNotFoundError(f"data {folder}: no {', '.join(lacking)} there; wanted a folder written by "
+                                "nbs/10_build_vsi100k.ipynb")
     note = read_json(folder/"dataset.json") if (folder/"dataset.json").is_file() else {}
     other = [n for n, digest in note.get("sha256", {}).items() if (folder/n).is_file() and file_hash(folder/n) != digest]
-    if other: raise ValueError(f"data {folder}: {other[0]} is not the file that was built (its SHA-256 in dataset.json differs)")
+    if other:
+        raise ValueError(f"data {folder}: {other[0]} is not the file that was built (its SHA-256 in dataset.json "
+                         "differs)")
     data = Dataset(folder, *(read_questions(folder/f"{n}.parquet") for n in SETS), films=note.get("films", {}))
-    if not data.train: raise ValueError(f"data {folder}: train.parquet holds no questions, so there is no scene to train on")
+    if not data.train:
+        raise ValueError(f"data {folder}: train.parquet holds no questions, so there is no scene to train on")
     gone = sorted({q.video for part in (data.train, data.dev, data.test) for q in part if films and not (folder/q.video).is_file()})
     if gone: raise FileNotFoundError(f"data {folder}: {len(gone)} videos are missing, the first {gone[0]}")
-    spaces = [{space_of(q.scene_name) for q in part} for part in (data.train + data.train_benchmark, data.dev, data.test)]
+    spaces = [{space_of(q.scene_name) for q in part}
+              for part in (data.train + data.train_benchmark, data.dev, data.test)]
     both = (spaces[0] & spaces[1]) | (spaces[0] & spaces[2]) | (spaces[1] & spaces[2])
     if both: raise ValueError(f"data {folder}: scene {sorted(both)[0]} stands in two splits")
     return data

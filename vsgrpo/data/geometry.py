@@ -59,7 +59,8 @@ def oriented_box(
 )->Box:
     "Minimal oriented bounding box by Open3D's search over hull faces."
     points = np.asarray(points, float)
-    if points.ndim != 2 or points.shape[1] != 3 or not len(points): raise ValueError(f"points are {points.shape}, expected (n, 3) with n > 0")
+    if points.ndim != 2 or points.shape[1] != 3 or not len(points):
+        raise ValueError(f"points are {points.shape}, expected (n, 3) with n > 0")
     if not np.isfinite(points).all(): raise ValueError("points are not finite")
     centred = points - points.mean(0)
     axes = np.linalg.eigh(centred.T @ centred)[1].T[::-1]; spans = np.ptp(centred @ axes.T, axis=0)
@@ -89,7 +90,8 @@ def box_shell(
     "Points of the box's centred grid that lie on its outside."
     a, b, c = np.asarray(box.lengths) + GRID_M
     if not 2*(a*b + b*c + c*a) < SURFACE_M2:
-        raise ValueError(f"a box of {' × '.join(f'{x:.4g}' for x in box.lengths)} m, expected a surface below {SURFACE_M2:,.0f} m²: is it in metres?")
+        raise ValueError(f"a box of {' × '.join(f'{x:.4g}' for x in box.lengths)} m, expected a surface below "
+                         f"{SURFACE_M2:,.0f} m²: is it in metres?")
     n = _steps(box.lengths)
     end = np.indices(n[1:] + 1).reshape(2, -1).T
     rim = end[((end == 0) | (end == n[1:])).any(1)]
@@ -109,10 +111,12 @@ def box_distances(
 )->np.ndarray: # (n, n) metres, zero diagonal
     "Closest-point distances among boxes."
     shells = [box_shell(b) for b in boxes]; n = len(boxes); out = np.zeros((n, n))
-    order = np.argsort([len(s) for s in shells], kind='stable') # of two boxes the one with fewer points is thrown at the other
+    # of two boxes the one with fewer points is thrown at the other
+    order = np.argsort([len(s) for s in shells], kind='stable')
     for k in range(1, n):
         b, others = order[k], order[:k]; starts = np.cumsum([0, *(len(shells[a]) for a in others[:-1])])
-        out[b, others] = out[others, b] = np.minimum.reduceat(_to_grid(np.concatenate([shells[a] for a in others]), boxes[b])[1], starts)
+        out[b, others] = out[others, b] = np.minimum.reduceat(_to_grid(np.concatenate([shells[a] for a in others]),
+                                                                       boxes[b])[1], starts)
     return out
 
 def box_distance(
@@ -153,14 +157,16 @@ def _filled(xy, alpha):
     kept = _circumradius(xy, d.simplices) < 1/alpha
     i = np.repeat(np.arange(n), 3); j = np.where(d.neighbors.ravel() < 0, n, d.neighbors.ravel())
     open_ = ~np.append(kept, False); link = open_[i] & open_[j]
-    parts = connected_components(coo_matrix((np.ones(link.sum()), (i[link], j[link])), (n + 1, n + 1)), directed=False)[1]
+    parts = connected_components(coo_matrix((np.ones(link.sum()), (i[link], j[link])),
+                                            (n + 1, n + 1)), directed=False)[1]
     return d.simplices, d.neighbors, parts[:n] != parts[n]
 
 # %% ../../nbs/12_geometry.ipynb #12-019
 def _sample(points, n, seed):
     "`n` of the points' xy, all of them if there are fewer."
     points = np.asarray(points, float)
-    if points.ndim != 2 or points.shape[1] < 2: raise ValueError(f"points are {points.shape}, expected (n, 2) or (n, 3)")
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError(f"points are {points.shape}, expected (n, 2) or (n, 3)")
     if len(points) > n: points = points[np.random.default_rng(seed).choice(len(points), n, replace=False)]
     return points[:, :2]
 
@@ -185,7 +191,8 @@ def room_outline(
     border = inside[:, None] & ((neighbours < 0) | ~inside[neighbours])
     t, k = np.nonzero(border) # edge k of a triangle lies opposite its corner k
     ends = np.stack([triangles[t, (k + 1) % 3], triangles[t, (k + 2) % 3]], 1)
-    return shapely.union_all([shapely.Polygon(p.exterior) for p in shapely.polygonize(shapely.linestrings(xy[ends])).geoms])
+    return shapely.union_all([shapely.Polygon(p.exterior)
+                              for p in shapely.polygonize(shapely.linestrings(xy[ends])).geoms])
 
 # %% ../../nbs/12_geometry.ipynb #12-025
 SECTORS = { # difficulty -> upper bound of each sector in degrees, its word
@@ -241,13 +248,15 @@ def directions_clear(
     centres = np.stack([b.centre for b in boxes]); corners = np.stack([box_corners(b) for b in boxes])
     angle = direction_angles(centres); which = np.searchsorted(bounds, angle, 'right')
     off = np.abs((angle[..., None] - bounds + 180) % 360 - 180).min(-1)
-    c = centres[:, :2]; h = _headings(c[:, None], c[None]); hc = _headings(c[:, None, None], corners[None, :, :, :2]) # (stand, query, 8)
+    # (stand, query, 8)
+    c = centres[:, :2]; h = _headings(c[:, None], c[None]); hc = _headings(c[:, None, None], corners[None, :, :, :2])
     at = np.searchsorted(bounds, (hc[:, None] - h[:, :, None, None]) % 360, 'right') # (stand, facing, query, 8)
     asked = np.array([s[1] is not None for s in sectors] + [False])[which]
     apart = (gaps >= NEAR_M) & (gaps <= FAR_M); i = np.arange(n)
     distinct = (i[:, None, None] != i[:, None]) & (i[:, None] != i) & (i[:, None, None] != i)
     if not strict: return distinct & asked
-    return distinct & asked & (off >= MARGIN_DEG) & ((at != which[..., None]).sum(-1) <= CORNERS_OUT) & apart[:, :, None] & apart[:, None, :] & apart[None]
+    return distinct & asked & (off >= MARGIN_DEG) & ((at != which[...,
+                                                                  None]).sum(-1) <= CORNERS_OUT) & apart[:, :, None] & apart[:, None, :] & apart[None]
 
 def direction_clear(
     stand:Box,

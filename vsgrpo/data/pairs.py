@@ -28,19 +28,24 @@ def is_wrong(
     return all(abs(x - gold) >= apart - 1e-9 for x in read if x is not None)
 
 # %% ../../nbs/18_pairs.ipynb #18-009
-STEPS = {"object_counting": (1, 3), "object_abs_distance": (.5, 3.), "object_size_estimation": (20., 100.), "room_size_estimation": (3., 20.)} # of `offset`, in the question's unit
+# of `offset`, in the question's unit
+STEPS = {"object_counting": (1, 3), "object_abs_distance": (.5, 3.), "object_size_estimation": (20., 100.),
+         "room_size_estimation": (3., 20.)}
 
 def other_words(
     q:Question, # of choice
 )->list[str]: # letters, or words where it has no options
     "What else could have been answered."
     if q.options: words = [o.partition(".")[0] for o in q.options]
-    elif q.question_type.startswith("object_rel_direction_"): words = list(DIRECTIONS[q.question_type.rsplit("_", 1)[1]])
+    elif q.question_type.startswith("object_rel_direction_"):
+        words = list(DIRECTIONS[q.question_type.rsplit("_", 1)[1]])
     else: words = [w.strip() for m in re.findall(r"\(([^()]*,[^()]*)\)", q.question) for w in m.split(",")]
     return [w for w in words if w.lower() != q.ground_truth.lower()]
 
-def _scaled(q, rng, golds): return float(q.ground_truth)*float(np.exp(rng.uniform(np.log(1.3), np.log(4))*rng.choice([-1, 1])))
-def _shifted(q, rng, golds): return float(q.ground_truth) + float(rng.uniform(*STEPS[q.question_type])*rng.choice([-1, 1]))
+def _scaled(q, rng, golds):
+    return float(q.ground_truth)*float(np.exp(rng.uniform(np.log(1.3), np.log(4))*rng.choice([-1, 1])))
+def _shifted(q, rng, golds):
+    return float(q.ground_truth) + float(rng.uniform(*STEPS[q.question_type])*rng.choice([-1, 1]))
 def _others(q, rng, golds): return float(golds[q.question_type][rng.integers(len(golds[q.question_type]))])
 
 RULES = { # name: a number in place of the right one
@@ -70,13 +75,16 @@ def make_pairs(
 def _pair(q, rule, golds, rng):
     "One pair; a number is drawn until it is wrong."
     if q.is_mca:
-        if not (words := other_words(q)): raise ValueError(f"question {q.id!r}: no other answer is known, expected options or a list of words in brackets: {q.question[:80]!r}")
+        if not (words := other_words(q)):
+            raise ValueError(f"question {q.id!r}: no other answer is known, expected options or a list of words in "
+                             f"brackets: {q.question[:80]!r}")
         return Pair(q.id, q.ground_truth, words[rng.integers(len(words))], "choice")
     for _ in range(200):
         number = RULES[rule](q, rng, golds)
         text = f"{number:.{digits(q.ground_truth)}f}"
         if float(text) > 0 and is_wrong(q, text): return Pair(q.id, q.ground_truth, text, rule)
-    raise ValueError(f"question {q.id!r}: rule {rule!r} finds no wrong number for {q.ground_truth}: wanted other questions of type {q.question_type} with other answers, or the rule scale")
+    raise ValueError(f"question {q.id!r}: rule {rule!r} finds no wrong number for {q.ground_truth}: wanted other "
+                     f"questions of type {q.question_type} with other answers, or the rule scale")
 
 # %% ../../nbs/18_pairs.ipynb #18-013
 def pairs_of_answers(
@@ -85,5 +93,6 @@ def pairs_of_answers(
     instead:list[Pair], # of `make_pairs`, where it was never wrong
 )->list[Pair]: # one a question, in order
     "The right answer and a wrong one of the model's own."
-    first = [next((a.strip() for a in said if a.strip() and is_wrong(q, a)), None) for q, said in zip(questions, answers, strict=True)]
+    first = [next((a.strip() for a in said if a.strip() and is_wrong(q, a)), None)
+             for q, said in zip(questions, answers, strict=True)]
     return [p if a is None else Pair(q.id, q.ground_truth, a, "sampled") for q, a, p in zip(questions, first, instead, strict=True)]

@@ -82,7 +82,8 @@ class SceneFacts:
 # %% ../../nbs/14_questions.ipynb #14-007
 STUFF = frozenset("""wall|floor|ceiling|object|objects|structure|unknown|misc|remove|room|beam|column|pillar|ledge|pipe|pipes
 |doorframe|door frame|window frame|windowsill|window sill|rail|railing""".replace('\n', '').split('|'))
-SYNONYMS = {'couch': 'sofa', 'desk': 'table', 'trash can': 'trash bin', 'trashcan': 'trash bin', 'recycling bin': 'trash bin',
+SYNONYMS = {'couch': 'sofa', 'desk': 'table', 'trash can': 'trash bin', 'trashcan': 'trash bin',
+            'recycling bin': 'trash bin',
             'garbage bin': 'trash bin', 'wastebasket': 'trash bin', 'television': 'tv', 'fridge': 'refrigerator',
             'bookcase': 'bookshelf', 'book shelf': 'bookshelf', 'night stand': 'nightstand', 'potted plant': 'plant'}
 
@@ -106,9 +107,12 @@ def category_of(
 # %% ../../nbs/14_questions.ipynb #14-009
 VSIBENCH = frozenset("""backpack|bed|bookshelf|chair|clock|closet|computer mouse|counter|door|fan|guitar|keyboard|lamp|mattress|microwave|mirror|monitor
 |nightstand|oven|piano|pillow|plant|printer|radiator|refrigerator|sofa|table|telephone|towel|trash bin|tv|washing machine|window""".replace('\n', '').split('|'))
-def _ids(text): return frozenset(i for a, b in ((x.split('-')*2)[:2] for x in text.split()) for i in range(int(a), int(b) + 1))
-SCANNET200 = _ids('1-11 13-19 21-24 26-29 31-36 38-42 44-52 54-59 62-80 82 84 86-90 93 95-107 110 112 115-116 118 120-122 125 128 130-132 134 136 138-141 145 148 '
-                  '154-157 159 161 163 165-166 168-170 177 180 185 188 191 193 195 202 208 213-214 221 229-230 232-233 242 250 261 264 276 283 286 300 304 312 323 325 331 342 '
+def _ids(text):
+    return frozenset(i for a, b in ((x.split('-')*2)[:2] for x in text.split()) for i in range(int(a), int(b) + 1))
+SCANNET200 = _ids('1-11 13-19 21-24 26-29 31-36 38-42 44-52 54-59 62-80 82 84 86-90 93 95-107 110 112 115-116 118 '
+                  '120-122 125 128 130-132 134 136 138-141 145 148 '
+                  '154-157 159 161 163 165-166 168-170 177 180 185 188 191 193 195 202 208 213-214 221 229-230 232-233 '
+                  '242 250 261 264 276 283 286 300 304 312 323 325 331 342 '
                   '356 370 392 395 399 408 417 488 540 562 570 572 581 609 748 776 1156 1163-1176 1178-1191')
 VOCABULARIES = ('raw', 'nyu40', 'scannet200', 'vsibench')
 
@@ -119,7 +123,8 @@ def read_vocabulary(
     "What objects are called."
     _one_of(labels, VOCABULARIES, 'labels')
     if labels == 'raw': return None, {}
-    if tsv is None: raise ValueError(f"labels {labels!r} need ScanNet's scannetv2-labels.combined.tsv: no path was given")
+    if tsv is None:
+        raise ValueError(f"labels {labels!r} need ScanNet's scannetv2-labels.combined.tsv: no path was given")
     if labels == 'nyu40': return read_label_map(tsv, 'nyu40class'), {}
     if labels == 'scannet200': return read_label_map(tsv, 'category', SCANNET200), {}
     return {raw: c for raw, c in read_label_map(tsv, 'category').items() if SYNONYMS.get(c, c) in VSIBENCH}, SYNONYMS
@@ -157,7 +162,8 @@ def measure(
         if why is None:
             box = oriented_box(scene.vertices[o.vertices])
             if (side := box.lengths.max()) > OBJECT_M:
-                raise ValueError(f"{scene.name}: object {o.object_id} ({c}) is {side:.4g} m long, expected at most {OBJECT_M:g}; {in_metres(scene.vertices)}")
+                raise ValueError(f"{scene.name}: object {o.object_id} ({c}) is {side:.4g} m long, expected at most "
+                                 f"{OBJECT_M:g}; {in_metres(scene.vertices)}")
             if longest_side_cm(box) >= 1: things.append(Thing(o.object_id, c, box)); continue
             why = 'smaller than 1 cm'
         skipped[why] = skipped.get(why, 0) + 1
@@ -179,7 +185,8 @@ def facts_from_meta_info(
     wanted = ('dataset', 'room_size', 'object_counts', 'object_bbox')
     missing = [k for k in wanted if k not in entry] if isinstance(entry, dict) else wanted
     if missing: raise ValueError(f"{name}: meta info entry has no {', '.join(missing)}")
-    boxes = [(c, Box(np.array(b['centroid']), np.reshape(b['normalizedAxes'], (3, 3)), np.array(b['axesLengths']))) for c, bs in entry['object_bbox'].items() for b in bs]
+    boxes = [(c, Box(np.array(b['centroid']), np.reshape(b['normalizedAxes'], (3, 3)), np.array(b['axesLengths'])))
+             for c, bs in entry['object_bbox'].items()for b in bs]
     return SceneFacts(name, entry['dataset'], [Thing(i, RENAMED.get(c, c), b) for i, (c, b) in enumerate(boxes)],
                       {RENAMED.get(c, c): n for c, n in entry['object_counts'].items()}, float(entry['room_size']))
 
@@ -189,9 +196,11 @@ def read_meta_info(
     "What the benchmark annotated in the scenes of one dataset."
     try: entries = json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except ValueError as e: raise ValueError(f"{path}: not JSON, {e}") from None
-    if not isinstance(entries, dict) or not entries: raise ValueError(f"{path}: no scenes, expected an object with one for each scene")
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f"{path}: no scenes, expected an object with one for each scene")
     try: return {name: facts_from_meta_info(entry, name) for name, entry in entries.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as e: raise ValueError(f"{path}: {type(e).__name__}: {e}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{path}: {type(e).__name__}: {e}") from None
 
 # %% ../../nbs/14_questions.ipynb #14-018
 @dataclass(frozen=True)
@@ -228,18 +237,21 @@ CLOSEST_FROM_M = 0.35
 def _counting(ask):
     where = 'are in this room' if ask.preset == 'vsibench' else 'in the room'
     for c in ask.shuffled([c for c in ask.facts.named if ask.facts.counts[c] > 1]):
-        yield _Candidate(f'How many {c}(s) {where}?', str(ask.facts.counts[c]), dict(objects=ask.ids(*ask.facts.named[c])))
+        yield _Candidate(f'How many {c}(s) {where}?', str(ask.facts.counts[c]),
+                         dict(objects=ask.ids(*ask.facts.named[c])))
 
 def _size(ask):
     for i in ask.shuffled(ask.facts.unique):
         cm = longest_side_cm(ask.facts.objects[i].box)
-        yield _Candidate(f'What is the length of the longest dimension (length, width, or height) of the {ask.name(i)}, measured in centimeters?',
+        yield _Candidate('What is the length of the longest dimension (length, width, or height) of the '
+                         f'{ask.name(i)}, measured in centimeters?',
                          str(cm), dict(objects=ask.ids(i), lengths_m=_plain(ask.facts.objects[i].box.lengths)))
 
 def _room(ask):
     several = ' \nIf multiple rooms are shown, estimate the size of the combined space.' if ask.preset == 'vsibench' else ''
     if round(ask.facts.area_m2, 1) > 0:
-        yield _Candidate('What is the size of this room (in square meters)?' + several, f'{ask.facts.area_m2:.1f}', dict(objects=[], area_m2=_plain(ask.facts.area_m2)))
+        yield _Candidate('What is the size of this room (in square meters)?' + several, f'{ask.facts.area_m2:.1f}',
+                         dict(objects=[], area_m2=_plain(ask.facts.area_m2)))
 
 def _plain(x):
     "Numbers as JSON keeps them, to the tenth of a millimetre."
@@ -250,10 +262,12 @@ def _pair(ask, i, j):
     "Where a distance comes from: objects, the two points, both distances."
     a, b = ask.facts.objects[i], ask.facts.objects[j]
     points = ask.facts.points(i, j) if ask.distance == 'closest' else np.stack([a.centroid, b.centroid])
-    return dict(objects=ask.ids(i, j), distance=ask.distance, points=_plain(points), center_m=_plain(ask.facts.center[i, j]), closest_m=_plain(ask.facts.closest[i, j]))
+    return dict(objects=ask.ids(i, j), distance=ask.distance, points=_plain(points),
+                center_m=_plain(ask.facts.center[i, j]), closest_m=_plain(ask.facts.closest[i, j]))
 
 def _abs_distance(ask):
-    text = {'closest': 'Measuring from the closest point of each object, what is the distance between the {} and the {} (in meters)?',
+    text = {'closest': 'Measuring from the closest point of each object, what is the distance between the {} and the '
+                       '{} (in meters)?',
             'center': 'What is the distance between the {} and the {} (in meters)?'}[ask.distance]
     least = CLOSEST_FROM_M if ask.clear and ask.distance == 'closest' else .05   # less would be told as 0.0
     for pair in ask.shuffled(list(itertools.combinations(ask.facts.unique, 2))):
@@ -265,24 +279,31 @@ def _abs_distance(ask):
 APART_M = 0.15
 
 def _rel_distance(ask):
-    text = {'closest': 'Measuring from the closest point of each object, which of these objects ({}) is the closest to the {}?',
+    text = {'closest': 'Measuring from the closest point of each object, which of these objects ({}) is the closest to '
+                       'the {}?',
             'center': 'Which of these objects ({}) is the closest to the {}?'}[ask.distance]
     named = ask.facts.named; targets = ask.shuffled(ask.facts.unique)
     near = {t: {c: min(named[c], key=lambda i: ask.gaps[t, i]) for c in named if c != ask.name(t)} for t in targets}
     fours = [iter(ask.shuffled(list(itertools.combinations(ask.pool(list(near[t])), 4)))) for t in targets]
-    for t, four in ((t, four) for row in itertools.zip_longest(*fours) for t, four in zip(targets, row) if four is not None):
+    for t, four in ((t, four)for row in itertools.zip_longest(*fours)for t, four in zip(targets, row)
+                    if four is not None):
         four = ask.shuffled(four); d = {c: float(ask.gaps[t, near[t][c]]) for c in four}; s = sorted(d.values())
-        if min(s[0], *np.diff(s)) < APART_M if ask.clear else s[0] == s[1]: ask.doubtful['object_rel_distance'] += 1; continue
+        if min(s[0], *np.diff(s)) < APART_M if ask.clear else s[0] == s[1]:
+            ask.doubtful['object_rel_distance'] += 1; continue
         right = min(d, key=d.get)
         yield _Candidate(text.format(', '.join(four), ask.name(t)), right,
-                         dict(_pair(ask, t, near[t][right]), distances_m={c: _plain(x) for c, x in d.items()}), tuple(four))
+                         dict(_pair(ask, t, near[t][right]),
+                              distances_m={c: _plain(x) for c, x in d.items()}), tuple(four))
 
 # %% ../../nbs/14_questions.ipynb #14-025
 _ASKED = {
     'easy': '{2} to the left or the right of the {1}?',
-    'medium': '{2} to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees in order to face it.',
-    'hard': '{2} to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a Cartesian plane (if I am standing at the origin and facing along the positive y-axis).'}
-DIRECTIONS = dict(easy=('left', 'right'), medium=('left', 'right', 'back'), hard=('front-left', 'front-right', 'back-left', 'back-right'))
+    'medium': '{2} to my left, right, or back?\nAn object is to my back if I would have to turn at least 135 degrees '
+              'in order to face it.',
+    'hard': '{2} to my front-left, front-right, back-left, or back-right?\nThe directions refer to the quadrants of a '
+            'Cartesian plane (if I am standing at the origin and facing along the positive y-axis).'}
+DIRECTIONS = dict(easy=('left', 'right'), medium=('left', 'right', 'back'),
+                  hard=('front-left', 'front-right', 'back-left', 'back-right'))
 
 def _direction(ask, difficulty):
     u = ask.facts.unique
@@ -290,13 +311,15 @@ def _direction(ask, difficulty):
     comma = ',' if ask.preset == 'vsibench' else ''
     boxes = [ask.facts.objects[i].box for i in u]; angles = direction_angles([b.centre for b in boxes])
     gaps = ask.facts.closest[np.ix_(u, u)]; asked = directions_clear(boxes, gaps, difficulty, ask.clear)
-    ask.doubtful[f'object_rel_direction_{difficulty}'] += int(directions_clear(boxes, gaps, difficulty, False).sum() - asked.sum())
+    ask.doubtful[f'object_rel_direction_{difficulty}'] += int(directions_clear(boxes, gaps, difficulty,
+                                                                               False).sum() - asked.sum())
     for t in ask.shuffled(np.argwhere(asked)):
         i, j, k = (u[x] for x in t); angle = float(angles[tuple(t)])
         text = f'If I am standing by the {{0}} and facing the {{1}}{comma} is the ' + _ASKED[difficulty]
         points = [ask.facts.objects[x].centroid for x in (i, j, k)]
         yield _Candidate(text.format(ask.name(i), ask.name(j), ask.name(k)), direction_word(angle, difficulty),
-                         dict(objects=ask.ids(i, j, k), angle_deg=_plain(angle), points=_plain(points)), tuple(ask.shuffled(DIRECTIONS[difficulty])))
+                         dict(objects=ask.ids(i, j, k), angle_deg=_plain(angle), points=_plain(points)),
+                         tuple(ask.shuffled(DIRECTIONS[difficulty])))
 
 # %% ../../nbs/14_questions.ipynb #14-027
 TURNS = ('Turn Left', 'Turn Back', 'Turn Right') # about 90°, 180° and 270° counter-clockwise
@@ -318,7 +341,8 @@ def _route_text(names, facing):
     "The benchmark's wording of a route; the first action is a blank where the first goal is not what is faced."
     go = [f'Go forward until the {n}.' for n in names[1:]]; blank = '[please fill in]'
     acts = [x for g in go for x in (blank, g)][1 if facing == names[1] else 0:]
-    return (f"You are a robot beginning at the {names[0]} facing the {facing}. You want to navigate to the {names[-1]}. You will perform the following actions "
+    return (f"You are a robot beginning at the {names[0]} facing the {facing}. You want to navigate to the "
+            f"{names[-1]}. You will perform the following actions "
             "(Note: for each [please fill in], choose either 'turn back,' 'turn left,' or 'turn right.'): "
             + ' '.join(f'{i}. {a}' for i, a in enumerate(acts, 1)) + ' You have reached the final destination.')
 
@@ -334,12 +358,15 @@ def _route(ask):
     u = ask.pool(ask.facts.unique); few, many = (ask.shuffled(list(itertools.permutations(u, n))) for n in (3, 4))
     for t in (t for row in itertools.zip_longest(few, many) for t in row if t is not None):
         ahead = ask.rng.random() < .5; path, faced = (t, t[1]) if ahead else (t[1:], t[0])
-        points = np.stack([ask.facts.objects[i].centroid[:2] for i in path]); look = ask.facts.objects[faced].centroid[:2]
-        if np.linalg.norm(np.diff(points, axis=0), axis=1).min() < LEG_M or np.linalg.norm(look - points[0]) < NEAR_M: continue
+        points = np.stack([ask.facts.objects[i].centroid[:2] for i in path])
+        look = ask.facts.objects[faced].centroid[:2]
+        if np.linalg.norm(np.diff(points, axis=0), axis=1).min() < LEG_M or np.linalg.norm(look - points[0]) < NEAR_M:
+            continue
         turns = _route_turns(points, look)[1 if ahead else 0:]
         if None in turns: continue
         yield _Candidate(_route_text([ask.name(i) for i in path], ask.name(faced)), ', '.join(turns),
-                         dict(objects=ask.ids(*path), facing=ask.ids(faced)[0], points=_plain(points), turns=list(turns)), _blanks(ask, turns))
+                         dict(objects=ask.ids(*path), facing=ask.ids(faced)[0], points=_plain(points),
+                              turns=list(turns)), _blanks(ask, turns))
 
 # %% ../../nbs/14_questions.ipynb #14-032
 def _appearance(ask):
@@ -348,15 +375,19 @@ def _appearance(ask):
         if len({first[c] for c in four}) < 4: continue
         right = tuple(sorted(four, key=first.get)); four = ask.shuffled(four)
         wrong = ask.shuffled([p for p in itertools.permutations(four) if p != right])[:3]
-        yield _Candidate(f"What will be the first-time appearance order of the following categories in the video: {', '.join(four)}?", ', '.join(right),
-                         dict(objects=ask.ids(*(i for c in right for i in ask.facts.named[c])), first_seen={c: first[c] for c in right}),
+        yield _Candidate("What will be the first-time appearance order of the following categories in the video: "
+                         f"{', '.join(four)}?", ', '.join(right),
+                         dict(objects=ask.ids(*(i for c in right for i in ask.facts.named[c])),
+                              first_seen={c: first[c] for c in right}),
                          tuple(', '.join(p) for p in ask.shuffled([right] + wrong)))
 
 # %% ../../nbs/14_questions.ipynb #14-034
 _TYPES = {
-    'object_counting': _counting, 'object_abs_distance': _abs_distance, 'object_size_estimation': _size, 'room_size_estimation': _room,
+    'object_counting': _counting, 'object_abs_distance': _abs_distance, 'object_size_estimation': _size,
+    'room_size_estimation': _room,
     'object_rel_distance': _rel_distance, 'object_rel_direction_easy': lambda ask: _direction(ask, 'easy'),
-    'object_rel_direction_medium': lambda ask: _direction(ask, 'medium'), 'object_rel_direction_hard': lambda ask: _direction(ask, 'hard'),
+    'object_rel_direction_medium': lambda ask: _direction(ask, 'medium'),
+    'object_rel_direction_hard': lambda ask: _direction(ask, 'hard'),
     'route_planning': _route, 'obj_appearance_order': _appearance}
 PRESETS = {'paper': (tuple(_TYPES)[:6], 'center'), 'vsibench': (tuple(_TYPES), 'closest')}
 HELD_OUT = ('route_planning', 'obj_appearance_order') # never trained on
@@ -368,10 +399,12 @@ def _one_of(value, allowed, what):
 
 def _finish(candidate, facts, kind, k, lettered):
     "A candidate as a row: with letters, or with the bare word."
-    row = dict(id=f'{facts.name}-{kind}-{k}', dataset=facts.dataset, scene_name=facts.name, question_type=kind, question=candidate.text, provenance=candidate.provenance)
+    row = dict(id=f'{facts.name}-{kind}-{k}', dataset=facts.dataset, scene_name=facts.name, question_type=kind,
+               question=candidate.text, provenance=candidate.provenance)
     if not (lettered and candidate.options): return Question(ground_truth=candidate.answer, **row)
     letters = [chr(65 + i) for i in range(len(candidate.options))]
-    return Question(ground_truth=letters[candidate.options.index(candidate.answer)], options=[f'{a}. {o}' for a, o in zip(letters, candidate.options)], **row)
+    return Question(ground_truth=letters[candidate.options.index(candidate.answer)],
+                    options=[f'{a}. {o}' for a, o in zip(letters, candidate.options)], **row)
 
 # %% ../../nbs/14_questions.ipynb #14-035
 def make_questions(
@@ -393,13 +426,17 @@ def make_questions(
     for kind in (t for t in allowed if t in wanted):
         most = per_type.get(kind, 0) if isinstance(per_type, dict) else per_type
         rng = np.random.default_rng([seed, zlib.crc32(facts.name.encode()), zlib.crc32(kind.encode())])
-        found = _TYPES[kind](_Ask(facts, preset, how, rng, most is None, clear, Counter() if doubtful is None else doubtful))
-        out += [_finish(c, facts, kind, k, preset == 'vsibench' if options is None else options) for k, c in enumerate(itertools.islice(found, most))]
+        found = _TYPES[kind](_Ask(facts, preset, how, rng, most is None, clear,
+                                  Counter() if doubtful is None else doubtful))
+        out += [_finish(c, facts, kind, k, preset == 'vsibench' if options is None else options)
+                for k, c in enumerate(itertools.islice(found, most))]
     return out
 
 # %% ../../nbs/14_questions.ipynb #14-037
-_NAMED = {'object_counting': r'How many (.*)\(s\) ', 'object_size_estimation': r'or height\) of the (.*), measured', 'room_size_estimation': r'()size of this room',
-          'object_abs_distance': r'between the (.*) and the (.*) \(in', 'object_rel_distance': r'objects \((.*)\) ?is the closest to the (.*)\?',
+_NAMED = {'object_counting': r'How many (.*)\(s\) ', 'object_size_estimation': r'or height\) of the (.*), measured',
+          'room_size_estimation': r'()size of this room',
+          'object_abs_distance': r'between the (.*) and the (.*) \(in',
+          'object_rel_distance': r'objects \((.*)\) ?is the closest to the (.*)\?',
           'object_rel_direction': r'by the (.*) and facing the (.*?),? is the (.*?) to (?:the|my)'}
 
 def _words(q):
@@ -428,8 +465,10 @@ def reask(
     if gone: raise ValueError(f'question {q.id!r}: {facts.name} has no {gone[0]!r}')
     if q.task == 'object_size_estimation': return str(longest_side_cm(things[of(words[0])[0]].box))
     if q.task == 'object_abs_distance': return f'{gap[of(words[0])[0], of(words[1])[0]]:.1f}'
-    if q.task == 'object_rel_distance': return min(words[:-1], key=lambda w: min(gap[i, j] for i in of(words[-1]) for j in of(w)))
-    return str(direction_word(direction_angle(*(things[of(w)[0]].centroid for w in words)), q.question_type.rsplit('_', 1)[1]))
+    if q.task == 'object_rel_distance':
+        return min(words[:-1], key=lambda w: min(gap[i, j] for i in of(words[-1]) for j in of(w)))
+    return str(direction_word(direction_angle(*(things[of(w)[0]].centroid for w in words)),
+                              q.question_type.rsplit('_', 1)[1]))
 
 def agreement(
     questions:list[Question],    # released ones
@@ -450,6 +489,8 @@ def agreement(
         row.update(agree=float(agrees(q, closest)), center=float(agrees(q, center)))
         if not q.is_mca: row['score'] = score_answer(q, center)
     if not rows: raise ValueError(f'none of {len(questions)} questions is about one of {len(facts)} scenes')
-    found = pd.DataFrame(rows).groupby('task', sort=False).agg(dict(n='sum', boxless='sum', agree='mean', center='mean', score='mean'))
+    found = pd.DataFrame(rows).groupby('task', sort=False).agg(dict(n='sum', boxless='sum', agree='mean', center='mean',
+                                                                    score='mean'))
     found[['agree', 'center', 'score']] *= 100
-    return found.rename(columns=dict(boxless='without a box', agree='agree, %', center='agree with centres, %', score='MRA of centres'))
+    return found.rename(columns=dict(boxless='without a box', agree='agree, %', center='agree with centres, %',
+                                     score='MRA of centres'))

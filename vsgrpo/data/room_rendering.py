@@ -75,7 +75,8 @@ def _patches(kind):
     if kind == "box":
         c = np.array([(x, y, z) for x in (-.5, .5) for y in (-.5, .5) for z in (-.5, .5)])
         return c[np.array([(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)])]
-    if kind == "ball": return _tube([(.5*np.cos(t), .5*np.sin(t)) for t in np.pi*np.array([-.48, -.32, -.16, 0, .16, .32, .48])])
+    if kind == "ball":
+        return _tube([(.5*np.cos(t), .5*np.sin(t)) for t in np.pi*np.array([-.48, -.32, -.16, 0, .16, .32, .48])])
     if kind == "disc": return _tube([(.5, -.5), (.5, .5)])[..., [0, 2, 1]]
     return _tube({"cyl": [(.5, -.5), (.5, .5)], "cone": [(.5, -.5), (.28, .5)], "bin": [(.38, -.5), (.5, .5)]}[kind])
 
@@ -107,10 +108,12 @@ def _shell_patches(room):
     cells, ends, h = _floor_cells(room.outline), np.roll(room.outline, -1, 0), room.height_m
     flat = lambda z: [[(a, b, z), (c, b, z), (c, d, z), (a, d, z)] for a, b, c, d in cells]
     walls = [[(*a, 0), (*b, 0), (*b, h), (*a, h)] for a, b in zip(room.outline, ends)]
-    groups = [(flat(0.), room.floor[1], room.floor[0], FLOOR), (walls, room.wall, PAINT if room.preset.ceiling else PLAIN, WALL)]
+    groups = [(flat(0.), room.floor[1], room.floor[0], FLOOR),
+              (walls, room.wall, PAINT if room.preset.ceiling else PLAIN, WALL)]
     if room.preset.ceiling: groups.append((flat(h), (250, 250, 248), PLAIN, CEILING))
     n = [len(g[0]) for g in groups]
-    return (np.concatenate([np.array(g[0], float) for g in groups]), np.repeat(np.array([g[1] for g in groups], np.uint8), n, 0),
+    return (np.concatenate([np.array(g[0], float) for g in groups]),
+            np.repeat(np.array([g[1] for g in groups], np.uint8), n, 0),
             np.repeat([g[2] for g in groups], n), np.repeat([g[3] for g in groups], n))
 
 def room_patches(
@@ -119,7 +122,8 @@ def room_patches(
     "All surfaces of a room as four-cornered patches."
     shell, things = _shell_patches(room), [_item_patches(i) for i in room.items]
     ids = [np.full(len(t[0]), i.object_id) for t, i in zip(things, room.items)]
-    return tuple(np.concatenate([shell[k], *[t[k] for t in things]]) for k in range(3)) + (np.concatenate([shell[3], *ids]),)
+    return tuple(np.concatenate([shell[k], *[t[k] for t in things]])
+                 for k in range(3)) + (np.concatenate([shell[3], *ids]),)
 
 # %% ../../nbs/13b_room_rendering.ipynb #13-031
 def room_mesh(
@@ -128,8 +132,10 @@ def room_mesh(
 )->tuple:             # vertices (V,3) float64 m, faces (F,3) int32, colours (V,3) uint8, object_id per vertex (V,), negative for the shell
     "Dense triangle mesh of a room, as a scan would have it."
     patches, colours, matter, ids = room_patches(room)
-    u = np.maximum(1, np.ceil(np.linalg.norm(np.stack([patches[:, 1] - patches[:, 0], patches[:, 2] - patches[:, 3]]), axis=-1).max(0)/spacing_m).astype(int))
-    v = np.maximum(1, np.ceil(np.linalg.norm(np.stack([patches[:, 3] - patches[:, 0], patches[:, 2] - patches[:, 1]]), axis=-1).max(0)/spacing_m).astype(int))
+    u = np.maximum(1, np.ceil(np.linalg.norm(np.stack([patches[:, 1] - patches[:, 0], patches[:, 2] - patches[:, 3]]),
+                                             axis=-1).max(0)/spacing_m).astype(int))
+    v = np.maximum(1, np.ceil(np.linalg.norm(np.stack([patches[:, 3] - patches[:, 0], patches[:, 2] - patches[:, 1]]),
+                                             axis=-1).max(0)/spacing_m).astype(int))
     vertices, faces, owner, start = [], [], [], 0
     for nu, nv in sorted(set(zip(u.tolist(), v.tolist()))):
         at = np.flatnonzero((u == nu) & (v == nv))
@@ -161,13 +167,15 @@ class _RayScene:
         self.tensor, self.n = o3d.core.Tensor, len(patches)
         self.scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         corner = np.arange(self.n*4, dtype=np.uint32).reshape(-1, 4)
-        self.scene.add_triangles(self.tensor(patches.reshape(-1, 3).astype(np.float32)), self.tensor(corner[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)))
+        self.scene.add_triangles(self.tensor(patches.reshape(-1, 3).astype(np.float32)),
+                                 self.tensor(corner[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)))
 
     def cast(self, rays):
         "Distance (N,), 0 for none, and patch (N,), the patches' number for none, of the first hit of rays (N,6)."
         hit = self.scene.cast_rays(self.tensor(rays.astype(np.float32)), nthreads=1)
         t = hit["t_hit"].numpy()
-        return np.where(np.isfinite(t), t, 0), np.where(np.isfinite(t), hit["primitive_ids"].numpy()//2, self.n).astype(np.int64)
+        return np.where(np.isfinite(t), t, 0), np.where(np.isfinite(t), hit["primitive_ids"].numpy()//2,
+                                                        self.n).astype(np.int64)
 
     def hidden(self, rays):
         "Whether anything lies on the way (N,6: start, way)."
@@ -175,10 +183,12 @@ class _RayScene:
 
 def _pixel_rays(intrinsic, size, width, height):
     "Ray directions (H·W,3) in the camera frame, of the image scaled to width × height, and the side of a pixel."
-    if abs(width*size[1] - height*size[0]) > max(size): raise ValueError(f"image {width}×{height} has another shape than the preset's {size[0]}×{size[1]}")
+    if abs(width*size[1] - height*size[0]) > max(size):
+        raise ValueError(f"image {width}×{height} has another shape than the preset's {size[0]}×{size[1]}")
     k = width/size[0]
     u, v = np.meshgrid(np.arange(width) + .5, np.arange(height) + .5)
-    return np.stack([(u/k - intrinsic[0, 2])/intrinsic[0, 0], (v/k - intrinsic[1, 2])/intrinsic[1, 1], np.ones_like(u)], -1).reshape(-1, 3), 1/(k*intrinsic[0, 0])
+    return np.stack([(u/k - intrinsic[0, 2])/intrinsic[0, 0], (v/k - intrinsic[1, 2])/intrinsic[1, 1], np.ones_like(u)],
+                    -1).reshape(-1, 3), 1/(k*intrinsic[0, 0])
 
 def _normals(patches):
     "Unit normals (Q,3): of the patches' diagonals."
@@ -199,7 +209,8 @@ def render(
     scene = _RayScene(patches)
     rays, pixel = _pixel_rays(intrinsic, (room.preset.width, room.preset.height), width, height)
     # one entry more than there are patches: what a ray into the void meets
-    look = (np.vstack([colours, [[70, 74, 82]]]), np.append(matter, GLOW), np.vstack([_normals(patches), [[0, 0, 1]]]), _lamp(room), shadows)
+    look = (np.vstack([colours, [[70, 74, 82]]]), np.append(matter, GLOW), np.vstack([_normals(patches), [[0, 0, 1]]]),
+            _lamp(room), shadows)
     ids, frames, seen = np.append(ids, VOID).astype(np.int16), [], []
     for part in np.array_split(np.asarray(poses, float), min(len(poses), 1 + len(poses)*len(rays)//100_000)):
         hit, colour = _film(scene, part, rays, pixel, look, (len(part), height, width), smooth)
@@ -235,7 +246,8 @@ def _shoot(scene, eyes, ways, look):
     colours, matter, normals, lamp, shadows = look
     t, hit = scene.cast(np.concatenate([eyes, ways], 1))
     point = eyes + t[:, None]*ways
-    lit = np.where(matter[hit] == GLOW, 1, _lit(scene, point, normals[hit], ways, lamp, shadows))*texture(matter[hit], point)
+    lit = np.where(matter[hit] == GLOW, 1,
+                   _lit(scene, point, normals[hit], ways, lamp, shadows))*texture(matter[hit], point)
     return hit, np.clip(colours[hit]*lit[:, None], 0, 255)
 
 def _lamp(room):
@@ -271,8 +283,11 @@ def room_scene(
     "A room as a ScanNet scene; floor, walls and ceiling are annotated after the things."
     vertices, faces, colours, ids = room_mesh(room, room.preset.spacing_m)
     n = len(room.items)
-    labels = {i.object_id: i.category for i in room.items} | {n: "floor", n + 1: "wall"} | ({n + 2: "ceiling"} if room.preset.ceiling else {})
-    return Scene(room.name, vertices, colours, faces, instances_of(np.where(ids < 0, n - 1 - ids, ids), labels), poses=poses, intrinsic=intrinsic, **more)
+    labels = {i.object_id: i.category for i in room.items} | {n: "floor",
+                                                              n + 1: "wall"} | ({n + 2: "ceiling"}
+                                                              if room.preset.ceiling else {})
+    return Scene(room.name, vertices, colours, faces, instances_of(np.where(ids < 0, n - 1 - ids, ids), labels),
+                 poses=poses, intrinsic=intrinsic, **more)
 
 def _misalignment(seed):
     "A turn about z and a shift (4,4), as a scanner's arbitrary frame would have; reading applies it."
@@ -296,7 +311,8 @@ def write_room(
         poses, intrinsic = camera_path(room)
         frames, ids = render(room, poses, intrinsic, p.width, p.height)
         video = encode(frames, draft/f"{room.name}.mp4", fps=p.fps)
-        write_scene(room_scene(room, poses, intrinsic, video=video, visibility=visibility(ids, len(room.items))), draft, _misalignment(room.seed))
+        write_scene(room_scene(room, poses, intrinsic, video=video, visibility=visibility(ids, len(room.items))), draft,
+                    _misalignment(room.seed))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
     finally: shutil.rmtree(draft, ignore_errors=True)

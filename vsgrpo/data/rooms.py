@@ -30,7 +30,8 @@ def _fronts(cols, rows, z0=.04, z1=.96, slot=1, handle=2):
     for i in range(cols):
         for j in range(rows):
             x, z = -.47 + w*(i + .5), z0 + h*j
-            grip = (x, -.4925, z + .6*h, w*.3, .015, .1*h) if rows > 1 else (x + w*(.38 - .76*(i % 2)), -.4925, z + .45*h, .025, .015, .12*h)
+            grip = (x, -.4925, z + .6*h, w*.3, .015, .1*h) if rows > 1 else (x + w*(.38 - .76*(i % 2)), -.4925,
+                                                                             z + .45*h, .025, .015, .12*h)
             parts += [_box(x, -.47, z + .02*h, w*.94, .03, h*.94, slot), _box(*grip, handle)]
     return parts
 
@@ -38,66 +39,105 @@ def _fronts(cols, rows, z0=.04, z1=.96, slot=1, handle=2):
 def _seat(cushions):
     "A sofa: base, back, arms, cushions."
     w = .8/cushions
-    return [_box(0, 0, .06, 1, 1, .36), _box(0, .38, .42, 1, .24, .58), _box(-.45, -.06, .42, .1, .88, .22), _box(.45, -.06, .42, .1, .88, .22),
+    return [_box(0, 0, .06, 1, 1, .36), _box(0, .38, .42, 1, .24, .58), _box(-.45, -.06, .42, .1, .88, .22),
+            _box(.45, -.06, .42, .1, .88, .22),
             *_legs(.06, .06, 1, .04), *[_box(-.4 + w*(i + .5), -.1, .42, w*.95, .74, .13, 2) for i in range(cushions)]]
 
 def _screen(foot=.34):
     "A television or a monitor on its foot."
-    return [_box(0, .06, .12, 1, .3, .88), _box(0, -.1, .17, .94, .04, .78, 1), _box(0, .1, .04, .1, .2, .2, 2), _box(0, 0, 0, foot, 1, .04, 2)]
+    return [_box(0, .06, .12, 1, .3, .88), _box(0, -.1, .17, .94, .04, .78, 1), _box(0, .1, .04, .1, .2, .2, 2),
+            _box(0, 0, 0, foot, 1, .04, 2)]
 
 def _books(rows, n=9):
     "Rows of coloured books between shelves."
     z = np.linspace(.03, .97, rows + 1)
     heights = [.82, .7, .9, .76, .86, .66, .8, .9, .74]
-    return [_box(-.42 + .84*(i + .5)/n, -.05, z[r] + .02, .8/n, .7, (z[r+1] - z[r] - .03)*heights[(i*2 + r) % 9], 1 + (i*5 + r*3) % 4)
+    return [_box(-.42 + .84*(i + .5)/n, -.05, z[r] + .02, .8/n, .7, (z[r+1] - z[r] - .03)*heights[(i*2 + r) % 9],
+                 1 + (i*5 + r*3) % 4)
             for r in range(rows) for i in range(n - (r*2) % 4)]
 
 def _shelves(rows):
     "An open shelf: sides, back, boards."
     z = np.linspace(0, .97, rows + 1)
-    return [_box(-.48, 0, 0, .04, 1, 1), _box(.48, 0, 0, .04, 1, 1), _box(0, .47, 0, .94, .06, 1), *[_box(0, -.02, v, .92, .92, .03) for v in z]]
+    return [_box(-.48, 0, 0, .04, 1, 1), _box(.48, 0, 0, .04, 1, 1), _box(0, .47, 0, .94, .06, 1),
+            *[_box(0, -.02, v, .92, .92, .03) for v in z]]
 
 # %% ../../nbs/13_rooms.ipynb #13-006
 SHAPES = {
     "chair": [*_legs(.09, .45), _box(0, 0, .45, 1, 1, .08), _box(0, .45, .53, .94, .1, .47)],
-    "office chair": [*[_box(0, 0, 0, *s, .06, 1) for s in ((1, .12), (.12, 1))], _cyl(0, 0, .06, .12, .12, .36, 1), _box(0, 0, .42, .9, .9, .1), _box(0, .42, .54, .84, .14, .46), _box(-.44, 0, .6, .1, .6, .05, 1), _box(.44, 0, .6, .1, .6, .05, 1)],
+    "office chair": [*[_box(0, 0, 0, *s, .06, 1) for s in ((1, .12), (.12, 1))], _cyl(0, 0, .06, .12, .12, .36, 1),
+                     _box(0, 0, .42, .9, .9, .1), _box(0, .42, .54, .84, .14, .46), _box(-.44, 0, .6, .1, .6, .05, 1),
+                     _box(.44, 0, .6, .1, .6, .05, 1)],
     "stool": [_cyl(0, 0, .84, 1, 1, .16), *_legs(.1, .84, 1, .12)],
     "table": [*_legs(.07, .93), _box(0, 0, .93, 1, 1, .07)],
     "coffee table": [*_legs(.08, .86), _box(0, 0, .86, 1, 1, .14), _box(0, 0, .3, .86, .84, .08)],
-    "desk": [_box(0, 0, .95, 1, 1, .05), _box(-.48, 0, 0, .04, .94, .95, 1), _box(.34, .03, 0, .3, .88, .95, 1), *[_box(.34, -.43, z, .27, .03, .27, 0) for z in (.06, .36, .66)], *[_box(.34, -.455, z, .12, .02, .03, 2) for z in (.2, .5, .8)]],
+    "desk": [_box(0, 0, .95, 1, 1, .05), _box(-.48, 0, 0, .04, .94, .95, 1), _box(.34, .03, 0, .3, .88, .95, 1),
+             *[_box(.34, -.43, z, .27, .03, .27, 0) for z in (.06, .36, .66)],
+             *[_box(.34, -.455, z, .12, .02, .03, 2) for z in (.2, .5, .8)]],
     "sofa": _seat(3), "armchair": _seat(1),
-    "bed": [_box(0, 0, .12, .98, .97, .24, 1), *_legs(.07, .12, 1), _box(0, .48, 0, 1, .04, 1, 1), _box(0, -.02, .36, .95, .94, .2, 2), _box(0, -.17, .37, .99, .66, .21, 0)],
+    "bed": [_box(0, 0, .12, .98, .97, .24, 1), *_legs(.07, .12, 1), _box(0, .48, 0, 1, .04, 1, 1),
+            _box(0, -.02, .36, .95, .94, .2, 2), _box(0, -.17, .37, .99, .66, .21, 0)],
     "pillow": [_ball(0, 0, 0, 1, 1, 1), _box(0, 0, .3, .78, .78, .4)],
     "tv": _screen(), "monitor": _screen(.3),
-    "laptop": [_box(0, -.1, 0, 1, .8, .08), _box(0, -.16, .08, .86, .5, .02, 2), _box(0, .4, .05, 1, .2, .95), _box(0, .29, .12, .92, .03, .82, 1)],
-    "keyboard": [_box(0, 0, 0, 1, 1, .5), *[_box(-.44 + .88*(i + .5)/12, -.36 + .24*j, .5, .06, .18, .5, 1) for i in range(12) for j in range(4)]],
+    "laptop": [_box(0, -.1, 0, 1, .8, .08), _box(0, -.16, .08, .86, .5, .02, 2), _box(0, .4, .05, 1, .2, .95),
+               _box(0, .29, .12, .92, .03, .82, 1)],
+    "keyboard": [_box(0, 0, 0, 1, 1, .5),
+                 *[_box(-.44 + .88*(i + .5)/12, -.36 + .24*j, .5, .06, .18, .5,
+                        1) for i in range(12) for j in range(4)]],
     "lamp": [_cyl(0, 0, 0, .7, .7, .03, 1), _cyl(0, 0, .03, .08, .08, .74, 1), _cone(0, 0, .75, 1, 1, .25)],
     "cabinet": [_box(0, .02, 0, 1, .96, 1), *_fronts(2, 1)],
     "wardrobe": [_box(0, .02, 0, 1, .96, 1), *_fronts(3, 1)],
     "dresser": [_box(0, .02, .06, 1, .96, .94), *_legs(.06, .06, 0), *_fronts(2, 3, .1)],
     "nightstand": [_box(0, .02, .12, 1, .96, .88), *_legs(.1, .12, 0), *_fronts(1, 2, .16)],
     "bookshelf": [*_shelves(5), *_books(5)],
-    "shelf": [_box(0, 0, 0, 1, 1, .12), _box(-.3, .1, .12, .12, .6, .7, 1), _box(-.12, .1, .12, .14, .6, .88, 2), _box(.25, 0, .12, .24, .5, .5, 3)],
-    "door": [_box(-.46, 0, 0, .08, 1, 1), _box(.46, 0, 0, .08, 1, 1), _box(0, 0, .96, .84, 1, .04), _box(0, .1, 0, .84, .5, .96, 1), *[_box(x, -.17, z, .3, .1, .36, 2) for x in (-.19, .19) for z in (.08, .54)], _box(.34, -.26, .47, .1, .3, .02, 3)],
-    "window": [_box(-.47, 0, 0, .06, 1, 1), _box(.47, 0, 0, .06, 1, 1), _box(0, 0, 0, .88, 1, .05), _box(0, 0, .95, .88, 1, .05), _box(0, 0, .05, .04, .8, .9), _box(0, 0, .5, .88, .8, .03), _box(0, .3, .05, .88, .1, .9, 1)],
-    "curtain": [_box(0, 0, .96, 1, .3, .04, 1), *[_cyl(-.46 + .92*(i + .5)/9, .12*(-1)**i, 0, .11, .76, .96, 0) for i in range(9)]],
-    "sink": [_cyl(0, .1, 0, .34, .36, .7), _bin(0, 0, .62, 1, 1, .24), _cyl(0, -.04, .855, .74, .7, .01, 1), _box(0, .4, .86, .1, .1, .14, 2), _box(0, .26, .96, .07, .34, .04, 2)],
-    "toilet": [_box(0, .1, 0, .5, .7, .3), _bin(0, -.16, .2, .9, .68, .3), _cyl(0, -.16, .5, .94, .68, .05, 1), _box(0, .36, .45, 1, .28, .5), _box(0, .36, .95, 1, .28, .05, 1)],
-    "bathtub": [_box(0, 0, 0, .96, .92, .3), *[_box(x, 0, .0, .08, 1, 1) for x in (-.46, .46)], *[_box(0, y, 0, .84, .1, 1) for y in (-.45, .45)], _box(0, 0, .3, .84, .8, .3, 1), _box(-.4, 0, .8, .06, .1, .18, 2)],
-    "stove": [_box(0, .02, 0, 1, .96, .86), _box(0, -.47, .1, .86, .03, .5, 1), _box(0, -.49, .63, .7, .02, .03, 2), _box(0, .46, .86, 1, .08, .14), *[_cyl(x, y, .86, .36, .36, .02, 1) for x in (-.24, .24) for y in (-.24, .2)], *[_disc(x, -.48, .71, .07, .03, .06, 2) for x in (-.3, -.1, .1, .3)]],
-    "refrigerator": [_box(0, .02, 0, 1, .96, 1), _box(0, -.465, .02, .97, .03, .6, 1), _box(0, -.465, .64, .97, .03, .34, 1), _box(-.38, -.49, .3, .05, .02, .28, 2), _box(-.38, -.49, .68, .05, .02, .2, 2)],
-    "microwave": [_box(0, .02, 0, 1, .96, 1), _box(-.14, -.47, .1, .64, .03, .8, 1), _box(.35, -.47, .1, .22, .03, .8, 2), _box(.2, -.49, .15, .03, .02, .7, 2)],
-    "washing machine": [_box(0, .02, 0, 1, .96, 1), _disc(0, -.47, .22, .62, .04, .46, 1), _disc(0, -.485, .29, .42, .03, .32, 2), _box(0, -.47, .84, .94, .02, .12, 1)],
+    "shelf": [_box(0, 0, 0, 1, 1, .12), _box(-.3, .1, .12, .12, .6, .7, 1), _box(-.12, .1, .12, .14, .6, .88, 2),
+              _box(.25, 0, .12, .24, .5, .5, 3)],
+    "door": [_box(-.46, 0, 0, .08, 1, 1), _box(.46, 0, 0, .08, 1, 1), _box(0, 0, .96, .84, 1, .04),
+             _box(0, .1, 0, .84, .5, .96, 1),
+             *[_box(x, -.17, z, .3, .1, .36, 2) for x in (-.19, .19) for z in (.08, .54)],
+             _box(.34, -.26, .47, .1, .3, .02, 3)],
+    "window": [_box(-.47, 0, 0, .06, 1, 1), _box(.47, 0, 0, .06, 1, 1), _box(0, 0, 0, .88, 1, .05),
+               _box(0, 0, .95, .88, 1, .05), _box(0, 0, .05, .04, .8, .9), _box(0, 0, .5, .88, .8, .03),
+               _box(0, .3, .05, .88, .1, .9, 1)],
+    "curtain": [_box(0, 0, .96, 1, .3, .04, 1),
+                *[_cyl(-.46 + .92*(i + .5)/9, .12*(-1)**i, 0, .11, .76, .96, 0) for i in range(9)]],
+    "sink": [_cyl(0, .1, 0, .34, .36, .7), _bin(0, 0, .62, 1, 1, .24), _cyl(0, -.04, .855, .74, .7, .01, 1),
+             _box(0, .4, .86, .1, .1, .14, 2), _box(0, .26, .96, .07, .34, .04, 2)],
+    "toilet": [_box(0, .1, 0, .5, .7, .3), _bin(0, -.16, .2, .9, .68, .3), _cyl(0, -.16, .5, .94, .68, .05, 1),
+               _box(0, .36, .45, 1, .28, .5), _box(0, .36, .95, 1, .28, .05, 1)],
+    "bathtub": [_box(0, 0, 0, .96, .92, .3), *[_box(x, 0, .0, .08, 1, 1) for x in (-.46, .46)],
+                *[_box(0, y, 0, .84, .1, 1) for y in (-.45, .45)], _box(0, 0, .3, .84, .8, .3, 1),
+                _box(-.4, 0, .8, .06, .1, .18, 2)],
+    "stove": [_box(0, .02, 0, 1, .96, .86), _box(0, -.47, .1, .86, .03, .5, 1), _box(0, -.49, .63, .7, .02, .03, 2),
+              _box(0, .46, .86, 1, .08, .14),
+              *[_cyl(x, y, .86, .36, .36, .02, 1) for x in (-.24, .24) for y in (-.24, .2)],
+              *[_disc(x, -.48, .71, .07, .03, .06, 2) for x in (-.3, -.1, .1, .3)]],
+    "refrigerator": [_box(0, .02, 0, 1, .96, 1), _box(0, -.465, .02, .97, .03, .6, 1),
+                     _box(0, -.465, .64, .97, .03, .34, 1), _box(-.38, -.49, .3, .05, .02, .28, 2),
+                     _box(-.38, -.49, .68, .05, .02, .2, 2)],
+    "microwave": [_box(0, .02, 0, 1, .96, 1), _box(-.14, -.47, .1, .64, .03, .8, 1),
+                  _box(.35, -.47, .1, .22, .03, .8, 2), _box(.2, -.49, .15, .03, .02, .7, 2)],
+    "washing machine": [_box(0, .02, 0, 1, .96, 1), _disc(0, -.47, .22, .62, .04, .46, 1),
+                        _disc(0, -.485, .29, .42, .03, .32, 2), _box(0, -.47, .84, .94, .02, .12, 1)],
     "trash bin": [_bin(0, 0, 0, .94, .94, .93), _cyl(0, 0, .93, 1, 1, .07, 1)],
-    "backpack": [_box(0, .1, 0, 1, .6, .86), _ball(0, .1, .68, .98, .6, .32), _box(0, -.35, .08, .76, .3, .44, 1), _box(-.3, .45, .1, .14, .1, .8, 1), _box(.3, .45, .1, .14, .1, .8, 1)],
-    "plant": [_bin(0, 0, 0, .56, .56, .3, 1), _cyl(0, 0, .3, .06, .06, .3, 2), *[_ball(x, y, z, .54, .54, .32) for x, y, z in ((-.23, -.1, .36), (.23, -.12, .42), (.02, .23, .46), (0, -.23, .6), (-.1, .05, .68))]],
+    "backpack": [_box(0, .1, 0, 1, .6, .86), _ball(0, .1, .68, .98, .6, .32), _box(0, -.35, .08, .76, .3, .44, 1),
+                 _box(-.3, .45, .1, .14, .1, .8, 1), _box(.3, .45, .1, .14, .1, .8, 1)],
+    "plant": [_bin(0, 0, 0, .56, .56, .3, 1), _cyl(0, 0, .3, .06, .06, .3, 2),
+              *[_ball(x, y, z, .54, .54, .32)
+                for x, y, z in ((-.23, -.1, .36), (.23, -.12, .42), (.02, .23, .46), (0, -.23, .6), (-.1, .05, .68))]],
     "whiteboard": [_box(0, .2, 0, 1, .6, 1), _box(0, -.2, .03, .97, .2, .94, 1), _box(0, -.3, 0, .5, .4, .03, 2)],
-    "picture": [_box(0, .1, 0, 1, .8, 1), _box(0, -.35, .08, .84, .2, .84, 1), _box(-.15, -.47, .12, .3, .06, .4, 2), _box(.2, -.47, .12, .25, .06, .6, 3)],
+    "picture": [_box(0, .1, 0, 1, .8, 1), _box(0, -.35, .08, .84, .2, .84, 1), _box(-.15, -.47, .12, .3, .06, .4, 2),
+                _box(.2, -.47, .12, .25, .06, .6, 3)],
     "mirror": [_box(0, .1, 0, 1, .8, 1), _box(0, -.4, .05, .9, .2, .9, 1)],
-    "radiator": [*[_box(-.46 + .92*i/9, 0, .06, .07, .8, .94) for i in range(10)], _box(0, 0, .12, 1, .4, .06), _box(0, 0, .86, 1, .4, .06), _box(-.46, 0, 0, .05, 1, .06, 0), _box(.46, 0, 0, .05, 1, .06, 0)],
-    "piano": [_box(0, .2, 0, 1, .6, 1), _box(0, -.25, .5, 1, .5, .12), _box(0, -.27, .62, .92, .4, .02, 1), *[_box(-.44 + .88*i/10, -.2, .64, .04, .26, .02, 0) for i in range(11)], *[_box(x, -.45, 0, .06, .08, .5) for x in (-.46, .46)]],
+    "radiator": [*[_box(-.46 + .92*i/9, 0, .06, .07, .8, .94) for i in range(10)], _box(0, 0, .12, 1, .4, .06),
+                 _box(0, 0, .86, 1, .4, .06), _box(-.46, 0, 0, .05, 1, .06, 0), _box(.46, 0, 0, .05, 1, .06, 0)],
+    "piano": [_box(0, .2, 0, 1, .6, 1), _box(0, -.25, .5, 1, .5, .12), _box(0, -.27, .62, .92, .4, .02, 1),
+              *[_box(-.44 + .88*i/10, -.2, .64, .04, .26, .02, 0) for i in range(11)],
+              *[_box(x, -.45, 0, .06, .08, .5) for x in (-.46, .46)]],
     "ottoman": [_box(0, 0, .12, 1, 1, .7), _box(0, 0, .82, .96, .96, .18, 2), *_legs(.12, .12)],
-    "suitcase": [_box(0, 0, .08, 1, 1, .7), *[_box(x, -.0, .08, .06, 1, .72, 1) for x in (-.25, .25)], *_legs(.14, .08, 2), _box(-.2, .3, .78, .05, .1, .2, 2), _box(.2, .3, .78, .05, .1, .2, 2), _box(0, .3, .96, .45, .12, .04, 2)],
+    "suitcase": [_box(0, 0, .08, 1, 1, .7), *[_box(x, -.0, .08, .06, 1, .72, 1) for x in (-.25, .25)],
+                 *_legs(.14, .08, 2), _box(-.2, .3, .78, .05, .1, .2, 2), _box(.2, .3, .78, .05, .1, .2, 2),
+                 _box(0, .3, .96, .45, .12, .04, 2)],
     "box": [_box(0, 0, 0, 1, 1, .98), _box(0, 0, .98, .14, 1, .02, 1)],
     "cup": [_bin(-.1, 0, 0, .8, 1, 1), _box(.4, 0, .25, .2, .14, .5)],
     "basket": [_bin(0, 0, 0, 1, 1, .7), *[_ball(x, 0, .55, .5, .8, .45, 1) for x in (-.2, .2)]],
@@ -117,57 +157,89 @@ class Category:
     top: tuple|None = None  # carrying surface in the unit box: x, y, z, width, depth
     glow: int|None = None   # colour slot that shines by itself
 
-_WOOD = ((0x9C6B3F, 0x8A5C34, 0xC9B79C), (0x5A3A24, 0x4B2F1D, 0xB0A28C), (0xD8B98A, 0xC8A676, 0x777777), (0xEDEAE4, 0xDEDAD2, 0x999999))
+_WOOD = ((0x9C6B3F, 0x8A5C34, 0xC9B79C), (0x5A3A24, 0x4B2F1D, 0xB0A28C), (0xD8B98A, 0xC8A676, 0x777777),
+         (0xEDEAE4, 0xDEDAD2, 0x999999))
 _WHITE = ((0xF4F4F2, 0xFFFFFF, 0xB8BCC0), (0xECE8E0, 0xF8F6F0, 0xB8BCC0))
-_CLOTH = ((0x3F5F8A, 0x2A2A2A, 0x4F719E), (0x8A3F3F, 0x33241E, 0x9E5050), (0x77756E, 0x2F2F2F, 0x8C8A82), (0x3F6B55, 0x2A2A2A, 0x4F7F66), (0xC2A878, 0x4B3A28, 0xD0B98C))
+_CLOTH = ((0x3F5F8A, 0x2A2A2A, 0x4F719E), (0x8A3F3F, 0x33241E, 0x9E5050), (0x77756E, 0x2F2F2F, 0x8C8A82),
+          (0x3F6B55, 0x2A2A2A, 0x4F7F66), (0xC2A878, 0x4B3A28, 0xD0B98C))
 _DARK = ((0x1C1C1E, 0x26323F, 0x3A3A3C), (0x2A2A2C, 0x10151C, 0x6A6A6C))
-_BOOKS = ((0x7A5230, 0xA83232, 0x2F5D8C, 0xD9B44A, 0x3F7F4F), (0xE6E2DA, 0xC0563B, 0x3B6EA8, 0xE0C060, 0x6A4C8C), (0x4B3120, 0x8C2F39, 0x34506E, 0xC8A040, 0x2F6B4F))
+_BOOKS = ((0x7A5230, 0xA83232, 0x2F5D8C, 0xD9B44A, 0x3F7F4F), (0xE6E2DA, 0xC0563B, 0x3B6EA8, 0xE0C060, 0x6A4C8C),
+          (0x4B3120, 0x8C2F39, 0x34506E, 0xC8A040, 0x2F6B4F))
 _TOP = (0, 0, 1, .9, .9)
 
 CATEGORIES = {
-    "chair": Category((.45, .48, .9), "around", ((0x9C6B3F, 0x7A5230), (0x2F2F33, 0x55555A), (0xC94A3A, 0x8A8A8A), (0xE8E4DA, 0xB08C5C)), .25, on=("table", "desk")),
-    "office chair": Category((.6, .6, 1.0), "around", ((0x2A2C30, 0x55585C), (0x30507A, 0x333333)), .2, on=("desk", "table")),
+    "chair": Category((.45, .48, .9), "around",
+                      ((0x9C6B3F, 0x7A5230), (0x2F2F33, 0x55555A), (0xC94A3A, 0x8A8A8A), (0xE8E4DA, 0xB08C5C)), .25,
+                      on=("table", "desk")),
+    "office chair": Category((.6, .6, 1.0), "around", ((0x2A2C30, 0x55585C), (0x30507A, 0x333333)), .2,
+                             on=("desk", "table")),
     "stool": Category((.38, .38, .55), "floor", ((0xB07A45, 0x8A5C34), (0x444444, 0x222222), (0xD8A030, 0x555555))),
     "table": Category((1.4, .85, .74), "floor", _WOOD, top=_TOP),
     "coffee table": Category((1.0, .55, .42), "floor", _WOOD, .3, top=_TOP),
     "desk": Category((1.4, .7, .75), "wall", _WOOD, .25, front=.5, top=_TOP),
     "sofa": Category((2.0, .9, .82), "wall", _CLOTH, .3, front=.3, top=(0, -.1, .55, .76, .6)),
     "armchair": Category((.85, .85, .85), "floor", _CLOTH, .25, top=(0, -.1, .55, .6, .5)),
-    "bed": Category((1.4, 2.05, .95), "wall", ((0x6A8CB0, 0x8A5C34, 0xF2F0EA), (0xB05A5A, 0x4B2F1D, 0xF6F4EE), (0x6F8F6A, 0xD8B98A, 0xFAF8F4), (0xD0C4B0, 0x55483C, 0xFFFFFF)), .25, front=.3, top=(0, .3, .56, .9, .3)),
-    "pillow": Category((.5, .35, .15), "on", ((0xF4F0E8,), (0xD9B44A,), (0xB04A4A,), (0x4F7F8C,), (0x8C6AA0,)), .25, on=("bed", "sofa", "armchair")),
+    "bed": Category((1.4, 2.05, .95), "wall",
+                    ((0x6A8CB0, 0x8A5C34, 0xF2F0EA), (0xB05A5A, 0x4B2F1D, 0xF6F4EE), (0x6F8F6A, 0xD8B98A, 0xFAF8F4),
+                     (0xD0C4B0, 0x55483C, 0xFFFFFF)),
+                    .25, front=.3, top=(0, .3, .56, .9, .3)),
+    "pillow": Category((.5, .35, .15), "on", ((0xF4F0E8,), (0xD9B44A,), (0xB04A4A,), (0x4F7F8C,), (0x8C6AA0,)), .25,
+                       on=("bed", "sofa", "armchair")),
     "tv": Category((1.1, .25, .68), "on", _DARK, .3, on=("cabinet", "dresser", "coffee table")),
     "monitor": Category((.56, .2, .44), "on", _DARK, .25, on=("desk", "table")),
-    "laptop": Category((.34, .3, .23), "on", ((0xB8BCC0, 0x2A3F5A, 0x333333), (0x333336, 0x4A6A8A, 0x111111)), .15, on=("desk", "table", "coffee table")),
+    "laptop": Category((.34, .3, .23), "on", ((0xB8BCC0, 0x2A3F5A, 0x333333), (0x333336, 0x4A6A8A, 0x111111)), .15,
+                       on=("desk", "table", "coffee table")),
     "keyboard": Category((.44, .15, .03), "on", ((0x2A2A2C, 0x4A4A4E), (0xD8D8D8, 0xF4F4F4)), .2, on=("desk", "table")),
-    "lamp": Category((.42, .42, 1.55), "floor", ((0xF6E6B8, 0x333333), (0xF4EFE4, 0x9C8A5C), (0xE0B070, 0x55483C)), .3, glow=0),
+    "lamp": Category((.42, .42, 1.55), "floor", ((0xF6E6B8, 0x333333), (0xF4EFE4, 0x9C8A5C), (0xE0B070, 0x55483C)), .3,
+                     glow=0),
     "cabinet": Category((1.1, .45, .85), "wall", _WOOD, .35, front=.3, top=_TOP),
     "wardrobe": Category((1.5, .6, 2.0), "wall", _WOOD, .15, front=.4),
     "dresser": Category((1.2, .5, .85), "wall", _WOOD, .25, front=.3, top=_TOP),
     "nightstand": Category((.48, .42, .55), "wall", _WOOD, .25, top=_TOP),
     "bookshelf": Category((.95, .34, 1.8), "wall", _BOOKS, .25, front=.3),
     "shelf": Category((.9, .24, .3), "mounted", _BOOKS, .3, z=(1.2, 1.6)),
-    "door": Category((.95, .1, 2.05), "mounted", ((0xF0EDE6, 0xE2DDD2, 0xD2CCC0, 0xB09050), (0x7A5230, 0x9C6B3F, 0x8A5C34, 0xC0C0C0), (0xB8B4AC, 0x6A7C8C, 0x5C6E7E, 0xD0D0D0)), .08, front=.8),
-    "window": Category((1.3, .12, 1.15), "mounted", ((0xFAFAF8, 0xBFE0F8), (0x7A5230, 0xC8E6FA)), .3, z=(.9, 1.0), glow=1),
-    "curtain": Category((.8, .14, 2.0), "mounted", ((0xB8A078, 0x55483C), (0x8C4A4A, 0x333333), (0x5A7A8C, 0x888888), (0xE0DCD0, 0x777777)), .15, z=(.12, .2), on=("window",)),
+    "door": Category((.95, .1, 2.05), "mounted",
+                     ((0xF0EDE6, 0xE2DDD2, 0xD2CCC0, 0xB09050), (0x7A5230, 0x9C6B3F, 0x8A5C34, 0xC0C0C0),
+                      (0xB8B4AC, 0x6A7C8C, 0x5C6E7E, 0xD0D0D0)),
+                     .08, front=.8),
+    "window": Category((1.3, .12, 1.15), "mounted", ((0xFAFAF8, 0xBFE0F8), (0x7A5230, 0xC8E6FA)), .3, z=(.9, 1.0),
+                       glow=1),
+    "curtain": Category((.8, .14, 2.0), "mounted",
+                        ((0xB8A078, 0x55483C), (0x8C4A4A, 0x333333), (0x5A7A8C, 0x888888), (0xE0DCD0, 0x777777)), .15,
+                        z=(.12, .2), on=("window",)),
     "sink": Category((.58, .48, .95), "wall", tuple(p[:1] + (0xC4D8E0, 0x9AA0A6) for p in _WHITE), .2, front=.4),
     "toilet": Category((.4, .68, .8), "wall", _WHITE, .12, front=.4),
     "bathtub": Category((1.6, .75, .55), "wall", tuple(p[:1] + (0xBFE4EC, 0x9AA0A6) for p in _WHITE), .15, front=.3),
-    "stove": Category((.62, .62, .95), "wall", ((0xE8E8E6, 0x1C1C1E, 0x8A8E92), (0x2A2A2C, 0x101012, 0xB8BCC0)), .15, front=.5),
-    "refrigerator": Category((.7, .68, 1.7), "wall", ((0xD4D8DC, 0xE4E8EA, 0x8A8E92), (0xF2F2F0, 0xFAFAFA, 0xA0A4A8), (0x50565C, 0x5E656C, 0xC4C8CC)), .2, front=.4),
-    "microwave": Category((.5, .38, .3), "on", ((0xD4D8DC, 0x1C1C1E, 0x6A6E72), (0x2A2A2C, 0x101012, 0x8A8E92)), .2, on=("cabinet", "table")),
+    "stove": Category((.62, .62, .95), "wall", ((0xE8E8E6, 0x1C1C1E, 0x8A8E92), (0x2A2A2C, 0x101012, 0xB8BCC0)), .15,
+                      front=.5),
+    "refrigerator": Category((.7, .68, 1.7), "wall",
+                             ((0xD4D8DC, 0xE4E8EA, 0x8A8E92), (0xF2F2F0, 0xFAFAFA, 0xA0A4A8),
+                              (0x50565C, 0x5E656C, 0xC4C8CC)),
+                             .2, front=.4),
+    "microwave": Category((.5, .38, .3), "on", ((0xD4D8DC, 0x1C1C1E, 0x6A6E72), (0x2A2A2C, 0x101012, 0x8A8E92)), .2,
+                          on=("cabinet", "table")),
     "washing machine": Category((.6, .58, .86), "wall", ((0xF2F2F2, 0xC8CCD0, 0x3A4A5A),), .12, front=.4),
     "trash bin": Category((.3, .3, .42), "floor", ((0x55595E, 0x2A2C2E), (0x2F6F4F, 0x224F38), (0xB8BCC0, 0x333333))),
-    "backpack": Category((.34, .26, .46), "floor", ((0xB0402F, 0x7A2A20), (0x2F4F7A, 0x20365A), (0x3A3A3C, 0x6A6A30), (0xC88A2A, 0x7A5218)), .3),
-    "plant": Category((.55, .55, 1.0), "floor", ((0x3F7F3A, 0xB0623A, 0x5A4028), (0x5A9A4A, 0xE8E4DA, 0x5A4028), (0x2F6B45, 0x4A4A4E, 0x5A4028))),
+    "backpack": Category((.34, .26, .46), "floor",
+                         ((0xB0402F, 0x7A2A20), (0x2F4F7A, 0x20365A), (0x3A3A3C, 0x6A6A30), (0xC88A2A, 0x7A5218)), .3),
+    "plant": Category((.55, .55, 1.0), "floor",
+                      ((0x3F7F3A, 0xB0623A, 0x5A4028), (0x5A9A4A, 0xE8E4DA, 0x5A4028), (0x2F6B45, 0x4A4A4E, 0x5A4028))),
     "whiteboard": Category((1.6, .06, 1.0), "mounted", ((0xB8BCC0, 0xFAFCFC, 0x8A8E92),), .3, z=(.9, 1.0)),
-    "picture": Category((.7, .05, .55), "mounted", ((0x3A2A1C, 0xE8D8B0, 0x4F7F8C, 0xB05A3A), (0xC0A050, 0xA8C4D8, 0x3F6B3A, 0x6A4C34), (0x1C1C1E, 0xF4F0E8, 0xC03A3A, 0x2F4F8A)), .4, z=(1.3, 1.6)),
+    "picture": Category((.7, .05, .55), "mounted",
+                        ((0x3A2A1C, 0xE8D8B0, 0x4F7F8C, 0xB05A3A), (0xC0A050, 0xA8C4D8, 0x3F6B3A, 0x6A4C34),
+                         (0x1C1C1E, 0xF4F0E8, 0xC03A3A, 0x2F4F8A)),
+                        .4, z=(1.3, 1.6)),
     "mirror": Category((.6, .05, .8), "mounted", ((0xC0A050, 0xD4E2E8), (0x3A2A1C, 0xD4E2E8)), .3, z=(1.1, 1.3)),
     "radiator": Category((1.0, .14, .6), "wall", ((0xF4F4F0,),), .25),
     "piano": Category((1.45, .62, 1.2), "wall", ((0x1C1814, 0xF6F4EE), (0x5A3420, 0xF6F4EE)), .12, front=.4),
     "ottoman": Category((.6, .5, .42), "floor", _CLOTH, .3),
-    "suitcase": Category((.45, .28, .68), "floor", ((0x2F4F7A, 0x20365A, 0x222222), (0xA83A3A, 0x7A2828, 0x222222), (0x8A8E92, 0x6A6E72, 0x222222)), .25),
+    "suitcase": Category((.45, .28, .68), "floor",
+                         ((0x2F4F7A, 0x20365A, 0x222222), (0xA83A3A, 0x7A2828, 0x222222),
+                          (0x8A8E92, 0x6A6E72, 0x222222)),
+                         .25),
     "box": Category((.45, .38, .34), "floor", ((0xC09A62, 0xA88450), (0xB08A54, 0xD8C8A0))),
-    "cup": Category((.1, .08, .1), "on", ((0xF4F4F2,), (0xC0392B,), (0x2F5D8C,)), .2, on=("desk", "table", "coffee table", "cabinet")),
+    "cup": Category((.1, .08, .1), "on", ((0xF4F4F2,), (0xC0392B,), (0x2F5D8C,)), .2,
+                    on=("desk", "table", "coffee table", "cabinet")),
     "basket": Category((.5, .38, .38), "floor", ((0xC8A878, 0xF0EDE6), (0x8A6A48, 0x8CA0B4)), .25),
 }
 
@@ -203,25 +275,47 @@ class Preset:
     stretch: tuple = (1., 1.)                          # factor on all three sides of a thing, log-uniform
 
     def __post_init__(self):
-        if not 0 < self.area_m2[0] <= self.area_m2[1]: raise ValueError(f"preset {self.name}: 'area_m2' is {self.area_m2}, expected 0 < low <= high")
-        if self.camera not in ("walk", "hover"): raise ValueError(f"preset {self.name}: unknown camera {self.camera!r}: wanted walk or hover")
+        if not 0 < self.area_m2[0] <= self.area_m2[1]:
+            raise ValueError(f"preset {self.name}: 'area_m2' is {self.area_m2}, expected 0 < low <= high")
+        if self.camera not in ("walk", "hover"):
+            raise ValueError(f"preset {self.name}: unknown camera {self.camera!r}: wanted walk or hover")
         if self.width%2 or self.height%2 or min(self.width, self.height, self.n_frames, self.fps) < 1:
-            raise ValueError(f"preset {self.name}: {self.width}×{self.height}, {self.n_frames} frames, {self.fps} a second: expected even sides and at least 1 of each")
+            raise ValueError(f"preset {self.name}: {self.width}×{self.height}, {self.n_frames} frames, {self.fps} a "
+                             "second: expected even sides and at least 1 of each")
 
-_OVERVIEW = dict(chair=0xD62828, table=0x9A5B23, sofa=0x2A52D0, bed=0xF08CC8, box=0xFFD60A, plant=0x1F8F2F, stool=0xFF8C1A,
+_OVERVIEW = dict(chair=0xD62828, table=0x9A5B23, sofa=0x2A52D0, bed=0xF08CC8, box=0xFFD60A, plant=0x1F8F2F,
+                 stool=0xFF8C1A,
                  cabinet=0xF4F8FC, bathtub=0x35D0D8, ottoman=0x8A35C8, piano=0x161616, suitcase=0xA6E22E)
 _DOLL = ((), tuple(_OVERVIEW), ("chair", "stool", "plant", "box", "ottoman", "suitcase", "table"))
 _THEMES = {
-    "living room": (("door", "sofa", "coffee table", "cabinet", "tv"), ("bookshelf", "lamp", "armchair", "plant", "piano", "radiator", "ottoman", "trash bin", "backpack", "mirror", "basket"), ("window", "picture", "pillow", "plant", "chair", "curtain", "armchair", "stool", "box")),
-    "bedroom": (("door", "bed", "wardrobe"), ("dresser", "desk", "office chair", "lamp", "bookshelf", "mirror", "tv", "laptop", "suitcase", "backpack", "plant", "trash bin", "armchair", "basket"), ("nightstand", "pillow", "window", "picture", "box", "curtain", "ottoman")),
-    "kitchen": (("door", "table", "stove", "refrigerator", "sink"), ("microwave", "washing machine", "trash bin", "basket", "plant", "shelf", "radiator", "backpack"), ("chair", "cabinet", "stool", "window", "cup", "shelf", "box", "picture")),
-    "office": (("door",), ("whiteboard", "bookshelf", "cabinet", "trash bin", "plant", "backpack", "sofa", "lamp", "radiator", "suitcase", "table"), ("desk", "office chair", "monitor", "keyboard", "laptop", "window", "cup", "box", "chair", "picture", "curtain")),
-    "bathroom": (("door", "toilet", "sink"), ("bathtub", "mirror", "washing machine", "trash bin", "basket", "radiator", "plant", "cabinet", "stool", "lamp"), ("window", "picture", "shelf", "box", "curtain")),
+    "living room": (("door", "sofa", "coffee table", "cabinet", "tv"),
+                    ("bookshelf", "lamp", "armchair", "plant", "piano", "radiator", "ottoman", "trash bin", "backpack",
+                     "mirror", "basket"),
+                    ("window", "picture", "pillow", "plant", "chair", "curtain", "armchair", "stool", "box")),
+    "bedroom": (("door", "bed", "wardrobe"),
+                ("dresser", "desk", "office chair", "lamp", "bookshelf", "mirror", "tv", "laptop", "suitcase",
+                 "backpack", "plant", "trash bin", "armchair", "basket"),
+                ("nightstand", "pillow", "window", "picture", "box", "curtain", "ottoman")),
+    "kitchen": (("door", "table", "stove", "refrigerator", "sink"),
+                ("microwave", "washing machine", "trash bin", "basket", "plant", "shelf", "radiator", "backpack"),
+                ("chair", "cabinet", "stool", "window", "cup", "shelf", "box", "picture")),
+    "office": (("door",),
+               ("whiteboard", "bookshelf", "cabinet", "trash bin", "plant", "backpack", "sofa", "lamp", "radiator",
+                "suitcase", "table"),
+               ("desk", "office chair", "monitor", "keyboard", "laptop", "window", "cup", "box", "chair", "picture",
+                "curtain")),
+    "bathroom": (("door", "toilet", "sink"),
+                 ("bathtub", "mirror", "washing machine", "trash bin", "basket", "radiator", "plant", "cabinet",
+                  "stool", "lamp"),
+                 ("window", "picture", "shelf", "box", "curtain")),
 }
 PRESETS = {
-    "walkthrough": Preset("walkthrough", _THEMES, "walk", 640, 480, 120, 24, 75., (2.4, 3.0), .05, True, aspect=(1., 1.8), singles=(7, 14), repeated=(2, 4)),
-    "overview": Preset("overview", {"doll's house": _DOLL}, "hover", 112, 112, 8, 8, 62., (.35, .35), .1, False, class_colours=_OVERVIEW,
-                       area_m2=(8., 28.), aspect=(1., 1.25), singles=(4, 6), repeated=(1, 2), copies=(2, 6), stretch=(.9, 1.9)),
+    "walkthrough": Preset("walkthrough", _THEMES, "walk", 640, 480, 120, 24, 75., (2.4, 3.0), .05, True,
+                          aspect=(1., 1.8), singles=(7, 14), repeated=(2, 4)),
+    "overview": Preset("overview", {"doll's house": _DOLL}, "hover", 112, 112, 8, 8, 62., (.35, .35), .1, False,
+                       class_colours=_OVERVIEW,
+                       area_m2=(8., 28.), aspect=(1., 1.25), singles=(4, 6), repeated=(1, 2), copies=(2, 6),
+                       stretch=(.9, 1.9)),
 }
 
 # %% ../../nbs/13_rooms.ipynb #13-015
@@ -229,7 +323,9 @@ def _cut_outline(shape, fx, fy):
     "Unit-square outline (M,2) counter-clockwise and its cut-outs (K,4) x0,y0,x1,y1."
     if shape == "rectangle": return [(0, 0), (1, 0), (1, 1), (0, 1)], []
     if shape == "L": return [(0, 0), (1, 0), (1, 1-fy), (1-fx, 1-fy), (1-fx, 1), (0, 1)], [(1-fx, 1-fy, 1, 1)]
-    if shape == "T": return [(0, 0), (1, 0), (1, 1-fy), (1-fx/2, 1-fy), (1-fx/2, 1), (fx/2, 1), (fx/2, 1-fy), (0, 1-fy)], [(1-fx/2, 1-fy, 1, 1), (0, 1-fy, fx/2, 1)]
+    if shape == "T":
+        return [(0, 0), (1, 0), (1, 1-fy), (1-fx/2, 1-fy), (1-fx/2, 1), (fx/2, 1), (fx/2, 1-fy),
+                (0, 1-fy)], [(1-fx/2, 1-fy, 1, 1), (0, 1-fy, fx/2, 1)]
     raise ValueError(f"unknown room shape {shape!r}: wanted rectangle, L or T")
 
 def polygon_area(
@@ -322,7 +418,8 @@ def _on_top(rng, host, size, k):
     area, step = np.array([w, d])*host.size[:2] - np.array(size[:2]), rng.random((k, 2)) - .5
     if (area < 0).any(): return np.zeros((0, 2)), np.zeros(0), 0.
     local = np.array([x, y])*host.size[:2] + area*step
-    return np.array(host.centre[:2]) + local @ _turn(host.yaw).T, np.full(k, host.yaw), host.centre[2] + (z - .5)*host.size[2]
+    return np.array(host.centre[:2]) + local @ _turn(host.yaw).T, np.full(k,
+                                                                          host.yaw), host.centre[2] + (z - .5)*host.size[2]
 
 def _beside(rng, host, size, k, gap=.04):
     "Places around a host, facing it: xy (K,2), yaw (K,)."
@@ -359,7 +456,8 @@ def _candidates(rng, kind, size, outline, items, k):
     elif kind.place == "mounted" and kind.on:
         if not hosts: return np.zeros((0, 3)), np.zeros(0), None
         xy, yaw = _flank(rng, hosts[rng.integers(len(hosts))], size)
-    elif kind.place in ("wall", "mounted"): xy, yaw = _along_walls(rng, outline, size, k, .02 if kind.place == "wall" else .005)
+    elif kind.place in ("wall", "mounted"):
+        xy, yaw = _along_walls(rng, outline, size, k, .02 if kind.place == "wall" else .005)
     else:
         low, high = outline.min(0), outline.max(0)
         xy, yaw = low + rng.random((k, 2))*(high - low), _TURNS[rng.integers(4, size=k)]
@@ -375,7 +473,8 @@ def _place(rng, category, size, outline, wall_m, items, taken, k=48):
     ahead = np.stack([np.sin(yaws), -np.cos(yaws), 0*yaws], 1)*kind.front/2
     boxes = upright_box(centres + ahead, room, yaws)
     others = np.array([t for i, t in taken if i is None or i != carrier])
-    ok = np.flatnonzero(_free(boxes, others.reshape(-1, 6), np.array([*outline.min(0), 0]), np.array([*outline.max(0), wall_m])))
+    ok = np.flatnonzero(_free(boxes, others.reshape(-1, 6), np.array([*outline.min(0), 0]),
+                              np.array([*outline.max(0), wall_m])))
     return (centres[ok[0]], yaws[ok[0]] % (2*np.pi), carrier) if len(ok) else None
 
 # %% ../../nbs/13_rooms.ipynb #13-021
@@ -389,7 +488,8 @@ def _wishes(rng, preset, theme, area):
     single = [c for c in [*always, *map(str, rng.permutation(once))] if c not in many][:n]
     wishes = single + [c for c in many for _ in range(rng.integers(preset.copies[0], preset.copies[1] + 1))]
     rank = {"mounted": 0, "wall": 1, "floor": 2, "around": 3, "on": 4}
-    return sorted(wishes, key=lambda c: (rank[CATEGORIES[c].place], len(CATEGORIES[c].on), -np.prod(CATEGORIES[c].size[:2])))
+    return sorted(wishes,
+                  key=lambda c: (rank[CATEGORIES[c].place], len(CATEGORIES[c].on), -np.prod(CATEGORIES[c].size[:2])))
 
 def _rgb(code): return ((code >> 16) & 255, (code >> 8) & 255, code & 255)
 
@@ -401,11 +501,13 @@ def _colours(rng, category, preset, makes):
     drawn = np.array([_rgb(c) for c in kind.colours[n]], float)
     if category in preset.class_colours:
         main = np.array(_rgb(preset.class_colours[category]), float)
-        drawn = np.vstack([main, drawn[1:]]) if category == "bookshelf" else np.stack([main, main*.6, main*.6 + 90, main*.8])
+        drawn = np.vstack([main, drawn[1:]]) if category == "bookshelf" else np.stack([main, main*.6, main*.6 + 90,
+                                                                                       main*.8])
     return tuple(map(tuple, np.clip(drawn*rng.uniform(.93, 1.05, (len(drawn), 1)), 0, 255).astype(int).tolist()))
 
 PLAIN, GLOW, WOOD, PLANKS, TILES, CARPET, PAINT = range(7)  # materials
-_FLOORS = (((PLANKS, 0xB58A5A), (PLANKS, 0x8A6440), (PLANKS, 0xD2B48C), (TILES, 0xD8D4CC), (TILES, 0xB4B8BC), (CARPET, 0x8C8478), (CARPET, 0x6A7480)))
+_FLOORS = (((PLANKS, 0xB58A5A), (PLANKS, 0x8A6440), (PLANKS, 0xD2B48C), (TILES, 0xD8D4CC), (TILES, 0xB4B8BC),
+            (CARPET, 0x8C8478), (CARPET, 0x6A7480)))
 _WALLS = (0xEDE8DC, 0xE4E6E4, 0xF2EFE8, 0xD8E0E4, 0xE8DCC8, 0xDCE4D4)
 
 # %% ../../nbs/13_rooms.ipynb #13-022
@@ -424,7 +526,8 @@ def make_room(
     items = _furnish(rng, preset, theme, area, outline, wall_m if preset.ceiling else 3., taken)
     floor = _FLOORS[rng.integers(len(_FLOORS))] if preset.ceiling else (PLAIN, 0xCFC8B8)
     wall = _WALLS[rng.integers(len(_WALLS))] if preset.ceiling else 0xE9E9EC
-    return Room(f"room_{preset.name}_{seed:06d}", seed, preset, theme, outline, wall_m, area, tuple(items), (floor[0], _rgb(floor[1])), _rgb(wall))
+    return Room(f"room_{preset.name}_{seed:06d}", seed, preset, theme, outline, wall_m, area, tuple(items),
+                (floor[0], _rgb(floor[1])), _rgb(wall))
 
 def _preset(preset):
     "A preset by its name, or the preset itself."
@@ -445,7 +548,10 @@ def _furnish(rng, preset, theme, area, outline, wall_m, taken):
         if found is None: continue
         centre, yaw, carrier = found
         bare -= stands*size[0]*size[1]
-        items.append(Item(len(items), category, tuple(map(float, centre)), tuple(map(float, size)), float(yaw), _colours(rng, category, preset, makes), carrier))
+        items.append(Item(len(items), category, tuple(map(float, centre)), tuple(map(float, size)), float(yaw),
+                          _colours(rng, category, preset, makes), carrier))
         ahead = np.array([np.sin(yaw), -np.cos(yaw), 0])*kind.front/2 if kind.front and category == "door" else 0
-        taken.append((items[-1].object_id, upright_box(centre + ahead, size + np.array([0, kind.front*(category == "door"), 0]), np.float64(yaw))))
+        taken.append((items[-1].object_id, upright_box(centre + ahead,
+                                                       size + np.array([0, kind.front*(category == "door"), 0]),
+                                                       np.float64(yaw))))
     return items

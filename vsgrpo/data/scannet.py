@@ -41,19 +41,25 @@ class Scene:
 
 # %% ../../nbs/11_scannet.ipynb #11-007
 _PLY_TYPES = dict(char='i1', int8='i1', uchar='u1', uint8='u1', short='<i2', int16='<i2', ushort='<u2', uint16='<u2',
-                  int='<i4', int32='<i4', uint='<u4', uint32='<u4', float='<f4', float32='<f4', double='<f8', float64='<f8')
+                  int='<i4', int32='<i4', uint='<u4', uint32='<u4', float='<f4', float32='<f4', double='<f8',
+                  float64='<f8')
 
-_PLY_LINE = re.compile(r'(?:element (\w+) (\d{1,12})|property list (\w+) (\w+) (\w+)|property (\w+) (\w+)|(?:comment|obj_info)\b.*)\s*')
+_PLY_LINE = re.compile(r'(?:element (\w+) (\d{1,12})|property list (\w+) (\w+) (\w+)|property (\w+) '
+                       r'(\w+)|(?:comment|obj_info)\b.*)\s*')
 
 def _ply_header(
     data:bytes, # the file
     path:Path,  # named in errors
-)->tuple[dict[str,tuple[int,list[tuple]]], int]: # element -> (count, its properties as (name, type) or (name, length type, item type)), offset of the records
+)->tuple[dict[str,tuple[int,list[tuple]]],
+         # element -> (count, its properties as (name, type) or (name, length type, item type)), offset of the records
+         int]:
     "Elements of a PLY header, and where its body starts."
     end = re.compile(rb'\nend_header\r?\n').search(data, 0, 1 << 16)
-    if not re.match(rb'ply\r?\n', data) or not end: raise ValueError(f"{path}: not a PLY file, expected 'ply' … 'end_header'")
+    if not re.match(rb'ply\r?\n', data) or not end:
+        raise ValueError(f"{path}: not a PLY file, expected 'ply' … 'end_header'")
     lines = data[:end.start()].decode('ascii', 'replace').splitlines()
-    if lines[1:2] != ['format binary_little_endian 1.0']: raise ValueError(f"{path}: expected 'format binary_little_endian 1.0', found {''.join(lines[1:2])[:80]!r}")
+    if lines[1:2] != ['format binary_little_endian 1.0']:
+        raise ValueError(f"{path}: expected 'format binary_little_endian 1.0', found {''.join(lines[1:2])[:80]!r}")
     elements, props = {}, None
     for line in lines[2:]:
         found = _PLY_LINE.fullmatch(line)
@@ -94,28 +100,37 @@ def read_ply(
     "Read ScanNet's mesh by fixed-size records."
     path = Path(path); data = path.read_bytes()
     elements, start = _ply_header(data, path)
-    if list(elements) != ['vertex', 'face']: raise ValueError(f"{path}: elements are {list(elements)}, expected vertex then face")
+    if list(elements) != ['vertex', 'face']:
+        raise ValueError(f"{path}: elements are {list(elements)}, expected vertex then face")
     n, props = elements['vertex']
     names = [p[0] for p in props]
-    if any(len(p) > 2 for p in props) or len(set(names)) < len(names): raise ValueError(f"{path}: vertex properties are {names}, expected single values with a name each")
+    if any(len(p) > 2 for p in props) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: vertex properties are {names}, expected single values with a name each")
     missing = [c for c in ('x','y','z','red','green','blue') if c not in names]
     if missing: raise ValueError(f"{path}: vertex has no property {', '.join(missing)}")
     dtype = np.dtype(props)
     v = _records(data, dtype, n, start, path, 'vertex record')
     faces = _read_faces(data, *elements['face'], start + n*dtype.itemsize, path)
-    if len(faces) and (faces.min() < 0 or faces.max() >= n): raise ValueError(f"{path}: a face names vertex {faces.max() if faces.min() >= 0 else faces.min()}, there are {n}")
+    if len(faces) and (faces.min() < 0 or faces.max() >= n):
+        raise ValueError(f"{path}: a face names vertex {faces.max() if faces.min() >= 0 else faces.min()}, there are "
+                         f"{n}")
     with np.errstate(invalid='ignore'): xyz = np.stack([v['x'], v['y'], v['z']], 1).astype(np.float64)
-    if not np.isfinite(xyz).all(): raise ValueError(f"{path}: {(~np.isfinite(xyz).all(1)).sum()} vertices are not finite")
-    if np.abs(xyz).max(initial=0) > FAR_M: raise ValueError(f"{path}: a vertex lies {np.abs(xyz).max():.3g} m from the origin, expected at most {FAR_M:,.0f}; {in_metres(xyz)}")
+    if not np.isfinite(xyz).all():
+        raise ValueError(f"{path}: {(~np.isfinite(xyz).all(1)).sum()} vertices are not finite")
+    if np.abs(xyz).max(initial=0) > FAR_M:
+        raise ValueError(f"{path}: a vertex lies {np.abs(xyz).max():.3g} m from the origin, expected at most "
+                         f"{FAR_M:,.0f}; {in_metres(xyz)}")
     return xyz, np.stack([v['red'], v['green'], v['blue']], 1).astype(np.uint8), faces
 
 def _read_faces(data, n, props, start, path):
     "Triangles `(F, 3)`; any other polygon is an error."
-    if len(props) != 1 or len(props[0]) != 3: raise ValueError(f"{path}: face properties are {[p[0] for p in props]}, expected one index list")
+    if len(props) != 1 or len(props[0]) != 3:
+        raise ValueError(f"{path}: face properties are {[p[0] for p in props]}, expected one index list")
     dtype = np.dtype([('n', props[0][1]), ('v', props[0][2], 3)])
     f = _records(data, dtype, n, start, path, 'face record')
     if (f['n'] != 3).any(): raise ValueError(f"{path}: face {int((f['n'] != 3).argmax())} is no triangle")
-    if not (np.abs(f['v'].astype(float)) < 2**31).all(): raise ValueError(f"{path}: a face names a vertex beyond all counting")
+    if not (np.abs(f['v'].astype(float)) < 2**31).all():
+        raise ValueError(f"{path}: a face names a vertex beyond all counting")
     return f['v'].astype(np.int32)
 
 # %% ../../nbs/11_scannet.ipynb #11-010
@@ -162,9 +177,11 @@ def find_alignment(
     if not found: return None
     if len(found) > 1: raise ValueError(f"{path}: {len(found)} different lines about axisAlignment, expected one")
     key, text = re.fullmatch(r'(.*?alignment)\s*[=:]?(.*)', found.pop(), re.I).groups()
-    if not _ALIGNMENT.fullmatch(key): raise ValueError(f"{path}: {key[:80]!r} is no name that is read, expected 'axisAlignment'")
+    if not _ALIGNMENT.fullmatch(key):
+        raise ValueError(f"{path}: {key[:80]!r} is no name that is read, expected 'axisAlignment'")
     m = _numbers(text, path, 'axisAlignment')
-    if m.shape != (16,) or not np.isfinite(m).all(): raise ValueError(f"{path}: axisAlignment has {len(m)} numbers, expected 16 finite ones")
+    if m.shape != (16,) or not np.isfinite(m).all():
+        raise ValueError(f"{path}: axisAlignment has {len(m)} numbers, expected 16 finite ones")
     m = m.reshape(4, 4); turn = m[:3, :3]
     if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3 or np.linalg.det(turn) < 0 or np.abs(m[3] - [0, 0, 0, 1]).max() > 1e-6 or np.abs(m[:3, 3]).max() > FAR_M:
         raise ValueError(f"{path}: axisAlignment is no turn and shift: {m.tolist()}")
@@ -198,7 +215,8 @@ def read_label_map(
         if c not in head: raise ValueError(f"{tsv}: no column {c!r}, it has {', '.join(head)}")
     i, j, n = head.index('raw_category'), head.index(column), 0 if ids is None else head.index('id')
     short = next((k for k, r in enumerate(rows) if len(r) <= max(i, j, n)), None)
-    if short is not None: raise ValueError(f"{tsv}: row {short + 1} has {len(rows[short])} columns, expected {len(head)}")
+    if short is not None:
+        raise ValueError(f"{tsv}: row {short + 1} has {len(rows[short])} columns, expected {len(head)}")
     if ids is not None:
         bad = next((r[n] for r in rows[1:] if not r[n].strip().isdecimal()), None)
         if bad is not None: raise ValueError(f"{tsv}: id {bad[:40]!r} is no number")
@@ -211,7 +229,8 @@ def write_label_map(
     column:str='category', # name of the label column
 )->None:
     "Write a label table that `read_label_map` reads."
-    lines = ['\t'.join(['id', 'raw_category', column])] + [f'{i}\t{raw}\t{label}' for i, (raw, label) in enumerate(mapping.items(), 1)]
+    lines = ['\t'.join(['id', 'raw_category', column])] + [f'{i}\t{raw}\t{label}'
+                                                           for i, (raw, label) in enumerate(mapping.items(), 1)]
     _write(tsv, '\n'.join(lines) + '\n')
 
 # %% ../../nbs/11_scannet.ipynb #11-020
@@ -223,7 +242,9 @@ def group_instances(
     seen, kept, skipped = set(), [], {}
     for g in groups:
         key = frozenset(g['segments'])
-        if key in seen: skipped['object: repeats the segments of an earlier one'] = skipped.get('object: repeats the segments of an earlier one', 0) + 1
+        if key in seen:
+            skipped['object: repeats the segments of an earlier one'] = skipped.get('object: repeats the segments of '
+                                                                                    'an earlier one', 0) + 1
         else: seen.add(key); kept.append(g)
     ids, inverse = np.unique(segments, return_inverse=True)
     owner = np.full(len(ids), -1); twice = 0
@@ -232,11 +253,14 @@ def group_instances(
         at = at[(at < len(ids)) & (ids[np.minimum(at, len(ids) - 1)] == s)]
         twice += int((owner[at] >= 0).sum()); owner[at] = k
     if twice: skipped['segment: claimed by two objects, the later one has it'] = twice
-    of = owner[inverse]; order = np.argsort(of, kind='stable'); starts = np.searchsorted(of[order], np.arange(len(kept) + 1))
+    of = owner[inverse]
+    order = np.argsort(of, kind='stable'); starts = np.searchsorted(of[order], np.arange(len(kept) + 1))
     numbers = [int(g['objectId']) for g in kept]; again = [n in numbers[:k] for k, n in enumerate(numbers)]
     if any(again): skipped['object: number taken by an earlier one, numbered anew'] = sum(again)
-    fresh = itertools.count(max(numbers, default=0) + 1); numbers = [next(fresh) if a else n for n, a in zip(numbers, again)]
-    out = [Instance(n, str(g['label']), order[a:b]) for n, g, a, b in zip(numbers, kept, starts[:-1], starts[1:]) if b > a]
+    fresh = itertools.count(max(numbers, default=0) + 1)
+    numbers = [next(fresh) if a else n for n, a in zip(numbers, again)]
+    out = [Instance(n, str(g['label']), order[a:b])for n, g, a, b in zip(numbers, kept, starts[:-1], starts[1:])
+           if b > a]
     if len(out) < len(kept): skipped['object: has no vertex in the mesh'] = len(kept) - len(out)
     return out, skipped
 
@@ -256,7 +280,8 @@ def check_intrinsic(
     k = np.asarray(matrix, np.float64)[:3, :3]
     (fx, fy), (cx, cy) = np.diag(k)[:2], k[:2, 2]
     if not np.isfinite(k).all() or not all(0 < x < 1e5 for x in (fx, fy, cx, cy)) or not .1 < cx/cy < 10:
-        raise ValueError(f"{path}: no camera has focal lengths {fx:g}, {fy:g} and centre {cx:g}, {cy:g}, expected pixels above 0")
+        raise ValueError(f"{path}: no camera has focal lengths {fx:g}, {fy:g} and centre {cx:g}, {cy:g}, expected "
+                         "pixels above 0")
     return k
 
 LAST_FRAME = 1_000_000 # nine hours at 30 frames a second; more is a time stamp
@@ -268,9 +293,11 @@ def numbered_files(
     "Files that are named by a frame number; a name that only looks like one is an error."
     out = {}
     for p in sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in suffixes and p.stem.isnumeric()):
-        if not re.fullmatch('[0-9]+', p.stem): raise ValueError(f"{p}: {p.stem!r} is no frame number, expected 0{p.suffix}, 1{p.suffix} …")
+        if not re.fullmatch('[0-9]+', p.stem):
+            raise ValueError(f"{p}: {p.stem!r} is no frame number, expected 0{p.suffix}, 1{p.suffix} …")
         n = int(p.stem)
-        if n > LAST_FRAME: raise ValueError(f"{p}: frame number {n}, expected at most {LAST_FRAME:,}; a time stamp is none")
+        if n > LAST_FRAME:
+            raise ValueError(f"{p}: frame number {n}, expected at most {LAST_FRAME:,}; a time stamp is none")
         if n in out: raise ValueError(f"{p}: frame {n} is {out[n].name} already")
         out[n] = p
     return dict(sorted(out.items()))
@@ -306,7 +333,8 @@ def _json(path, key):
 
 def _whole(values, path, what):
     "A list of whole numbers as (n,) int64."
-    if not isinstance(values, list): raise ValueError(f"{path}: {what} is {type(values).__name__}, expected a list of whole numbers")
+    if not isinstance(values, list):
+        raise ValueError(f"{path}: {what} is {type(values).__name__}, expected a list of whole numbers")
     strange = {t.__name__ for t in set(map(type, values)) - {int}}
     if strange: raise ValueError(f"{path}: {what} holds {', '.join(sorted(strange))}, expected whole numbers")
     try: return np.array(values, np.int64)
@@ -318,8 +346,10 @@ def _groups(path):
     if not isinstance(groups, list): raise ValueError(f"{path}: segGroups is {type(groups).__name__}, expected a list")
     for k, g in enumerate(groups):
         for key, kind in (('objectId', int), ('label', str), ('segments', list)):
-            if not isinstance(g, dict) or type(g.get(key)) is not kind: raise ValueError(f"{path}: group {k}: {key!r} is not {kind.__name__}")
-        if not 0 <= g['objectId'] < 2**31: raise ValueError(f"{path}: group {k}: objectId is {str(g['objectId'])[:40]}, expected a number from 0")
+            if not isinstance(g, dict) or type(g.get(key)) is not kind:
+                raise ValueError(f"{path}: group {k}: {key!r} is not {kind.__name__}")
+        if not 0 <= g['objectId'] < 2**31:
+            raise ValueError(f"{path}: group {k}: objectId is {str(g['objectId'])[:40]}, expected a number from 0")
         _whole(g['segments'], path, f'group {k}: segments')
     return groups
 
@@ -328,12 +358,15 @@ def _check_size(vertices, folder):
     if not len(vertices): return
     side = np.ptp(vertices, axis=0).max()
     if not ROOM_M[0] <= side <= ROOM_M[1]:
-        raise ValueError(f"{folder}: the scan is {side:.4g} m long, expected {ROOM_M[0]:g} to {ROOM_M[1]:g}; {in_metres(vertices)}")
+        raise ValueError(f"{folder}: the scan is {side:.4g} m long, expected {ROOM_M[0]:g} to {ROOM_M[1]:g}; "
+                         f"{in_metres(vertices)}")
 
 def _read_visibility(path):
     "`<scene>.visibility.json` of a generated room: object id -> share of the image per frame."
     frames, objects = _json(path, 'frames'), _json(path, 'objects')
-    if not isinstance(objects, dict) or not all(k.isdecimal() and isinstance(v, list) and all(isinstance(x, (int, float)) and 0 <= x <= 1 for x in v) for k, v in objects.items()):
+    if not isinstance(objects, dict) or not all(k.isdecimal()and isinstance(v, list)
+                                                and all(isinstance(x, (int, float)) and 0 <= x <= 1 for x in v)
+                                                for k, v in objects.items()):
         raise ValueError(f"{path}: objects are not lists of shares between 0 and 1 by object number")
     out = {int(k): np.asarray(v, float) for k, v in objects.items()}
     bad = [k for k, v in out.items() if v.shape != (frames,)]
@@ -349,7 +382,8 @@ def read_scene(
     if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such scene folder")
     vertices, colors, faces = read_ply(_need(folder/f'{name}_vh_clean_2.ply'))
     at = folder/f'{name}_vh_clean_2.0.010000.segs.json'; segments = _whole(_json(at, 'segIndices'), at, 'segIndices')
-    if segments.shape != (len(vertices),): raise ValueError(f"{at}: segIndices is {segments.shape}, expected ({len(vertices)},), one per vertex")
+    if segments.shape != (len(vertices),):
+        raise ValueError(f"{at}: segIndices is {segments.shape}, expected ({len(vertices)},), one per vertex")
     instances, skipped = group_instances(segments, _groups(folder/f'{name}.aggregation.json'))
     matrix = find_alignment(_need(folder/f'{name}.txt'))
     if matrix is None: matrix, skipped['scene: no alignment, taken as it stands'] = np.eye(4), 1
@@ -393,7 +427,8 @@ def _segments(scene):
     taken = np.zeros(len(scene.vertices), bool); groups = []
     for i, o in enumerate(scene.instances):
         if not len(o.vertices): raise ValueError(f"{scene.name}: object {o.object_id} ({o.label}) has no vertex")
-        if taken[o.vertices].any(): raise ValueError(f"{scene.name}: object {o.object_id} ({o.label}) shares vertices with an earlier one")
+        if taken[o.vertices].any():
+            raise ValueError(f"{scene.name}: object {o.object_id} ({o.label}) shares vertices with an earlier one")
         taken[o.vertices] = True; seg[o.vertices] = o.vertices[0]
         groups.append(dict(id=i, objectId=o.object_id, segments=[int(o.vertices[0])], label=o.label))
     return seg, groups
@@ -410,12 +445,15 @@ def write_scene(
     if matrix.shape != (4, 4): raise ValueError(f"{name}: axis_alignment is {matrix.shape}, expected (4, 4)")
     back = np.linalg.inv(matrix); segments, groups = _segments(scene)
     write_ply(folder/f'{name}_vh_clean_2.ply', align(scene.vertices, back), scene.colors, scene.faces)
-    _write(folder/f'{name}_vh_clean_2.0.010000.segs.json', json.dumps(dict(sceneId=name, segIndices=segments.tolist()), separators=(',', ':')))
-    _write(folder/f'{name}.aggregation.json', json.dumps(dict(sceneId=name, appId='vsgrpo', segGroups=groups, segmentsFile=f'{name}_vh_clean_2.0.010000.segs.json')))
+    _write(folder/f'{name}_vh_clean_2.0.010000.segs.json',
+           json.dumps(dict(sceneId=name, segIndices=segments.tolist()), separators=(',', ':')))
+    _write(folder/f'{name}.aggregation.json', json.dumps(dict(sceneId=name, appId='vsgrpo', segGroups=groups,
+                                                              segmentsFile=f'{name}_vh_clean_2.0.010000.segs.json')))
     _write(folder/f'{name}.txt', 'axisAlignment = ' + ' '.join(map(repr, matrix.ravel().tolist())) + '\n')
     _write_cameras(scene, folder, back)
     if scene.visibility is not None: _write_visibility(folder/f'{name}.visibility.json', scene.visibility)
-    if scene.video is not None and Path(scene.video).resolve() != (folder/f'{name}.mp4').resolve(): shutil.copyfile(scene.video, folder/f'{name}.mp4')
+    if scene.video is not None and Path(scene.video).resolve() != (folder/f'{name}.mp4').resolve():
+        shutil.copyfile(scene.video, folder/f'{name}.mp4')
     return folder
 
 def _write_cameras(scene, folder, back):
@@ -433,4 +471,5 @@ def _write_visibility(path, visibility):
     "Share of the image per object and frame, six digits."
     lengths = {len(v) for v in visibility.values()}
     if len(lengths) > 1: raise ValueError(f"{path}: objects have {sorted(lengths)} frames, expected one length")
-    _write(path, json.dumps(dict(frames=lengths.pop() if lengths else 0, objects={str(k): [round(float(x), 6) for x in v] for k, v in visibility.items()})))
+    _write(path, json.dumps(dict(frames=lengths.pop() if lengths else 0,
+                                 objects={str(k): [round(float(x), 6) for x in v] for k, v in visibility.items()})))

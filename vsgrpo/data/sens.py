@@ -53,9 +53,11 @@ class Sens:
 # %% ../../nbs/17_sens.ipynb #17-006
 class _Cursor:
     "Reads on from where it is, and knows what is left of the file."
-    def __init__(self, file, path): self.file, self.path, self.at, self.end = file, path, 0, os.fstat(file.fileno()).st_size
+    def __init__(self, file, path):
+        self.file, self.path, self.at, self.end = file, path, 0, os.fstat(file.fileno()).st_size
     def need(self, n, what):
-        if n > self.end - self.at: raise ValueError(f"{self.path}: {what} takes {n} bytes at byte {self.at}, {self.end - self.at} are left")
+        if n > self.end - self.at:
+            raise ValueError(f"{self.path}: {what} takes {n} bytes at byte {self.at}, {self.end - self.at} are left")
     def take(self, layout, what):
         layout = struct.Struct(layout) if isinstance(layout, str) else layout
         self.need(layout.size, what)
@@ -70,7 +72,8 @@ class _Cursor:
 def _side(cursor, what):
     "Width and height of a picture."
     w, h = cursor.take("<2I", f"size of the {what} pictures")
-    if w*h > MOST_PIXELS or (w == 0) != (h == 0): cursor.refuse(8, f"{what} pictures of {w}×{h}, wanted two sides with at most {MOST_PIXELS} pixels in all,")
+    if w*h > MOST_PIXELS or (w == 0) != (h == 0):
+        cursor.refuse(8, f"{what} pictures of {w}×{h}, wanted two sides with at most {MOST_PIXELS} pixels in all,")
     return w, h
 
 def _packing(cursor, known, what):
@@ -96,15 +99,18 @@ def open_sens(
         (shift,) = c.take("<f", "the depth shift")
         if not (np.isfinite(shift) and shift > 0): c.refuse(4, f"a depth shift of {shift}, wanted a number above 0,")
         (frames,) = c.take("<Q", "the number of frames")
-        if frames*FRAME.size > c.end - c.at: c.refuse(8, f"{frames} frames of at least {FRAME.size} bytes are announced with {c.end - c.at} left,")
-        poses, numbers, places = np.empty((frames, 4, 4), np.float32), np.empty((frames, 4), np.uint64), np.empty((frames, 2), np.int64)
+        if frames*FRAME.size > c.end - c.at:
+            c.refuse(8, f"{frames} frames of at least {FRAME.size} bytes are announced with {c.end - c.at} left,")
+        poses, numbers, places = np.empty((frames, 4, 4),
+                                          np.float32), np.empty((frames, 4), np.uint64), np.empty((frames, 2), np.int64)
         for i in range(frames):
             row = c.take(FRAME, f"the header of frame {i} of {frames}")
             poses[i].flat, numbers[i] = row[:16], row[16:]
             for k, what in enumerate(("colour", "depth")):
                 places[i, k] = c.at
                 c.skip(row[18 + k], f"the {what} picture of frame {i} of {frames}")
-    return Sens(path, name.decode("utf-8", "replace"), *matrices, *packing, *sizes, shift, poses, numbers[:, :2], places, numbers[:, 2:].astype(np.int64))
+    return Sens(path, name.decode("utf-8", "replace"), *matrices, *packing, *sizes, shift, poses, numbers[:, :2],
+                places, numbers[:, 2:].astype(np.int64))
 
 # %% ../../nbs/17_sens.ipynb #17-008
 def _bytes(sens, i, k):
@@ -113,10 +119,12 @@ def _bytes(sens, i, k):
     with sens.path.open("rb") as file:
         file.seek(sens.places[i, k])
         data = file.read(sens.lengths[i, k])
-    if len(data) != sens.lengths[i, k]: raise ValueError(f"{sens.path}: ends at byte {sens.places[i, k] + len(data)} inside frame {i}")
+    if len(data) != sens.lengths[i, k]:
+        raise ValueError(f"{sens.path}: ends at byte {sens.places[i, k] + len(data)} inside frame {i}")
     return data
 
-def _wrong(sens, i, k, message): return ValueError(f"{sens.path}: frame {i}, {('colour', 'depth')[k]} at byte {sens.places[i, k]}: {message}")
+def _wrong(sens, i, k, message):
+    return ValueError(f"{sens.path}: frame {i}, {('colour', 'depth')[k]} at byte {sens.places[i, k]}: {message}")
 
 def read_color(
     sens:Sens,
@@ -131,9 +139,11 @@ def read_color(
     if sens.color_packing == "unknown": raise _wrong(sens, i, 0, "packed in an unknown way, wanted raw, png or jpeg")
     try:
         with Image.open(io.BytesIO(data), formats=[sens.color_packing]) as picture:
-            if picture.size != (w, h): raise _wrong(sens, i, 0, f"a picture of {picture.size[0]}×{picture.size[1]}, wanted {w}×{h}")
+            if picture.size != (w, h):
+                raise _wrong(sens, i, 0, f"a picture of {picture.size[0]}×{picture.size[1]}, wanted {w}×{h}")
             return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError) as e: raise _wrong(sens, i, 0, f"no whole {sens.color_packing}: {e}") from None
+    except (OSError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError) as e:
+        raise _wrong(sens, i, 0, f"no whole {sens.color_packing}: {e}") from None
 
 def read_depth(
     sens:Sens,
@@ -141,11 +151,15 @@ def read_depth(
 )->np.ndarray: # (H, W) float32 metres, 0 where nothing was measured
     "Decode one depth picture."
     data, (w, h) = _bytes(sens, i, 1), sens.depth_size
-    if sens.depth_packing not in ("raw_ushort", "zlib_ushort"): raise _wrong(sens, i, 1, f"packed as {sens.depth_packing}, wanted raw_ushort or zlib_ushort")
+    if sens.depth_packing not in ("raw_ushort", "zlib_ushort"):
+        raise _wrong(sens, i, 1, f"packed as {sens.depth_packing}, wanted raw_ushort or zlib_ushort")
     if sens.depth_packing == "zlib_ushort":
         try: data = zlib.decompressobj().decompress(data, w*h*2 + 1)   # never more than a picture
         except zlib.error as e: raise _wrong(sens, i, 1, f"no zlib stream: {e}") from None
-    if len(data) != w*h*2: raise _wrong(sens, i, 1, f"{'more than a picture' if len(data) > w*h*2 else f'{len(data)} bytes'}, wanted {w*h*2} for {w}×{h}")
+    if len(data) != w*h*2:
+        raise _wrong(sens, i, 1,
+                     f"{'more than a picture' if len(data) > w*h*2 else f'{len(data)} bytes'}, wanted {w*h*2} for "
+                     f"{w}×{h}")
     return np.frombuffer(data, "<u2").reshape(h, w).astype(np.float32)/sens.depth_shift
 
 # %% ../../nbs/17_sens.ipynb #17-010
@@ -158,9 +172,11 @@ def film_frames(
     "Frames of a film that runs as fast as the recording did; where its clock makes no sense, at 30 pictures a second."
     t = np.asarray(times, np.float64)/1e6
     if not len(t): return np.zeros(0, int)
-    ahead = np.append(True, t[1:] > np.maximum.accumulate(t)[:-1])      # a stamp that does not go on is filled in from its neighbours
+    # a stamp that does not go on is filled in from its neighbours
+    ahead = np.append(True, t[1:] > np.maximum.accumulate(t)[:-1])
     if ahead.mean() > .9: t = np.interp(np.arange(len(t)), np.flatnonzero(ahead), t[ahead])
-    if (np.diff(t) <= 0).any() or not len(t)/1000 <= t[-1] - t[0] + 1/RATE <= len(t): t = np.arange(len(t))/RATE   # 1 to 1,000 a second
+    # 1 to 1,000 a second
+    if (np.diff(t) <= 0).any() or not len(t)/1000 <= t[-1] - t[0] + 1/RATE <= len(t): t = np.arange(len(t))/RATE
     return _shown(t, fps)
 
 def _shown(t, fps):
@@ -200,7 +216,8 @@ def with_cameras(
     ok = tracked(sens.poses)
     skipped = scene.skipped | ({"pose: tracking lost": int((~ok).sum())} if not ok.all() else {})
     if not ok.any(): return replace(scene, intrinsic=intrinsic, skipped=skipped)
-    return replace(scene, poses=matrix @ sens.poses[ok].astype(np.float64), pose_frames=np.flatnonzero(ok), skipped=skipped, intrinsic=intrinsic)
+    return replace(scene, poses=matrix @ sens.poses[ok].astype(np.float64), pose_frames=np.flatnonzero(ok),
+                   skipped=skipped, intrinsic=intrinsic)
 
 def film_source(
     folder:str|Path, # `scans/<scene>`
@@ -209,7 +226,9 @@ def film_source(
     folder = Path(folder)
     choices = folder/f"{folder.name}.mp4", folder/"color", folder/f"{folder.name}.sens"
     found = next((c for c in choices if c.exists()), None)
-    if found is None: raise FileNotFoundError(f"{folder.name}: no film in {folder}: wanted one of {', '.join(c.name for c in choices)}")
+    if found is None:
+        raise FileNotFoundError(f"{folder.name}: no film in {folder}: wanted one of "
+                                f"{', '.join(c.name for c in choices)}")
     return found
 
 GAP = 1_000 # frames from one picture to the next at most: half a minute
@@ -220,7 +239,9 @@ def _pictures(folder, fps, size):
     if not files: raise FileNotFoundError(f"{folder}: no picture, expected 0.jpg, 1.jpg … or png")
     numbers, paths, last = np.array(list(files)), list(files.values()), -1
     wide = np.flatnonzero(np.diff(numbers) > GAP)
-    if len(wide): raise ValueError(f"{paths[wide[0] + 1]}: the picture before it is {paths[wide[0]].name}, expected one at most {GAP:,} frames earlier")
+    if len(wide):
+        raise ValueError(f"{paths[wide[0] + 1]}: the picture before it is {paths[wide[0]].name}, expected one at most "
+                         f"{GAP:,} frames earlier")
     for i in _shown(numbers/RATE, fps):
         if i != last: frame, last = _picture(paths[i], size), i
         yield frame
@@ -231,7 +252,8 @@ def _picture(path, size):
     data = Path(path).read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=["jpeg", "png"]) as picture: return _fit(picture.convert("RGB"), size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e: raise ValueError(f"{path}: no whole picture: {e}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ValueError(f"{path}: no whole picture: {e}") from None
 
 def write_film(
     folder:str|Path, # `scans/<scene>`
@@ -243,7 +265,8 @@ def write_film(
     source, path = film_source(folder), Path(path)
     if source.is_dir(): return encode(_pictures(source, fps, size), path, fps)
     if source.suffix == ".sens": return encode(film_of(open_sens(source), fps, size), path, fps)
-    decode(source, VideoSpec(frames=2, min_pixels=56*56, max_pixels=56*56, factor=14))      # its first and last frame, or an error
+    # its first and last frame, or an error
+    decode(source, VideoSpec(frames=2, min_pixels=56*56, max_pixels=56*56, factor=14))
     with draft(path) as beside:
         try: os.link(source, beside)
         except OSError: shutil.copyfile(source, beside)   # another file system
@@ -256,7 +279,8 @@ LONG_M, CUBE_M = 1., .2 # from which extent things are thinned, and to which gra
 def _thinned(scene):
     "Vertices (V, 3), faces (F, 3) and the row of each face's object, -1 without: long things of one vertex a cube."
     owner, long = np.full(len(scene.vertices), -1), np.ones(len(scene.vertices), bool)
-    for row, o in enumerate(scene.instances): owner[o.vertices], long[o.vertices] = row, np.ptp(scene.vertices[o.vertices], axis=0).max() > LONG_M
+    for row, o in enumerate(scene.instances):
+        owner[o.vertices], long[o.vertices] = row, np.ptp(scene.vertices[o.vertices], axis=0).max() > LONG_M
     cube = ((scene.vertices - scene.vertices.min(0))/CUBE_M).astype(np.int64)
     size = cube.max(0) + 1
     key = ((cube[:, 0]*size[1] + cube[:, 1])*size[2] + cube[:, 2])*(len(scene.instances) + 1) + owner
@@ -271,7 +295,8 @@ def seen_shares(
     frames:int, # evenly spaced over the film, both ends included, as `sample_indices` has it
 )->dict[int,np.ndarray]: # object id -> (frames,) share of the picture
     "How much of each frame shows each object; a frame without tracking takes the nearest pose."
-    if scene.poses is None or scene.intrinsic is None or not len(scene.poses): raise ValueError(f"{scene.name}: no poses or no intrinsic, nothing tells what the camera saw")
+    if scene.poses is None or scene.intrinsic is None or not len(scene.poses):
+        raise ValueError(f"{scene.name}: no poses or no intrinsic, nothing tells what the camera saw")
     if not len(scene.faces): raise ValueError(f"{scene.name}: a mesh without faces, nothing tells what hides what")
     numbers = np.arange(len(scene.poses)) if scene.pose_frames is None else scene.pose_frames
     wanted = sample_indices(int(numbers[-1]) + 1, frames)
@@ -286,9 +311,11 @@ def seen_shares(
     v, u = (np.indices((h, w)) + .5)*2*centre[::-1, None, None]/np.array([h, w])[:, None, None]
     ahead = np.stack([(u - centre[0])/f[0], (v - centre[1])/f[1], np.ones((h, w))], -1).reshape(-1, 3)
     poses = scene.poses[picks]
-    rays = np.concatenate([np.broadcast_to(poses[:, None, :3, 3], (frames, h*w, 3)), ahead @ poses[:, :3, :3].transpose(0, 2, 1)], -1)
+    rays = np.concatenate([np.broadcast_to(poses[:, None, :3, 3], (frames, h*w, 3)),
+                           ahead @ poses[:, :3, :3].transpose(0, 2, 1)], -1)
     hit = caster.cast_rays(tensor(rays, np.float32), nthreads=1)["primitive_ids"].numpy()          # (frames, h*w)
-    seen = np.append(owner, -1)[np.minimum(hit, len(faces))]                                       # beyond the last: nothing there
+    # beyond the last: nothing there
+    seen = np.append(owner, -1)[np.minimum(hit, len(faces))]
     out = np.stack([np.bincount(x[x >= 0], minlength=len(scene.instances)) for x in seen], 1)/(w*h)
     return {o.object_id: out[row] for row, o in enumerate(scene.instances)}
 
@@ -305,22 +332,28 @@ def write_sens(
 )->Path:
     "Write a recording, a frame at a time."
     path, colours, depths = Path(path), {v: k for k, v in COLOR.items()}, {v: k for k, v in DEPTH.items()}
-    if color not in ("raw", "png", "jpeg"): raise ValueError(f"{path}: colour packing {color!r}, wanted raw, png or jpeg")
-    if depth not in ("raw_ushort", "zlib_ushort"): raise ValueError(f"{path}: depth packing {depth!r}, wanted raw_ushort or zlib_ushort")
+    if color not in ("raw", "png", "jpeg"):
+        raise ValueError(f"{path}: colour packing {color!r}, wanted raw, png or jpeg")
+    if depth not in ("raw_ushort", "zlib_ushort"):
+        raise ValueError(f"{path}: depth packing {depth!r}, wanted raw_ushort or zlib_ushort")
     name, tmp, n, sides = sensor.encode(), path.with_name(path.name + ".tmp"), 0, None
-    matrices = [_four(intrinsic_color), np.eye(4), _four(intrinsic_color if intrinsic_depth is None else intrinsic_depth), np.eye(4)]
+    matrices = [_four(intrinsic_color), np.eye(4),
+                _four(intrinsic_color if intrinsic_depth is None else intrinsic_depth), np.eye(4)]
     try:
         with tmp.open("wb") as file:
             for picture, far, pose, time in frames:
                 if sides is None:
                     sides = picture.shape[1::-1], far.shape[::-1]
                     file.write(struct.pack("<IQ", 4, len(name)) + name + np.array(matrices, "<f4").tobytes()
-                               + struct.pack("<2i4If", colours[color], depths[depth], *sides[0], *sides[1], depth_shift))
+                               + struct.pack("<2i4If", colours[color], depths[depth], *sides[0], *sides[1],
+                                             depth_shift))
                     count = file.tell()
                     file.write(bytes(8))
-                if (picture.shape[1::-1], far.shape[::-1]) != sides: raise ValueError(f"{path}: frame {n} is {picture.shape} and {far.shape}, the first was {sides}")
+                if (picture.shape[1::-1], far.shape[::-1]) != sides:
+                    raise ValueError(f"{path}: frame {n} is {picture.shape} and {far.shape}, the first was {sides}")
                 packed = _pack_color(picture, color), _pack_depth(far, depth, depth_shift)
-                file.write(FRAME.pack(*np.asarray(pose, np.float64).ravel(), int(time), int(time), *map(len, packed)) + b"".join(packed))
+                file.write(FRAME.pack(*np.asarray(pose, np.float64).ravel(), int(time), int(time),
+                                      *map(len, packed)) + b"".join(packed))
                 n += 1
             if not n: raise ValueError(f"{path}: no frame to write")
             file.seek(count)

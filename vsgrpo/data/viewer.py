@@ -22,7 +22,8 @@ from .scannet import Scene
 from ..evaluation.vsibench import LETTERS, Question
 
 # %% ../../nbs/15_viewer.ipynb #15-004
-ASKED, OTHER, RIGHT, GUESSED = "#d62728", "#7f7f7f", "#2ca02c", "#a23bd0" # colours: what is asked about, what stands beside it, the answer, a model's answer
+# colours: what is asked about, what stands beside it, the answer, a model's answer
+ASKED, OTHER, RIGHT, GUESSED = "#d62728", "#7f7f7f", "#2ca02c", "#a23bd0"
 
 @dataclass(frozen=True, eq=False)
 class Mark:
@@ -37,7 +38,8 @@ class Mark:
     @property
     def spot(self): return self.points[0] + self.at*(self.points[-1] - self.points[0])
 
-EDGES = np.array([(a, b) for a in range(8) for b in range(8) if a < b and bin(a ^ b).count("1") == 1]) # (12, 2) corners of a box that a side joins
+# (12, 2) corners of a box that a side joins
+EDGES = np.array([(a, b) for a in range(8) for b in range(8) if a < b and bin(a ^ b).count("1") == 1])
 
 def _box_marks(thing, color, label=""):
     corners = box_corners(thing.box)
@@ -67,13 +69,16 @@ def _marks_size(q, facts, outline):
 
 def _marks_room(q, facts, outline):
     if outline is None: return []
-    rings = [np.c_[np.array(p.exterior.coords), np.zeros(len(p.exterior.coords))] for p in getattr(outline, "geoms", [outline])]
-    return [Mark(r, ASKED) for r in rings] + [Mark(np.r_[outline.representative_point().coords[0], 0][None], ASKED, f"{q.ground_truth} m²")]
+    rings = [np.c_[np.array(p.exterior.coords), np.zeros(len(p.exterior.coords))]
+             for p in getattr(outline, "geoms", [outline])]
+    return [Mark(r, ASKED) for r in rings] + [Mark(np.r_[outline.representative_point().coords[0], 0][None], ASKED,
+                                                   f"{q.ground_truth} m²")]
 
 def _both_ways(facts, i, j, how, color):
     "A pair's distance as it was asked for, and the other reading dashed where it is another number."
     a, b = (facts.objects[k] for k in (i, j))
-    ways = {"closest": (facts.points(i, j), facts.closest[i, j]), "center": (np.stack([a.centroid, b.centroid]), facts.center[i, j])}
+    ways = {"closest": (facts.points(i, j), facts.closest[i, j]),
+            "center": (np.stack([a.centroid, b.centroid]), facts.center[i, j])}
     told = {k: f"{v:.1f} m" for k, (_, v) in ways.items()}
     lines = [Mark(ways[how][0], color, told[how])]
     other = "center" if how == "closest" else "closest"
@@ -88,7 +93,8 @@ def _marks_distance(q, facts, outline):
 def _nearest(facts, target, name, how):
     "The thing of a category that is nearest to an object, and the ends (2, 3) of what is measured."
     near = min(facts.named[name], key=lambda k: getattr(facts, how)[target, k])
-    return near, facts.points(target, near) if how == "closest" else np.stack([facts.objects[target].centroid, facts.objects[near].centroid])
+    return near, facts.points(target, near) if how == "closest" else np.stack([facts.objects[target].centroid,
+                                                                               facts.objects[near].centroid])
 
 def _marks_relative(q, facts, outline):
     how, (target, _), found = q.provenance["distance"], _of(facts, q.provenance["objects"]), []
@@ -104,24 +110,31 @@ def _marks_direction(q, facts, outline):
     heading, reach = np.arctan2(*(b - a)[1::-1]), 1.15*max(np.linalg.norm(b - a), np.linalg.norm(c - a))
     kind = q.question_type.rsplit("_", 1)[1]
     borders = sorted({upper % 360 for upper, _ in SECTORS[kind]})
-    rays = [Mark(np.stack([a, a + reach*np.array([np.cos(heading + t), np.sin(heading + t), 0])]), OTHER, dash=True) for t in np.radians(borders)]
-    names = [Mark(x.centroid[None], color, text + x.category) for x, color, text in ((stand, OTHER, "stand: "), (faced, OTHER, "face: "), (asked, ASKED, ""))]
-    return rays + names + [Mark(np.stack([a, b]), OTHER, arrow=True), Mark(np.stack([a, c]), ASKED, f"{q.provenance['angle_deg']:.0f}°", .4, arrow=True)]
+    rays = [Mark(np.stack([a, a + reach*np.array([np.cos(heading + t), np.sin(heading + t), 0])]), OTHER, dash=True)
+            for t in np.radians(borders)]
+    names = [Mark(x.centroid[None], color, text + x.category)
+             for x, color, text in ((stand, OTHER, "stand: "), (faced, OTHER, "face: "), (asked, ASKED, ""))]
+    return rays + names + [Mark(np.stack([a, b]), OTHER, arrow=True),
+                           Mark(np.stack([a, c]), ASKED, f"{q.provenance['angle_deg']:.0f}°", .4, arrow=True)]
 
 def _marks_route(q, facts, outline):
     path = [facts.objects[k] for k in _of(facts, q.provenance["objects"])]
     at = np.array([np.r_[x.centroid[:2], .02] for x in path])
     faced = facts.objects[_of(facts, [q.provenance["facing"]])[0]]
-    look = Mark(np.stack([at[0], np.r_[faced.centroid[:2], .02]]), OTHER, f"face: {faced.category}", 1., dash=True, arrow=True)
-    return [look] + [Mark(x.centroid[None], ASKED, f"{n}. {x.category}") for n, x in enumerate(path)] + [Mark(at[i:i+2], ASKED, arrow=True) for i in range(len(at) - 1)]
+    look = Mark(np.stack([at[0], np.r_[faced.centroid[:2], .02]]), OTHER, f"face: {faced.category}", 1., dash=True,
+                arrow=True)
+    return [look] + [Mark(x.centroid[None], ASKED, f"{n}. {x.category}")
+                     for n, x in enumerate(path)] + [Mark(at[i:i+2], ASKED, arrow=True) for i in range(len(at) - 1)]
 
 def _marks_order(q, facts, outline):
     seen = q.provenance["first_seen"]
     return [m for n, (name, frame) in enumerate(sorted(seen.items(), key=lambda x: x[1]), 1) for i in facts.named[name]
             for m in _box_marks(facts.objects[i], ASKED, f"{n}. {name}, frame {frame}")]
 
-_MARKS = dict(object_counting=_marks_counting, object_size_estimation=_marks_size, room_size_estimation=_marks_room, object_abs_distance=_marks_distance,
-              object_rel_distance=_marks_relative, object_rel_direction=_marks_direction, route_planning=_marks_route, obj_appearance_order=_marks_order)
+_MARKS = dict(object_counting=_marks_counting, object_size_estimation=_marks_size, room_size_estimation=_marks_room,
+              object_abs_distance=_marks_distance,
+              object_rel_distance=_marks_relative, object_rel_direction=_marks_direction, route_planning=_marks_route,
+              obj_appearance_order=_marks_order)
 
 def question_marks(
     q:Question, # with its provenance
@@ -129,8 +142,10 @@ def question_marks(
     outline=None, # shapely, of `room_outline`; only room size needs it
 )->list[Mark]:
     "What to draw of a question."
-    if q.scene_name != facts.name: raise ValueError(f"question {q.id!r} is about {q.scene_name}, the facts about {facts.name}")
-    if q.provenance is None: raise ValueError(f"question {q.id!r} has no provenance: nothing tells how its answer came about")
+    if q.scene_name != facts.name:
+        raise ValueError(f"question {q.id!r} is about {q.scene_name}, the facts about {facts.name}")
+    if q.provenance is None:
+        raise ValueError(f"question {q.id!r} has no provenance: nothing tells how its answer came about")
     return _MARKS[q.task](q, facts, outline)
 
 UNITS = dict(object_abs_distance=" m", object_size_estimation=" cm", room_size_estimation=" m²") # of answers, by task
@@ -171,7 +186,8 @@ def _to_scale(ends, metres, label, away):
 
 def _guess_distance(q, facts, guess, outline):
     i, j = _of(facts, q.provenance["objects"])
-    ends = facts.points(i, j) if q.provenance["distance"] == "closest" else np.stack([facts.objects[k].centroid for k in (i, j)])
+    ends = facts.points(i, j) if q.provenance["distance"] == "closest" else np.stack([facts.objects[k].centroid
+                                                                                      for k in (i, j)])
     return _to_scale(ends, guess, guess_text(q, guess), np.zeros(3))
 
 def _guess_size(q, facts, guess, outline):
@@ -183,8 +199,10 @@ def _guess_room(q, facts, guess, outline):
     if outline is None: return []
     most, middle = GUESS_MOST_M**2, outline.centroid
     factor = np.sqrt(min(max(guess, 0.), most)/outline.area)
-    rings = [middle.coords[0] + factor*(np.array(p.exterior.coords) - middle.coords[0]) for p in getattr(outline, "geoms", [outline])]
-    return [Mark(np.c_[r, np.full(len(r), .02)], GUESSED, "" if k else guess_text(q, guess), dash=guess > most) for k, r in enumerate(rings)]
+    rings = [middle.coords[0] + factor*(np.array(p.exterior.coords) - middle.coords[0])
+             for p in getattr(outline, "geoms", [outline])]
+    return [Mark(np.c_[r, np.full(len(r), .02)], GUESSED, "" if k else guess_text(q, guess), dash=guess > most)
+            for k, r in enumerate(rings)]
 
 def _guess_direction(q, facts, guess, outline):
     word, sectors = _choice(q, guess).removeprefix(f"{guess}. "), SECTORS[q.question_type.rsplit("_", 1)[1]]
@@ -192,19 +210,22 @@ def _guess_direction(q, facts, guess, outline):
     if not where: return []
     a, b, c = (np.r_[facts.objects[k].centroid[:2], .04] for k in _of(facts, q.provenance["objects"]))
     heading = np.arctan2(*(b - a)[1::-1]) + where[0]
-    return [Mark(np.stack([a, a + np.linalg.norm(c - a)*np.array([np.cos(heading), np.sin(heading), 0])]), GUESSED, guess_text(q, guess), .7, arrow=True)]
+    return [Mark(np.stack([a, a + np.linalg.norm(c - a)*np.array([np.cos(heading), np.sin(heading), 0])]), GUESSED,
+                 guess_text(q, guess), .7, arrow=True)]
 
 def _guess_relative(q, facts, guess, outline):
     name, target = _choice(q, guess).removeprefix(f"{guess}. "), _of(facts, q.provenance["objects"])[0]
     if name not in q.provenance["distances_m"]: return []
     _, ends = _nearest(facts, target, name, q.provenance["distance"])
-    return [Mark(ends + ASIDE_M*_aside(ends, np.zeros(3)), GUESSED, f"guessed {name} {q.provenance['distances_m'][name]:.2f} m", .6)]
+    return [Mark(ends + ASIDE_M*_aside(ends, np.zeros(3)), GUESSED,
+                 f"guessed {name} {q.provenance['distances_m'][name]:.2f} m", .6)]
 
 def _guess_counting(q, facts, guess, outline):
     at = np.mean([facts.objects[i].centroid for i in _of(facts, q.provenance["objects"])], axis=0)
     return [Mark(at[None] + [0, 0, .4], GUESSED, guess_text(q, guess))]
 
-_GUESSES = dict(object_counting=_guess_counting, object_size_estimation=_guess_size, room_size_estimation=_guess_room, object_abs_distance=_guess_distance,
+_GUESSES = dict(object_counting=_guess_counting, object_size_estimation=_guess_size, room_size_estimation=_guess_room,
+                object_abs_distance=_guess_distance,
                 object_rel_distance=_guess_relative, object_rel_direction=_guess_direction)
 
 def guess_marks(
@@ -221,7 +242,10 @@ def guess_marks(
 def thin_mesh(
     scene:Scene,
     voxel_m:float, # side of the cubes
-)->tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # vertices (V, 3), colours (V, 3) uint8, faces (F, 3), object number of each vertex (V,), -1 where there is none
+)->tuple[np.ndarray, np.ndarray, np.ndarray,
+         # vertices (V, 3), colours (V, 3) uint8, faces (F, 3), object number of each vertex (V,), -1 where there is
+         # none
+         np.ndarray]:
     "A scan's mesh with few vertices, by the means of small cubes; a ceiling is left out, so that one can look in."
     owner, covers = np.full(len(scene.vertices), -1), np.zeros(len(scene.vertices), bool)
     for o in scene.instances:
@@ -235,7 +259,8 @@ def thin_mesh(
     whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])
     return mean(scene.vertices), mean(scene.colors.astype(float)).round().astype(np.uint8), np.unique(faces[whole], axis=0), owner[first]
 
-PALETTE = np.array([(31, 119, 180), (255, 127, 14), (44, 160, 44), (148, 103, 189), (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207),
+PALETTE = np.array([(31, 119, 180), (255, 127, 14), (44, 160, 44), (148, 103, 189), (140, 86, 75), (227, 119, 194),
+                    (188, 189, 34), (23, 190, 207),
                     (174, 199, 232), (255, 187, 120), (152, 223, 138), (197, 176, 213)], np.uint8) # of instances
 
 def _lines(marks, **look):
@@ -248,14 +273,16 @@ def _lines(marks, **look):
 def _texts(marks, name):
     import plotly.graph_objects as go
     at = np.array([m.spot for m in marks])
-    return go.Scatter3d(x=at[:, 0], y=at[:, 1], z=at[:, 2], mode="text", text=[escape(m.label) for m in marks], name=name, showlegend=False, hoverinfo="skip",
+    return go.Scatter3d(x=at[:, 0], y=at[:, 1], z=at[:, 2], mode="text", text=[escape(m.label) for m in marks],
+                        name=name, showlegend=False, hoverinfo="skip",
                         textfont=dict(color=[m.color for m in marks], size=13))
 
 def _heads(marks):
     import plotly.graph_objects as go
     tip, way = np.array([m.points[-1] for m in marks]), np.array([m.points[-1] - m.points[-2] for m in marks])
     way = .18*way/np.linalg.norm(way, axis=1, keepdims=True)
-    return go.Cone(x=tip[:, 0], y=tip[:, 1], z=tip[:, 2], u=way[:, 0], v=way[:, 1], w=way[:, 2], anchor="tip", sizemode="raw", sizeref=1, showscale=False,
+    return go.Cone(x=tip[:, 0], y=tip[:, 1], z=tip[:, 2], u=way[:, 0], v=way[:, 1], w=way[:, 2], anchor="tip",
+                   sizemode="raw", sizeref=1, showscale=False,
                    colorscale=[[0, marks[0].color], [1, marks[0].color]], hoverinfo="skip")
 
 def mark_traces(
@@ -264,7 +291,8 @@ def mark_traces(
     "Marks in three dimensions."
     traces, lines, heads = [], [m for m in marks if len(m.points) > 1], [m for m in marks if m.arrow]
     for color, dash in sorted({(m.color, m.dash) for m in lines}):
-        traces.append(_lines([m for m in lines if (m.color, m.dash) == (color, dash)], name="question", showlegend=False,
+        traces.append(_lines([m for m in lines if (m.color, m.dash) == (color, dash)], name="question",
+                             showlegend=False,
                              line=dict(color=color, width=3 if dash else 6, dash="dash" if dash else "solid")))
     if named := [m for m in marks if m.label]: traces.append(_texts(named, "question"))
     return traces + [_heads([m for m in heads if m.color == color]) for color in sorted({m.color for m in heads})]
@@ -281,21 +309,27 @@ def view_scene(
     import plotly.graph_objects as go
     v, colors, f, owner = thin_mesh(scene, voxel_m)
     labels = {o.object_id: o.label for o in scene.instances}
-    solid = dict(zip("xyzijk", (*v.astype(np.float32).T, *f.astype(np.uint16 if len(v) < 1 << 16 else np.int32).T)), flatshading=True, showlegend=True, lighting=dict(ambient=.75, diffuse=.4))
+    solid = dict(zip("xyzijk", (*v.astype(np.float32).T, *f.astype(np.uint16 if len(v) < 1 << 16 else np.int32).T)),
+                 flatshading=True, showlegend=True, lighting=dict(ambient=.75, diffuse=.4))
     painted = np.where(owner[:, None] < 0, 225, PALETTE[owner % len(PALETTE)]).astype(np.uint8)
     traces = [go.Mesh3d(**solid, vertexcolor=colors, name="scan", hoverinfo="skip"),
-              go.Mesh3d(**solid, vertexcolor=painted, name="instances", visible="legendonly", hoverinfo="text", text=[escape(labels.get(k, "")) for k in owner.tolist()])]
+              go.Mesh3d(**solid, vertexcolor=painted, name="instances", visible="legendonly", hoverinfo="text",
+                        text=[escape(labels.get(k, "")) for k in owner.tolist()])]
     if scene.poses is not None:
         path = scene.poses[:, :3, 3]
-        traces.append(go.Scatter3d(x=path[:, 0], y=path[:, 1], z=path[:, 2], mode="lines", name="camera", line=dict(color="#1f77b4", width=3), hoverinfo="skip"))
+        traces.append(go.Scatter3d(x=path[:, 0], y=path[:, 1], z=path[:, 2], mode="lines", name="camera",
+                                   line=dict(color="#1f77b4", width=3), hoverinfo="skip"))
     if question is not None:
         outline = room_outline(scene.vertices) if question.task == "room_size_estimation" else None
-        traces += mark_traces(question_marks(question, facts, outline) + (guess_marks(question, facts, guess, outline) if guess != "" else []))
+        traces += mark_traces(question_marks(question, facts, outline) + (guess_marks(question, facts, guess,
+                                                                                      outline) if guess != "" else []))
     told = scene.name if question is None else f"{question.question} → {answer_text(question)}" if guess == "" else f"{question.question} → {guess_text(question, guess)}"
     title = escape(told).replace("\n", "<br>")
     eye = dict(eye=dict(x=.7, y=-1.1, z=1.5))
-    return go.Figure(traces, dict(height=height, margin=dict(l=0, r=0, t=50, b=0), title=dict(text=title, font=dict(size=13)), legend=dict(orientation="h"),
-                                  scene=dict(aspectmode="data", camera=eye, **{f"{a}axis": dict(title=f"{a} (m)") for a in "xyz"})))
+    return go.Figure(traces, dict(height=height, margin=dict(l=0, r=0, t=50, b=0),
+                                  title=dict(text=title, font=dict(size=13)), legend=dict(orientation="h"),
+                                  scene=dict(aspectmode="data", camera=eye,
+                                             **{f"{a}axis": dict(title=f"{a} (m)") for a in "xyz"})))
 
 # %% ../../nbs/15_viewer.ipynb #15-012
 def draw_plan(
@@ -309,12 +343,16 @@ def draw_plan(
     "A scene from above with a question drawn in it."
     import matplotlib.pyplot as plt
     if ax is None: _, ax = plt.subplots(figsize=(4, 4), dpi=90, layout="constrained")
-    for part in getattr(outline, "geoms", [outline] if outline is not None else []): ax.fill(*part.exterior.xy, color="#f3f0ea", ec="#999", lw=1, zorder=0)
+    for part in getattr(outline, "geoms", [outline] if outline is not None else []):
+        ax.fill(*part.exterior.xy, color="#f3f0ea", ec="#999", lw=1, zorder=0)
     for o in facts.objects:
-        around = shapely.MultiPoint(box_corners(o.box)[:, :2]).convex_hull      # a line where a thing is flat and upright
+        # a line where a thing is flat and upright
+        around = shapely.MultiPoint(box_corners(o.box)[:, :2]).convex_hull
         ax.fill(*np.array(getattr(around, "exterior", around).coords).T, color="#dbe3ec", ec="#8a9bb0", lw=.8, zorder=1)
-        if question is None: ax.text(*o.centroid[:2], o.category, fontsize=6, ha="center", va="center", parse_math=False)
-    low, high = (np.array([f(xy, axis=0) for xy in [box_corners(o.box)[:, :2] for o in facts.objects] or [np.zeros((1, 2))]]) for f in (np.min, np.max))
+        if question is None:
+            ax.text(*o.centroid[:2], o.category, fontsize=6, ha="center", va="center", parse_math=False)
+    low, high = (np.array([f(xy, axis=0)for xy in [box_corners(o.box)[:, :2] for o in facts.objects]
+                           or [np.zeros((1, 2))]]) for f in (np.min, np.max))
     if outline is not None: low, high = np.r_[low, [outline.bounds[:2]]], np.r_[high, [outline.bounds[2:]]]
     if poses is not None: ax.plot(*poses[:, :2, 3].T, color="#1f77b4", lw=.8, zorder=2)
     marks = [] if question is None else question_marks(question, facts, outline)
@@ -324,11 +362,14 @@ def draw_plan(
         ax.set_title(guess_text(question, guess), fontsize=7, color=GUESSED, parse_math=False)
     for m in marks:
         xy = m.points[:, :2]
-        if m.arrow: ax.annotate("", xy[-1], xy[0], arrowprops=dict(arrowstyle="->", color=m.color, lw=1.5, ls="--" if m.dash else "-", shrinkA=0, shrinkB=0), zorder=4)
+        if m.arrow:
+            ax.annotate("", xy[-1], xy[0], arrowprops=dict(arrowstyle="->", color=m.color, lw=1.5,
+                                                           ls="--" if m.dash else "-", shrinkA=0, shrinkB=0), zorder=4)
         elif len(xy) > 1: ax.plot(*xy.T, color=m.color, lw=1 if m.dash else 1.6, ls="--" if m.dash else "-", zorder=3)
     for m in sorted((m for m in marks if m.label), key=lambda m: m.color != OTHER):   # what is asked about on top
         ax.plot(*m.spot[:2], ".", color=m.color, ms=3, zorder=5)
-        ax.annotate(m.label, m.spot[:2], (0, 3), textcoords="offset points", color=m.color, fontsize=7, ha="center", va="bottom", zorder=6, parse_math=False,
+        ax.annotate(m.label, m.spot[:2], (0, 3), textcoords="offset points", color=m.color, fontsize=7, ha="center",
+                    va="bottom", zorder=6, parse_math=False,
                     bbox=dict(fc="white", ec="none", alpha=.8, pad=.4))
     (x0, y0), (x1, y1) = low.min(0) - .3, high.max(0) + .3
     ax.set(aspect="equal", xlim=(x0, x1), ylim=(y0, y1), xlabel="m")
@@ -392,7 +433,8 @@ def browse(
         strip.value = png.getvalue()
         figure = {"application/vnd.plotly.v1+json": json.loads(view_scene(found, facts, question.value).to_json())}
         space.outputs = (dict(output_type="display_data", data=figure, metadata={}),)
-    def fill(menu, options): menu.index, menu.options, menu.index = None, options, 0   # a change of options alone keeps silent
+    # a change of options alone keeps silent
+    def fill(menu, options): menu.index, menu.options, menu.index = None, options, 0
     def new_kind(_=None):
         of_kind = [q for q in by_scene[scene.value] if q.question_type == kind.value]
         if of_kind: fill(question, [(q.question.replace("\n", " ")[:110], q) for q in of_kind])

@@ -29,7 +29,8 @@ from ..files import CONTROL, check_text
 TINY = Path(__file__).parents[1]/"tiny" if "__file__" in globals() else Path("../vsgrpo/tiny").resolve()
 TINY_COT = TINY.with_name("tiny_cot") # the tiny model that knows the tags of the prompt modes
 TINY_GENERAL = TINY.with_name("tiny_general") # the tiny model that knows how VideoMME and VideoMMMU ask
-ALIASES = {"tiny": str(TINY), "tiny-cot": str(TINY_COT), "tiny-general": str(TINY_GENERAL), "2B": "Qwen/Qwen2-VL-2B-Instruct", "7B": "Qwen/Qwen2-VL-7B-Instruct"}
+ALIASES = {"tiny": str(TINY), "tiny-cot": str(TINY_COT), "tiny-general": str(TINY_GENERAL),
+           "2B": "Qwen/Qwen2-VL-2B-Instruct", "7B": "Qwen/Qwen2-VL-7B-Instruct"}
 
 def lacks_tags(
     name:str, # alias, hub id or folder
@@ -64,7 +65,8 @@ def _from_pretrained(loader, name, **kw):
     target = resolve_model(name)
     try: return loader(target, **kw)
     except OSError as e:
-        if Path(target).is_dir(): raise ValueError(f"model {name!r}: {target} is not a complete model folder: {e}") from e
+        if Path(target).is_dir():
+            raise ValueError(f"model {name!r}: {target} is not a complete model folder: {e}") from e
         raise FileNotFoundError(
             f"model {name!r}: the hub does not give {target!r} and {HF_HUB_CACHE} does not hold it. Download it where "
             f"there is a network (`hf download {target}`), or pass the folder of a local copy as the model") from e
@@ -76,7 +78,8 @@ def load_config(
     fix_torchvision()
     from transformers import AutoConfig
     config = _from_pretrained(AutoConfig.from_pretrained, name, trust_remote_code=False)
-    if config.model_type != "qwen2_vl": raise ValueError(f"model {name!r} is a {config.model_type!r}; this library speaks qwen2_vl")
+    if config.model_type != "qwen2_vl":
+        raise ValueError(f"model {name!r} is a {config.model_type!r}; this library speaks qwen2_vl")
     return config
 
 def _hub_commit(name):
@@ -100,7 +103,8 @@ def processing_id(
     "What tells two models of equal weights apart: configuration, tokenizer, chat template, pixel statistics."
     target = Path(resolve_model(name))
     if not target.is_dir(): return f"{target}@{_hub_commit(name)}"
-    files = sorted(p for p in target.iterdir() if p.suffix in (".json", ".jinja", ".txt", ".model") and p.name != MANIFEST)
+    files = sorted(p for p in target.iterdir() if p.suffix in (".json", ".jinja", ".txt",
+                                                               ".model") and p.name != MANIFEST)
     return hashlib.sha256("".join(f"{f.name} {file_hash(f)} " for f in files).encode()).hexdigest()
 
 def load_processor(
@@ -110,7 +114,9 @@ def load_processor(
     fix_torchvision()
     from transformers import AutoProcessor
     processor = _from_pretrained(AutoProcessor.from_pretrained, name, trust_remote_code=False)
-    if not processor.chat_template: raise ValueError(f"model {name!r}: its processor has no chat template, wanted an Instruct model that knows how a question is put")
+    if not processor.chat_template:
+        raise ValueError(f"model {name!r}: its processor has no chat template, wanted an Instruct model that knows how "
+                         "a question is put")
     return processor
 
 # %% ../../nbs/03_models.ipynb #03-009
@@ -122,7 +128,8 @@ def load_model(
     four_bit:bool=False, # language layers in four bits, by bitsandbytes on a GPU
 ): # Qwen2VLForConditionalGeneration (or a PeftModel around it), in eval mode
     "A Qwen2-VL model by name, in the precision the device is good at."
-    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)      # transformers says it to peft and TRL at every turn
+    # transformers says it to peft and TRL at every turn
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
     fix_torchvision()
     import torch
     from transformers import Qwen2VLForConditionalGeneration
@@ -139,9 +146,13 @@ def _four_bits(name, device, dtype):
     "How weights are loaded in four bits; the vision tower and the last layer stay as they are."
     import torch
     if importlib.util.find_spec("bitsandbytes") is None or not device.startswith("cuda"):
-        raise ValueError(f"model {name!r} in four bits: wanted bitsandbytes (pip install bitsandbytes) and a GPU; this is {device}, bitsandbytes is {'here' if importlib.util.find_spec('bitsandbytes') else 'not installed'}")
+        raise ValueError(f"model {name!r} in four bits: wanted bitsandbytes (pip install bitsandbytes) and a GPU; this "
+                         f"is {device}, bitsandbytes is "
+                         f"{'here' if importlib.util.find_spec('bitsandbytes') else 'not installed'}")
     from transformers import BitsAndBytesConfig
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype), llm_int8_skip_modules=["visual", "lm_head"])
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                bnb_4bit_compute_dtype=getattr(torch, dtype),
+                                llm_int8_skip_modules=["visual", "lm_head"])
     return dict(quantization_config=config, device_map={"": device})
 
 # %% ../../nbs/03_models.ipynb #03-010
@@ -162,8 +173,10 @@ def load_adapter(
     "Put a trained LoRA adapter on a base model; pickled weights are refused."
     from peft import PeftModel
     if not (Path(folder)/"adapter_model.safetensors").is_file():
-        raise FileNotFoundError(f"adapter {folder}: no adapter_model.safetensors there; wanted a folder written by training")
-    if (Path(folder)/MANIFEST).is_file() and (fault := damage(folder)): raise ValueError(f"adapter {folder} is damaged: {fault}")
+        raise FileNotFoundError(f"adapter {folder}: no adapter_model.safetensors there; wanted a folder written by "
+                                "training")
+    if (Path(folder)/MANIFEST).is_file() and (fault := damage(folder)):
+        raise ValueError(f"adapter {folder} is damaged: {fault}")
     return PeftModel.from_pretrained(model, str(folder))
 
 # %% ../../nbs/03_models.ipynb #03-012
@@ -184,7 +197,8 @@ def default_spec(
     "Frames and pixels that a model is shown."
     eyes, (usual, pixels) = load_config(name).vision_config, SHOWN[model_size(name)]
     pixels = pixels if max_pixels is None else max_pixels
-    return VideoSpec(frames=usual if frames is None else frames, min_pixels=pixels, max_pixels=pixels, factor=eyes.patch_size*eyes.spatial_merge_size, sampling=sampling)
+    return VideoSpec(frames=usual if frames is None else frames, min_pixels=pixels, max_pixels=pixels,
+                     factor=eyes.patch_size*eyes.spatial_merge_size, sampling=sampling)
 
 # %% ../../nbs/03_models.ipynb #03-015
 @dataclass(frozen=True)
@@ -211,7 +225,8 @@ class VideoReader:
     ):
         vp = processor.video_processor
         if spec.factor != vp.patch_size*vp.merge_size:
-            raise ValueError(f"VideoSpec.factor is {spec.factor}; this model's patch × merge is {vp.patch_size*vp.merge_size}")
+            raise ValueError(f"VideoSpec.factor is {spec.factor}; this model's patch × merge is "
+                             f"{vp.patch_size*vp.merge_size}")
         self.vp, self.spec, self.blank, self.limit = vp, spec, blank, limit_mb*2**20
         told = vp.to_dict()
         self.makes = json.dumps({k: told.get(k) for k in _MAKES_PATCHES}, sort_keys=True, default=str)
@@ -257,7 +272,8 @@ def make_prompt(
     turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
     chat = processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     pad = processor.video_token
-    if chat.count(pad) != 1: raise ValueError(f"the chat template gives {chat.count(pad)} video placeholders, expected 1: {chat[:200]!r}")
+    if chat.count(pad) != 1:
+        raise ValueError(f"the chat template gives {chat.count(pad)} video placeholders, expected 1: {chat[:200]!r}")
     return Prompt(tuple(processor.tokenizer(chat.replace(pad, pad*video.tokens))["input_ids"]), video)
 
 TAGS = tuple(f"<{end}{tag}>" for tag in ("think", "observe", "answer") for end in ("", "/")) # of the prompt modes
@@ -285,7 +301,8 @@ def fit_processor(
     spec:VideoSpec, # frames and pixels
 ): # the same processor
     "Set a processor to a number of frames and their size: it makes of frames as they are in the film what `VideoReader` makes of resized ones."
-    shown = dict(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}, min_pixels=None, max_pixels=None,
+    shown = dict(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}, min_pixels=None,
+                 max_pixels=None,
                  do_resize=True, cap_pixels_per_frame=False, do_sample_frames=True, num_frames=spec.frames, fps=None)
     video = processor.video_processor
     processor.video_processor = type(video)(**(video.to_dict() | shown))

@@ -28,7 +28,8 @@ def split_prompt(
 )->tuple: # (trunk, question)
     "Cut a prompt behind its last vision token."
     last = max((i for i, t in enumerate(ids) if t == video_id), default=None)
-    if last is None: raise ValueError(f"a prompt of {len(ids)} tokens holds no video token ({video_id}): nothing to see")
+    if last is None:
+        raise ValueError(f"a prompt of {len(ids)} tokens holds no video token ({video_id}): nothing to see")
     if last == len(ids) - 1: raise ValueError("a prompt must go on behind its video: wanted a question")
     return tuple(ids[:last+1]), tuple(ids[last+1:])
 

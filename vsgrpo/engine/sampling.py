@@ -26,8 +26,11 @@ class TreeKVCache:
         own, # (B, W, L) places of what each branch begins with
         real, # (B, W, L) False where that is padded
     ):
-        self.shared = [[gather_places(x, shared) for x in (layer.keys, layer.values)] for layer in cache.layers] # (B, heads, S, width)
-        self.own = [[gather_places(x, own.flatten(1)).unflatten(2, own.shape[1:]) for x in (layer.keys, layer.values)] for layer in cache.layers] # (B, heads, W, L, width)
+        # (B, heads, S, width)
+        self.shared = [[gather_places(x, shared) for x in (layer.keys, layer.values)] for layer in cache.layers]
+        # (B, heads, W, L, width)
+        self.own = [[gather_places(x, own.flatten(1)).unflatten(2, own.shape[1:]) for x in (layer.keys, layer.values)]
+                    for layer in cache.layers]
         self.near = self._added(real)[:, None, None]
 
     def _added(self, mask):
@@ -42,14 +45,17 @@ class TreeKVCache:
     def attend(self, module, query, key, value, scaling):
         "What a new token of each branch (B, heads, W, width) sees, of the shared part and of its own branch: (B, W, heads, width)."
         import torch
-        own = self.own[module.layer_idx] = [torch.cat([x, new[:, :, :, None]], 3) for x, new in zip(self.own[module.layer_idx], (key, value))]
+        own = self.own[module.layer_idx] = [torch.cat([x, new[:, :, :, None]], 3)
+                                            for x, new in zip(self.own[module.layer_idx], (key, value))]
         (sk, sv), (ok, ov), (B, H, W, D) = self.shared[module.layer_idx], own, query.shape
-        q = query.view(B, sk.shape[1], -1, W, D).float()*scaling        # scores in float32, as the kernels of the other passes have them
+        # scores in float32, as the kernels of the other passes have them
+        q = query.view(B, sk.shape[1], -1, W, D).float()*scaling
         far = (q.flatten(2, 3) @ sk.mT.float()).view(*q.shape[:4], -1).add_(self.far)
         near = torch.einsum("bkgwd,bkwtd->bkgwt", q, ok.float())
         near[..., :self.near.shape[-1]] += self.near
         weight, S = torch.cat([far, near], -1).softmax(-1).to(query.dtype), sk.shape[2]
-        seen = (weight[..., :S].flatten(2, 3) @ sv).view(q.shape) + torch.einsum("bkgwt,bkwtd->bkgwd", weight[..., S:], ov)
+        seen = (weight[..., :S].flatten(2, 3) @ sv).view(q.shape) + torch.einsum("bkgwt,bkwtd->bkgwd", weight[..., S:],
+                                                                                 ov)
         return seen.view(B, H, W, D).transpose(1, 2)
 
     def keep(self, trees, slots):
@@ -80,13 +86,15 @@ def sample_answers(
     number = lambda x: torch.tensor(x, device=core.device)
     forks = [(row, tree, at[0]) for row, tree, at, _ in batch.src for _ in range(n)]    # where each branch begins
     tree, at = number([f[1] for f in forks]), number([f[2] for f in forks])
-    open_, slot = torch.arange(len(forks), device=core.device), _places(tree)           # branches that go on, their place in their tree
+    # branches that go on, their place in their tree
+    open_, slot = torch.arange(len(forks), device=core.device), _places(tree)
     room = number(max_new_tokens).expand(len(prompts))[[f[0] for f in forks]]
     asked, position, hidden = batch.question[at], batch.inputs["position_ids"][0, 0, at], out.last_hidden_state[0, at]
     places, real = pad_places(batch.trunks if n == 1 else batch.trees, core.device)
     shared, ends, said = batch.question[places].masked_fill(~real, -1), number(end_ids), [[] for _ in forks]
     sure = [[] for _ in forks] # log-probabilities of what was said
-    luck = None if seeds is None else torch.from_numpy(np.stack([np.random.default_rng([seeds[row], i % n]).random(int(room.max())) for i, (row, *_) in enumerate(forks)])).to(core.device)
+    luck = None if seeds is None else torch.from_numpy(np.stack([np.random.default_rng([seeds[row], i % n]).random(int(room.max()))
+                                                                 for i, (row, *_) in enumerate(forks)])).to(core.device)
     branches = TreeKVCache(out.past_key_values, places, *_stems(batch, at, tree, slot, n == 1))
     for step in range(1, int(room.max()) + 1):
         with torch.no_grad():
@@ -103,11 +111,14 @@ def sample_answers(
             slot = _places(tree)
             branches.keep(trees, _rows(old, tree, slot))
             shared = shared[trees]
-        if step == 1 or not goes.all(): branches.see((shared[:, None] == 0) | (shared[:, None] == _rows(asked, tree, slot)[:, :, None]))
+        if step == 1 or not goes.all():
+            branches.see((shared[:, None] == 0) | (shared[:, None] == _rows(asked, tree, slot)[:, :, None]))
         position = position + 1
         with torch.no_grad():
-            hidden = core.model(input_ids=_rows(token, tree, slot), attention_mask={"full_attention": branches}, use_cache=False,
-                                position_ids=_rows(position, tree, slot).expand(3, -1, -1)).last_hidden_state[tree, slot]
+            hidden = core.model(input_ids=_rows(token, tree, slot), attention_mask={"full_attention": branches},
+                                use_cache=False,
+                                position_ids=_rows(position, tree, slot).expand(3, -1,
+                                                                                -1)).last_hidden_state[tree, slot]
     answers, certainty = [[] for _ in prompts], [[] for _ in prompts]
     for (row, *_), a, p in zip(forks, said, sure):
         answers[row].append(a)

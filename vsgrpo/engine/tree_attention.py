@@ -68,29 +68,35 @@ class TreeAttention:
             (_, trunk), *rest = attention_blocks(p)
             trunks.append(trunk + start)
             branches += [(path + start, own + start) for path, own in rest]
-            masks += [tree_mask(p.question[keys], p.answer[keys], len(path)) for path, own in rest for keys in [np.r_[path, own]]]
+            masks += [tree_mask(p.question[keys], p.answer[keys], len(path))for path, own in rest
+                      for keys in [np.r_[path, own]]]
             start += len(p.ids)
         (own, real), (keys, _) = pad_places([b[1] for b in branches]), pad_places([np.r_[b] for b in branches])
         mask = torch.zeros(len(masks), 1, own.shape[1], keys.shape[1], dtype=torch.bool)
         for line, m in zip(mask[:, 0], masks): line[:m.shape[0], :m.shape[1]] = torch.from_numpy(m)
         mask[..., 0] = True         # everybody sees the trunk's first token; padding too, for it must see something
-        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, float("-inf"))       # added to scores: made once for all layers
+        # added to scores: made once for all layers
+        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, float("-inf"))
         trunk, whole = pad_places(trunks)
-        self.blocks = [(*(x.to(device) for x in (trunk, trunk)), None), tuple(x.to(device) for x in (own, keys, mask))] # the looking, the looked at, mask (None: causal)
+        # the looking, the looked at, mask (None: causal)
+        self.blocks = [(*(x.to(device) for x in (trunk, trunk)), None), tuple(x.to(device) for x in (own, keys, mask))]
         looking, real = (torch.cat([x.flatten() for x in both]) for both in ((trunk, own), (whole, real)))
-        self.order = real.nonzero()[looking[real].argsort(), 0].to(device) # where each token of the row lies in the blocks
+        # where each token of the row lies in the blocks
+        self.order = real.nonzero()[looking[real].argsort(), 0].to(device)
 
     def attend(self, module, query, key, value, scaling):
         "What the tokens (1, heads, S, width) of a row see: (1, S, heads, width)."
         import torch
-        seen = [self.look(module, gather_places(query, looking), *(gather_places(x, looked_at) for x in (key, value)), mask, scaling).flatten(0, 1)
+        seen = [self.look(module, gather_places(query, looking), *(gather_places(x, looked_at) for x in (key, value)),
+                          mask, scaling).flatten(0, 1)
                 for looking, looked_at, mask in self.blocks]
         return torch.cat(seen).index_select(0, self.order)[None]
 
     def look(self, module, query, key, value, mask, scaling):
         "What tokens (N, heads, L, width) see: (N, L, heads, width)."
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        if mask is not None: mask = mask.to(query.dtype)        # under autocast, queries are not of the model's own type
+        # under autocast, queries are not of the model's own type
+        if mask is not None: mask = mask.to(query.dtype)
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
 
 def use_tree_attention(model):
@@ -140,10 +146,15 @@ def batch_trees(
     for t, p in zip(trees, packed):
         trunk = trunk_positions(model, t.trunk, t.video)
         positions += [trunk, (trunk.max() + 1 + torch.from_numpy(p.offset[len(t.trunk):])).expand(3, -1)]
-    src = [(row, b, [r[i] for i in at], answer) for b, (p, r) in enumerate(zip(packed, places)) for row, at, answer in p.src]
-    inputs = dict(input_ids=torch.from_numpy(np.concatenate([p.ids for p in packed]))[None], position_ids=torch.cat(positions, 1)[:, None],
-                  pixel_values_videos=torch.cat([t.video.pixels for t in trees]), video_grid_thw=torch.cat([t.video.grid for t in trees]))
-    return TreeBatch({k: v.to(device) for k, v in inputs.items()} | {"attention_mask": {"full_attention": TreeAttention(packed, device, unwrap_model(model).dtype)}},
+    src = [(row, b, [r[i] for i in at], answer)for b, (p, r) in enumerate(zip(packed, places))
+           for row, at, answer in p.src]
+    inputs = dict(input_ids=torch.from_numpy(np.concatenate([p.ids for p in packed]))[None],
+                  position_ids=torch.cat(positions, 1)[:, None],
+                  pixel_values_videos=torch.cat([t.video.pixels
+                                                 for t in trees]), video_grid_thw=torch.cat([t.video.grid
+                                                 for t in trees]))
+    return TreeBatch({k: v.to(device)
+                      for k, v in inputs.items()} | {"attention_mask": {"full_attention": TreeAttention(packed, device, unwrap_model(model).dtype)}},
                  torch.tensor(sorted({i for _, _, at, _ in src for i in at}), device=device), places, [r[:len(t.trunk)] for t, r in zip(trees, places)],
                  *(torch.from_numpy(np.concatenate(x)).to(device) for x in ([p.question for p in packed], [p.offset for p in packed])), src, [t.video for t in trees])
 
@@ -155,18 +166,22 @@ def completion_logps(
     guard:VisionGuard|None=None, # guard; its model must be this one
     where:str="policy", # name of the pass, for the guard's message
     more:bool=False, # also whether each token was the likeliest, and the mean logit
-): # (N, T) log-probabilities and (N, T) entropies (and two tables more), row by the caller's numbering, 0 behind an answer's end
+# (N, T) log-probabilities and (N, T) entropies (and two tables more), row by the caller's numbering, 0 behind an
+# answer's end
+):
     "Score all answers of all trees in one forward pass."
     import torch
     batch = batch_trees(model, trees)
     with guard.expect(batch.videos, where) if guard is not None else nullcontext():
         logits = model(**batch.inputs, logits_to_keep=batch.keep, use_cache=False).logits
     column = {int(c): i for i, c in enumerate(batch.keep.tolist())}
-    told = [(row, i, column[p], token) for row, _, places, answer in batch.src for i, (p, token) in enumerate(zip(places, answer))]
+    told = [(row, i, column[p], token)for row, _, places, answer in batch.src
+            for i, (p, token) in enumerate(zip(places, answer))]
     row, place, at, to = torch.tensor(told, device=logits.device).T
     logp = (logits[0, at].float()/temperature).log_softmax(-1)
     entropy = -logp.detach().exp().mul_(logp.detach()).sum(-1)
     N, T = len(batch.src), max(len(a) for *_, a in batch.src)
     spread = lambda x: x.new_zeros(N, T).index_put((row, place), x)
     told = [spread(logp.gather(1, to[:, None])[:, 0]), spread(entropy)]
-    return (*told, spread(logits[0, at].argmax(-1) == to), spread(logits[0, at].detach().float().mean(-1))) if more else tuple(told)
+    return (*told, spread(logits[0, at].argmax(-1) == to),
+            spread(logits[0, at].detach().float().mean(-1))) if more else tuple(told)

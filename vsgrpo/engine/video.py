@@ -22,7 +22,8 @@ from ..files import FileHashes, load_tensor, remove_drafts, save_tensor
 import io
 
 # %% ../../nbs/02_video.ipynb #02-005
-SAMPLINGS = {"uniform": np.round, "uniform_floor": np.floor} # name → what makes a whole frame number of an evenly spaced place
+# name → what makes a whole frame number of an evenly spaced place
+SAMPLINGS = {"uniform": np.round, "uniform_floor": np.floor}
 BENCH_SAMPLING = "uniform_floor"                              # VSI-Bench's own
 
 @dataclass(frozen=True)
@@ -39,10 +40,17 @@ class VideoSpec:
             v = getattr(self, name)
             if not isinstance(v, int) or isinstance(v, bool) or v < 1:
                 raise ValueError(f"VideoSpec: '{name}' is {v!r}, expected a positive integer")
-        if self.frames % 2: raise ValueError(f"VideoSpec: 'frames' is {self.frames}, expected an even number (two frames make one token)")
-        if self.max_pixels < self.factor**2: raise ValueError(f"VideoSpec: 'max_pixels' is {self.max_pixels}, expected at least factor² = {self.factor**2}")
-        if self.min_pixels > self.max_pixels: raise ValueError(f"VideoSpec: 'min_pixels' is {self.min_pixels}, expected at most max_pixels = {self.max_pixels}")
-        if self.sampling not in SAMPLINGS: raise ValueError(f"VideoSpec: 'sampling' is {self.sampling!r}, expected one of {', '.join(SAMPLINGS)}")
+        if self.frames % 2:
+            raise ValueError(f"VideoSpec: 'frames' is {self.frames}, expected an even number (two frames make one "
+                             "token)")
+        if self.max_pixels < self.factor**2:
+            raise ValueError(f"VideoSpec: 'max_pixels' is {self.max_pixels}, expected at least factor² = "
+                             f"{self.factor**2}")
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"VideoSpec: 'min_pixels' is {self.min_pixels}, expected at most max_pixels = "
+                             f"{self.max_pixels}")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"VideoSpec: 'sampling' is {self.sampling!r}, expected one of {', '.join(SAMPLINGS)}")
 
     def as_dict(self)->dict: return asdict(self)
 
@@ -111,7 +119,8 @@ def encode(
         with av.open(str(tmp), "w", format="mp4") as out:
             for f in map(np.asarray, frames):
                 if first is None: first, stream = f.shape, _h264(out, f, path, fps, crf)
-                if f.shape != first or f.dtype != np.uint8: raise ValueError(f"{path}: a frame is {f.dtype} {f.shape}, the first was uint8 {first}")
+                if f.shape != first or f.dtype != np.uint8:
+                    raise ValueError(f"{path}: a frame is {f.dtype} {f.shape}, the first was uint8 {first}")
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(f), format="rgb24")))
             if first is None: raise ValueError(f"{path}: no frame to write")
             out.mux(stream.encode(None))
@@ -121,11 +130,13 @@ def encode(
 
 def _h264(out, frame, path, fps, crf):
     "The stream of a container, for frames like this one."
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3: raise ValueError(f"{path}: a frame is {frame.dtype} {frame.shape}, expected uint8 (H,W,3)")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+        raise ValueError(f"{path}: a frame is {frame.dtype} {frame.shape}, expected uint8 (H,W,3)")
     H, W, _ = frame.shape
     if H%2 or W%2: raise ValueError(f"{path}: frames are {W}×{H}, expected even sides (yuv420p)")
     stream = out.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast",
-                                                          "x264-params": "mbtree=0"})   # with it the same frames gave other bytes from time to time
+                                                          # with it the same frames gave other bytes from time to time
+                                                          "x264-params": "mbtree=0"})
     stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
     stream.codec_context.gop_size, stream.codec_context.thread_count = 24, 1
     return stream
@@ -146,7 +157,8 @@ def _stream(container):
     best = container.streams.best("video")
     stream = best if best in films else max(films, key=lambda s: s.width*s.height)
     if stream.codec_context is None: raise ValueError("its video has no known codec")
-    if not stream.width*stream.height: raise ValueError(f"the size of its frames cannot be read, wanted at most {MOST_PIXELS} pixels")
+    if not stream.width*stream.height:
+        raise ValueError(f"the size of its frames cannot be read, wanted at most {MOST_PIXELS} pixels")
     if stream.width*stream.height > MOST_PIXELS:
         raise ValueError(f"its frames are {stream.width}×{stream.height}, wanted at most {MOST_PIXELS} pixels")
     stream.codec_context.thread_count = 1
@@ -170,7 +182,8 @@ def _listed(container, stream, only):
         if p.stream_index != stream.index or not p.size: continue
         pts.append(_NEVER if p.pts is None else p.pts)
         flags.append(p.is_keyframe + 2*(not p.is_discard) + 4*(p.dts != p.pts))
-        if len(flags) > MOST_PACKETS: raise ValueError(f"it has more than {MOST_PACKETS} frames, wanted at most so many")
+        if len(flags) > MOST_PACKETS:
+            raise ValueError(f"it has more than {MOST_PACKETS} frames, wanted at most so many")
     return np.frombuffer(pts, np.int64), np.frombuffer(flags, np.uint8), end
 
 class _Packets:
@@ -368,7 +381,8 @@ class FrameCache:
         self.hits, self.misses, self.broken = 0, 0, 0
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_drafts(self.folder, older_s=3600)      # of runs that were killed; those that share the folder take seconds
+            # of runs that were killed; those that share the folder take seconds
+            remove_drafts(self.folder, older_s=3600)
         self.hashes = FileHashes(self.folder and self.folder/"hashes.jsonl")
 
     def entry(self, path:str|Path, spec:VideoSpec)->Path:
@@ -398,7 +412,8 @@ def film_strip(
     import matplotlib.pyplot as plt
     picks = np.unique(sample_indices(len(frames), min(n, len(frames))))
     h, w = frames.shape[1:3]
-    fig, axes = plt.subplots(1, len(picks), figsize=(1.5*len(picks), 1.5*h/w + .25), dpi=80, layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(1, len(picks), figsize=(1.5*len(picks), 1.5*h/w + .25), dpi=80, layout="constrained",
+                             squeeze=False)
     for ax, i in zip(axes[0], picks):
         ax.imshow(frames[i])
         ax.set_title(f"{i} of {len(frames)}", fontsize=7)

@@ -26,7 +26,8 @@ class VisionFeatureCache:
         disk_mb:int=20_000, # before the oldest on disk go
     ):
         tower = unwrap_model(model).model.visual
-        digest = hashlib.sha256(tower.config.to_json_string().encode())      # what its weights do not tell: heads, activation
+        # what its weights do not tell: heads, activation
+        digest = hashlib.sha256(tower.config.to_json_string().encode())
         for name, x in tower.state_dict().items(): digest.update(f"{name} {x.dtype}".encode() + tensor_bytes(x))
         self.tower, self.memory, self.disk, self.kept, self.size, self.broken = digest.hexdigest()[:16], memory_mb*2**20, disk_mb*2**20, {}, 0, 0
         self.folder = None if folder is None else Path(folder)/self.tower
@@ -35,7 +36,8 @@ class VisionFeatureCache:
             remove_drafts(self.folder, older_s=3600)      # as in `FrameCache`
         self.used = sum(size for _, size, _ in self._entries())
 
-    def _entry(self, video): return self.folder/f"{video.digest}-{'x'.join(map(str, video.grid[0].tolist()))}.safetensors"
+    def _entry(self, video):
+        return self.folder/f"{video.digest}-{'x'.join(map(str, video.grid[0].tolist()))}.safetensors"
 
     def _about(self, video):
         "What an entry must have been made from."
@@ -73,7 +75,8 @@ class VisionFeatureCache:
 
     def _entries(self):
         "Entries of all towers, the latest first: when used, bytes, file."
-        return sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.parent.rglob("*.safetensors")), reverse=True) if self.folder else []
+        return sorted(((f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.parent.rglob("*.safetensors")),
+                      reverse=True) if self.folder else []
 
     def _evict(self):
         "Leave nine tenths of the limit, so that this is rarely done."
@@ -95,7 +98,8 @@ class VisionGuard:
         core = unwrap_model(model)
         self.video_id, self.calls, self.tokens, self.looks = core.config.video_token_id, 0, 0, 0
         self.tower, self.features_of, self.videos = core.model.visual, features, ()
-        self.look, self.before = self.tower.forward, self.tower.__dict__.get("forward")       # another guard's, where it looks already
+        # another guard's, where it looks already
+        self.look, self.before = self.tower.forward, self.tower.__dict__.get("forward")
         if features is not None: self.tower.forward = self._recall
         self._clear()
         self.hooks = [core.model.visual.register_forward_pre_hook(self._tower_in, with_kwargs=True),
@@ -120,15 +124,18 @@ class VisionGuard:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
         if not self.videos: return self.look(hidden_states, grid_thw=grid_thw, **kw)
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.tower.parameters()):
-            raise ValueError("the vision tower is being trained: what it said before is no longer what it says; wanted Sight without Features, or a frozen tower")
+            raise ValueError("the vision tower is being trained: what it said before is no longer what it says; wanted "
+                             "Sight without Features, or a frozen tower")
         known = {v.digest: self.features_of.get(v) for v in self.videos}
         if new := list({v.digest: v for v in self.videos if known[v.digest] is None}.values()):
             self.looks += len(new)
             for v in new:       # each by itself, so that what it says does not depend on which others are known
-                with torch.no_grad(): x = self.look(v.pixels.to(hidden_states), grid_thw=v.grid.to(grid_thw), **kw).pooler_output
+                with torch.no_grad():
+                    x = self.look(v.pixels.to(hidden_states), grid_thw=v.grid.to(grid_thw), **kw).pooler_output
                 self.features_of.put(v, x)
                 known[v.digest] = x
-        return BaseModelOutputWithPooling(pooler_output=torch.cat([known[v.digest].to(hidden_states.device) for v in self.videos]))
+        return BaseModelOutputWithPooling(pooler_output=torch.cat([known[v.digest].to(hidden_states.device)
+                                                                   for v in self.videos]))
 
     @contextmanager
     def expect(self, videos:list[VideoInputs], where:str):
@@ -139,7 +146,8 @@ class VisionGuard:
         try: yield
         finally: self.videos = ()
         tokens = sum(v.tokens for v in videos)
-        if not self.seen: raise BlindError(f"{where}: the vision tower was not called; expected {len(videos)} videos, {tokens} tokens")
+        if not self.seen:
+            raise BlindError(f"{where}: the vision tower was not called; expected {len(videos)} videos, {tokens} tokens")
         seen, want = torch.cat(self.seen).cpu(), torch.cat([v.pixels for v in videos])
         if seen.shape != want.shape or not torch.equal(seen, want.to(seen.dtype)):
             raise BlindError(f"{where}: the vision tower saw {tuple(seen.shape)} patches that are not those of "

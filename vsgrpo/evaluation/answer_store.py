@@ -42,14 +42,23 @@ class Study:
     def __post_init__(self):
         for mode in self.modes:
             if mode not in MODES: raise ValueError(f"modes: {mode!r}, wanted some of {list(MODES)}")
-            if mode not in POST.get(self.wording, ()): raise ValueError(f"wording {self.wording!r} has no sentence for {mode} mode: wanted one of {[w for w in POST if mode in POST[w]]}")
-        if not self.modes or len(set(self.modes)) < len(self.modes): raise ValueError(f"modes: {list(self.modes)}, wanted each mode once, and one at least")
+            if mode not in POST.get(self.wording, ()):
+                raise ValueError(f"wording {self.wording!r} has no sentence for {mode} mode: wanted one of "
+                                 f"{[w for w in POST if mode in POST[w]]}")
+        if not self.modes or len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"modes: {list(self.modes)}, wanted each mode once, and one at least")
         for name, least in (("samples", 0), ("batch", 1), ("seed", 0)):
-            if type(getattr(self, name)) is not int or getattr(self, name) < least: raise ValueError(f"{name} is {getattr(self, name)!r}: wanted a whole number, {least} or more")
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: wanted a whole number, {least} or more")
 
     def told(self, bench:Bench)->dict:
         "The manifest: settings, prompts, decoding, device, and what tells weights and questions apart."
-        return asdict(self) | eval_manifest(self.model, self.adapter, bench) | dict(prompts={m: POST[self.wording][m] for m in self.modes}, decoding="greedy, no setting from the checkpoint; samples at temperature 1, nothing cut off")
+        return asdict(self) | eval_manifest(self.model, self.adapter,
+                                            bench) | dict(prompts={m: POST[self.wording][m] for m in self.modes},
+                                                                                    decoding="greedy, no setting from "
+                                                                                             "the checkpoint; samples "
+                                                                                             "at temperature 1, "
+                                                                                             "nothing cut off")
 
 def eval_manifest(
     model:str, # alias, hub id or folder
@@ -58,9 +67,11 @@ def eval_manifest(
 )->dict:
     "What an answer depends on beside settings and films: device, and what tells weights and questions apart."
     files = sorted(Path(adapter).glob("*.safetensors")) if adapter else []
-    if adapter and not files: raise FileNotFoundError(f"adapter {adapter}: no *.safetensors there, wanted the folder that training left")
+    if adapter and not files:
+        raise FileNotFoundError(f"adapter {adapter}: no *.safetensors there, wanted the folder that training left")
     import torch
-    return dict(device="cuda, bfloat16" if torch.cuda.is_available() else "cpu, float32", weights=weights_id(model), processing=processing_id(model),
+    return dict(device="cuda, bfloat16" if torch.cuda.is_available() else "cpu, float32", weights=weights_id(model),
+                processing=processing_id(model),
                 adapter_weights=[file_hash(f) for f in files], questions=questions_hash(bench.questions))
 
 def open_store(
@@ -93,15 +104,22 @@ def run_study(
     frame_folder:str|Path|None=None, feature_folder:str|Path|None=None, # caches; None: memory alone
 ):
     "Ask all arms; answers that the store holds are not asked again."
-    folder, store = Path(folder), open_store(folder, s.told(bench), bench, write_questions, s.video, s.seed, frame_folder)
+    folder, store = Path(folder), open_store(folder, s.told(bench), bench, write_questions, s.video, s.seed,
+                                             frame_folder)
     model, processor = load_model(s.model, s.adapter or None), load_processor(s.model)
-    sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, wording=s.wording, batch=s.batch,
-                max_new_tokens=s.max_new_tokens, features=VisionFeatureCache(model, feature_folder), seed=s.seed, store=store)
+    sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, wording=s.wording,
+                batch=s.batch,
+                max_new_tokens=s.max_new_tokens, features=VisionFeatureCache(model, feature_folder), seed=s.seed,
+                store=store)
     reader = VideoReader(processor, s.video, frame_folder)
     generate_answers(reader=reader, modes=s.modes, arm="modes", **sent)
-    if len({q.scene_name for q in bench.questions}) > 1: generate_answers(reader=reader, modes=s.modes[0], videos=other_videos(bench.questions, s.seed), arm="shuffled", **sent)
-    if s.samples: generate_answers(reader=reader, modes=s.modes, samples=s.samples, temperature=1., arm="samples", **sent)
-    generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=True), modes=s.modes[0], arm="blind", **sent)
+    if len({q.scene_name for q in bench.questions}) > 1:
+        generate_answers(reader=reader, modes=s.modes[0], videos=other_videos(bench.questions, s.seed), arm="shuffled",
+                         **sent)
+    if s.samples:
+        generate_answers(reader=reader, modes=s.modes, samples=s.samples, temperature=1., arm="samples", **sent)
+    generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=True), modes=s.modes[0], arm="blind",
+                     **sent)
     scores = Answers(folder).scores(s.seed)
     write_text(csv_text(scores), folder/"scores.csv")
 
@@ -121,16 +139,21 @@ class Answers:
     def rows(self)->pd.DataFrame: # ANSWER_FIELDS, and name, parser, parsed, score (0–1)
         "All answers, read by the parser of their mode."
         rows = self.run.read_answers()
-        if unknown := set(rows.id) - set(self.by_id): raise ValueError(f"{self.run.answers_path}: {len(unknown)} answers to questions that are not in questions.parquet, the first {sorted(unknown, key=str)[0]!r}")
+        if unknown := set(rows.id) - set(self.by_id):
+            raise ValueError(f"{self.run.answers_path}: {len(unknown)} answers to questions that are not in "
+                             f"questions.parquet, the first {sorted(unknown, key=str)[0]!r}")
         asked, parser = [self.by_id[i] for i in rows.id], rows["mode"].map(PARSER)
         parsed = [parse_answer(q, text, p) for q, text, p in zip(asked, rows.prediction, parser)]
         score = [score_answer(q, text, p) for q, text, p in zip(asked, rows.prediction, parser)]
-        return rows.assign(name=np.where(rows.arm == "modes", rows["mode"], rows.arm), parser=parser, parsed=parsed, score=score)
+        return rows.assign(name=np.where(rows.arm == "modes", rows["mode"], rows.arm), parser=parser, parsed=parsed,
+                           score=score)
 
     def of(self, name:str)->dict: # question id → what was said
         "Greedy answers of a mode or a control."
         rows = self.rows[(self.rows.name == name) & (self.rows.arm != "samples")]
-        if set(rows.id) != set(self.by_id): raise ValueError(f"{self.run.folder}: {name!r} has {len(rows)} of {len(self.by_id)} answers; there are {sorted(set(self.rows.name))}")
+        if set(rows.id) != set(self.by_id):
+            raise ValueError(f"{self.run.folder}: {name!r} has {len(rows)} of {len(self.by_id)} answers; there are "
+                             f"{sorted(set(self.rows.name))}")
         return dict(zip(rows.id, rows.prediction))
 
     @cached_property
@@ -148,7 +171,9 @@ class Answers:
 
     def manner(self)->pd.DataFrame:
         "How was answered: shares that could not be read and that were cut off, and tokens of an answer."
-        told = self.rows[self.rows.arm != "samples"].groupby("name").agg(n=("id", "size"), unparsable=("parsed", lambda x: x.isna().mean()), truncated=("truncated", "mean"),
+        told = self.rows[self.rows.arm != "samples"].groupby("name").agg(n=("id", "size"),
+                                                                         unparsable=("parsed",
+                                                                                     lambda x: x.isna().mean()), truncated=("truncated", "mean"),
                                                                        tokens=("n_tokens", "mean"))
         return told.reindex(self.names)
 
@@ -159,4 +184,5 @@ def constants(
     by_type = {t: [q.ground_truth for q in questions if q.question_type == t] for t in QUESTION_TYPES}
     frequent = {t: min(Counter(g).items(), key=lambda x: (-x[1], x[0]))[0] for t, g in by_type.items() if g}
     middle = {t: str(np.median([float(x) for x in by_type[t]])) if t in NA_TYPES else c for t, c in frequent.items()}
-    return {f"constant, {n}": constant_answers(c, questions) for n, c in (("most frequent", frequent), ("median", middle), ("best", best_constant(questions)))}
+    return {f"constant, {n}": constant_answers(c, questions)
+            for n, c in (("most frequent", frequent), ("median", middle), ("best", best_constant(questions)))}

@@ -38,7 +38,8 @@ def find_rows(
         if (Path(folder)/name).is_file(): return Path(folder)/name
     found = sorted(p for pattern in ("*.parquet", "*.jsonl") for p in Path(folder).glob(pattern))
     if len(found) != 1:
-        raise FileNotFoundError(f"bench {folder}: wanted test.parquet, test-00000-of-00001.parquet, test.jsonl, or a single *.parquet or *.jsonl; there are {[p.name for p in found] or 'none'}")
+        raise FileNotFoundError(f"bench {folder}: wanted test.parquet, test-00000-of-00001.parquet, test.jsonl, or a "
+                                f"single *.parquet or *.jsonl; there are {[p.name for p in found] or 'none'}")
     return found[0]
 
 def open_bench(
@@ -49,10 +50,12 @@ def open_bench(
     max_skipped:float=.05, # share of the questions that may be set aside
 )->Bench:
     "Read a benchmark and set aside what cannot be asked."
-    if unknown := set(tasks or ()) - set(TASKS): raise ValueError(f"tasks {sorted(unknown)}: wanted some of {list(TASKS)}")
+    if unknown := set(tasks or ()) - set(TASKS):
+        raise ValueError(f"tasks {sorted(unknown)}: wanted some of {list(TASKS)}")
     questions, aside = read_rows(find_rows(folder))
     check_enough(folder, len(questions), aside, max_skipped)
-    return answerable_questions(folder, [q for q in questions if not tasks or q.task in tasks], aside, limit, frames, max_skipped)
+    return answerable_questions(folder, [q for q in questions if not tasks or q.task in tasks], aside, limit, frames,
+                                max_skipped)
 
 def answerable_questions(
     folder:str|Path, # of the videos
@@ -82,7 +85,8 @@ def check_enough(
     "Refuse a benchmark of which too little is left."
     if good and len(aside) <= max_skipped*(good + len(aside)): return
     told = "; ".join(f"{n} × {r}" for r, n in Counter(r for _, r in aside).most_common(3))
-    raise ValueError(f"bench {folder}: {len(aside)} of {good + len(aside)} questions cannot be asked, {max_skipped:.0%} may (-p max_skipped): {told or 'no question is left'}")
+    raise ValueError(f"bench {folder}: {len(aside)} of {good + len(aside)} questions cannot be asked, "
+                     f"{max_skipped:.0%} may (-p max_skipped): {told or 'no question is left'}")
 
 def unreadable_reason(
     path:str|Path, # <dataset>/<scene>.mp4
@@ -111,7 +115,8 @@ def fetch_bench(
     if (folder/".complete").is_file(): return folder
     try: names = list_repo_files(hub_id, repo_type="dataset")
     except Exception as e:      # whatever the hub's client raises when it gets no answer
-        raise FileNotFoundError(f"bench {hub_id!r}: neither a folder here nor a dataset that the hub gives ({type(e).__name__}: {e}); download it and pass its folder") from None
+        raise FileNotFoundError(f"bench {hub_id!r}: neither a folder here nor a dataset that the hub gives "
+                                f"({type(e).__name__}: {e}); download it and pass its folder") from None
     rows, archives = [n for n in names if n.endswith((".parquet", ".jsonl"))], [n for n in names if n.endswith(".zip")]
     if not rows: raise ValueError(f"bench {hub_id!r}: no *.parquet or *.jsonl among its {len(names)} files")
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,17 +138,22 @@ def unpack(
             for member, place in zip(members, places):
                 if place.is_file() and place.stat().st_size == member.file_size: continue
                 with z.open(member) as source: _write(source, place)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e:      # RuntimeError: encrypted, or packed in another way
+    # RuntimeError: encrypted, or packed in another way
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e:
         raise ValueError(f"{archive}: not a zip archive that can be read ({e})") from None
 
-MOST_MEMBERS, MOST_TIMES, FREE_BYTES = 1_000_000, 20, 2**28 # of an archive; films hardly shrink, subtitles to a fifth; what a small one may hold however it is packed
+# of an archive; films hardly shrink, subtitles to a fifth; what a small one may hold however it is packed
+MOST_MEMBERS, MOST_TIMES, FREE_BYTES = 1_000_000, 20, 2**28
 
 def _refuse_bomb(archive, members):
     "Refuse an archive that holds far more than films and subtitles can be packed to: members are counted once each, and so are bytes that several share."
-    if len(members) > MOST_MEMBERS: raise ValueError(f"{archive}: {len(members):,} members, expected at most {MOST_MEMBERS:,}")
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"{archive}: {len(members):,} members, expected at most {MOST_MEMBERS:,}")
     packed, unpacked = archive.stat().st_size, sum(m.file_size for m in members)
     most = FREE_BYTES + MOST_TIMES*packed
-    if unpacked > most: raise ValueError(f"{archive}: {unpacked:,} bytes of videos and subtitles in an archive of {packed:,}, expected at most {most:,}, {MOST_TIMES} times as many")
+    if unpacked > most:
+        raise ValueError(f"{archive}: {unpacked:,} bytes of videos and subtitles in an archive of {packed:,}, expected "
+                         f"at most {most:,}, {MOST_TIMES} times as many")
 
 def _inside(folder, name):
     place = (Path(folder)/name).resolve()

@@ -73,7 +73,9 @@ class Files:
         found = {}
         for p in sorted(self.folder.rglob("*")):
             if p.suffix.lower() not in VIDEOS or p.name.startswith("._") or "__MACOSX" in p.parts: continue
-            if p.stem in found: raise ValueError(f"bench {self.folder}: two videos are called {p.stem!r}: {found[p.stem]} and {p.relative_to(self.folder)}; wanted one")
+            if p.stem in found:
+                raise ValueError(f"bench {self.folder}: two videos are called {p.stem!r}: {found[p.stem]} and "
+                                 f"{p.relative_to(self.folder)}; wanted one")
             found[p.stem] = str(p.relative_to(self.folder))
         return found
 
@@ -85,7 +87,8 @@ class Files:
         "The lines of `subtitle/<stem>.srt` that are shown with the frames the model sees; without such a file nothing."
         if stem not in self._said:
             path = self.folder/"subtitle"/f"{stem}.srt"
-            self._said[stem] = _lines_shown(path, self.folder/self.video(stem), self.frames, self.sampling) if path.is_file() else ""
+            self._said[stem] = _lines_shown(path, self.folder/self.video(stem), self.frames,
+                                            self.sampling) if path.is_file() else ""
         return self._said[stem]
 
 # %% ../../nbs/41_benchmarks.ipynb #41-006
@@ -99,7 +102,8 @@ def read_srt(
     try: text = Path(path).read_text("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e: raise ValueError(f"{path}: subtitles are not UTF-8 ({e})") from None
     at = lambda h, m, s, ms: int(h)*3600 + int(m)*60 + int(s) + int(ms)/1000
-    return [(at(*m.groups()[:4]), at(*m.groups()[4:8]), " ".join(_untagged(m[9]).split())) for m in _LINE.finditer(text)]
+    return [(at(*m.groups()[:4]), at(*m.groups()[4:8]),
+             " ".join(_untagged(m[9]).split())) for m in _LINE.finditer(text)]
 
 def _untagged(text):
     "Text without what stands in angle brackets; behind the last closing one nothing is looked for."
@@ -114,7 +118,8 @@ def _lines_shown(srt, video, frames, sampling):
 def _cells(record, *names):
     "Cells of a row, as text; a missing one is named."
     for n in names:
-        if not isinstance(record.get(n), (str, int)) or isinstance(record[n], bool) or record[n] == "": raise ValueError(f"column {n!r} is {record.get(n)!r}, expected text")
+        if not isinstance(record.get(n), (str, int)) or isinstance(record[n], bool) or record[n] == "":
+            raise ValueError(f"column {n!r} is {record.get(n)!r}, expected text")
     return [str(record[n]) for n in names]
 
 def _choices(record, least=2):
@@ -137,13 +142,16 @@ def lettered(
     return [f"{c}. {o}" for c, o in zip(letters(options), options)]
 
 def _one_of_letters(answer, options):
-    if answer not in letters(options): raise ValueError(f"column 'answer' is {answer!r}, expected one of {', '.join(letters(options))}")
+    if answer not in letters(options):
+        raise ValueError(f"column 'answer' is {answer!r}, expected one of {', '.join(letters(options))}")
 
 # %% ../../nbs/41_benchmarks.ipynb #41-010
 _MME = "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond with only the letter (A, B, C, or D) of the correct option."
 _SUBTITLES = "This video's subtitles are listed below: \n"
 _LETTER = "\nAnswer with the option's letter from the given choices directly."
-_ANSWER_IS = ("The best answer is", "The correct answer is", "The answer is", "The answer", "The best option isThe correct option is", "Best answer:Best option:") # the last two are lmms-eval's
+# the last two are lmms-eval's
+_ANSWER_IS = ("The best answer is", "The correct answer is", "The answer is", "The answer",
+              "The best option isThe correct option is", "Best answer:Best option:")
 
 def one_table(
     folder:str|Path, # of a benchmark
@@ -151,14 +159,17 @@ def one_table(
     "The rows of the only table of a folder, or of the one named as on the hub."
     found = sorted(p for ending in ("parquet", "jsonl") for p in Path(folder).rglob(f"*.{ending}"))
     named = [p for p in found if p.name.startswith("test")] or found
-    if len(named) != 1: raise FileNotFoundError(f"bench {folder}: wanted a single *.parquet or *.jsonl of rows; there are {[str(p.relative_to(folder)) for p in found] or 'none'}")
+    if len(named) != 1:
+        raise FileNotFoundError(f"bench {folder}: wanted a single *.parquet or *.jsonl of rows; there are "
+                                f"{[str(p.relative_to(folder)) for p in found] or 'none'}")
     return table_rows(named[0])
 
 def _mme_item(r, files):
     stem, question, answer, i = _cells(r, "videoID", "question", "answer", "question_id")
     options = _choices(r)
     _one_of_letters(answer, options)
-    labels = dict(zip(("duration", "domain", "sub_category", "task_type"), _cells(r, "duration", "domain", "sub_category", "task_type")))
+    labels = dict(zip(("duration", "domain", "sub_category", "task_type"),
+                      _cells(r, "duration", "domain", "sub_category", "task_type")))
     return Item(i, files.video(stem), question, answer, options, labels, files.spoken(stem) if files.frames else "")
 
 def _mme_text(item, subtitles):
@@ -178,14 +189,18 @@ def _mme_read(item, said):
     read = first_letter(said)
     return read, float(read == item.answer)
 
-VIDEOMME = Benchmark("VideoMME", "lmms-lab/Video-MME", one_table, _mme_item, _mme_text, _mme_read, ("duration", "domain", "sub_category", "task_type"), 16)
+VIDEOMME = Benchmark("VideoMME", "lmms-lab/Video-MME", one_table, _mme_item, _mme_text, _mme_read,
+                     ("duration", "domain", "sub_category", "task_type"), 16)
 
 # %% ../../nbs/41_benchmarks.ipynb #41-013
 TRACKS = ("Perception", "Comprehension", "Adaptation")
 ALONE = "Question only" # adaptation without the lecture
-DISCIPLINES = {"Art": "Art Art_Theory Design Music", "Business": "Accounting Economics Finance Manage Marketing", "Science": "Biology Chemistry Geography Math Physics",
-               "Medicine": "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine Pharmacy Public_Health", "Humanities": "History Literature Sociology Psychology",
-               "Engineering": "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power Materials Mechanical_Engineering"}
+DISCIPLINES = {"Art": "Art Art_Theory Design Music", "Business": "Accounting Economics Finance Manage Marketing",
+               "Science": "Biology Chemistry Geography Math Physics",
+               "Medicine": "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine Pharmacy "
+                           "Public_Health", "Humanities": "History Literature Sociology Psychology",
+               "Engineering": "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power "
+                              "Materials Mechanical_Engineering"}
 _DISCIPLINE = {subject: name for name, subjects in DISCIPLINES.items() for subject in subjects.split()}
 _LEARN = "You should watch and learn the video content. Then apply what you learned to answer the following {} question. The image for this question is at the end of the video.\n"
 _QUIZ = "\nPlease ignore the Quiz question in last frame of the video."
@@ -195,15 +210,20 @@ def _mmmu_rows(folder):
     found = {}
     for track in TRACKS:
         tables = sorted(p for ending in ("parquet", "jsonl") for p in (*Path(folder).glob(f"{track}.{ending}"), *Path(folder, track).glob(f"*.{ending}")))
-        if len(tables) != 1: raise FileNotFoundError(f"bench {folder}: wanted the rows of the track {track} in {track}/*.parquet, {track}/*.jsonl or {track}.jsonl; there are {[str(p.relative_to(folder)) for p in tables] or 'none'}")
+        if len(tables) != 1:
+            raise FileNotFoundError(f"bench {folder}: wanted the rows of the track {track} in {track}/*.parquet, "
+                                    f"{track}/*.jsonl or {track}.jsonl; there are "
+                                    f"{[str(p.relative_to(folder)) for p in tables] or 'none'}")
         found[track] = [(where, r | dict(track=track)) for where, r in table_rows(tables[0])]
     pictures = {p.stem for p in Path(folder, "question_only").glob("*_image.mp4")}
-    return [x for rows in found.values() for x in rows] + [(w, r | dict(track=ALONE)) for w, r in found["Adaptation"] if f"{r.get('id')}_image" in pictures]
+    return [x for rows in found.values() for x in rows] + [(w, r | dict(track=ALONE))for w, r in found["Adaptation"]
+                                                           if f"{r.get('id')}_image" in pictures]
 
 def _mmmu_item(r, files):
     i, question, answer = _cells(r, "id", "question", "answer")
     subject = "_".join(i.split("_")[1:-1])
-    if subject not in _DISCIPLINE: raise ValueError(f"id is {i!r}, expected <split>_<subject>_<number> with one of the {len(_DISCIPLINE)} subjects")
+    if subject not in _DISCIPLINE:
+        raise ValueError(f"id is {i!r}, expected <split>_<subject>_<number> with one of the {len(_DISCIPLINE)} subjects")
     options = _choices(r) if r.get("question_type") == "multiple-choice" else ()
     if options: _one_of_letters(answer, options)
     alone = r["track"] == ALONE
@@ -213,7 +233,8 @@ def _mmmu_item(r, files):
 def _mmmu_text(item, subtitles):
     asked = "\n".join([item.question, *lettered(item.options)])
     if item.labels["track"] == ALONE: return asked
-    return _LEARN.format("multi-choice" if item.options else "open-ended") + asked if item.labels["track"] == "Adaptation" else asked + _QUIZ
+    return _LEARN.format("multi-choice"if item.options
+                         else "open-ended") + asked if item.labels["track"] == "Adaptation" else asked + _QUIZ
 
 def last_option(
     text:str, # an answer
@@ -233,10 +254,13 @@ def last_option(
     return max(found, key=place, default=None)
 
 # %% ../../nbs/41_benchmarks.ipynb #41-016
-_SIGNS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "are ", "in total ", "total ", "identify ", "recognize ", "calculated as ", "counted as ",
-          "measured as ", "observed as ", "concluded as ", "found to be ", "equals ", "determined to be ", "number of ", "value is ", "adds up to ", "have ", "has ")
+_SIGNS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ", "are ", "in total ",
+          "total ", "identify ", "recognize ", "calculated as ", "counted as ",
+          "measured as ", "observed as ", "concluded as ", "found to be ", "equals ", "determined to be ", "number of ",
+          "value is ", "adds up to ", "have ", "has ")
 _NUMBERS = ( # with commas, with exponents, plain; a number begins where no digit stands before it
-    r"-?\b\d{1,3}(?:,\d{3})+\b", r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+", r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])")
+    r"-?\b\d{1,3}(?:,\d{3})+\b", r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",
+    r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])")
 
 def _values(text):
     "A number as a number, another text in small letters; a single sign only beside a space, so that it is not found inside words."
@@ -251,7 +275,8 @@ def _tails(text):
     for i, line in enumerate(lines):
         best = ""
         for sign in (*_SIGNS, "=") if i == len(lines) - 1 else _SIGNS:
-            if sign in line and (not best or len(line.split(sign)[-1].strip()) < len(best)): best = line.split(sign)[-1].strip()
+            if sign in line and (not best or len(line.split(sign)[-1].strip()) < len(best)):
+                best = line.split(sign)[-1].strip()
         if best and best not in list(":,.!?;'"): found.append(best)
     return found or ["\n".join(lines)]
 
@@ -275,19 +300,23 @@ def _mmmu_read(item, said):
     if item.options: return (read := last_option(said, item.options)), float(read == item.answer)
     return (read := open_answer(said)), float(says(read, item.answer))
 
-VIDEOMMMU = Benchmark("VideoMMMU", "lmms-lab/VideoMMMU", _mmmu_rows, _mmmu_item, _mmmu_text, _mmmu_read, ("track", "discipline"), 1024, TRACKS)
+VIDEOMMMU = Benchmark("VideoMMMU", "lmms-lab/VideoMMMU", _mmmu_rows, _mmmu_item, _mmmu_text, _mmmu_read,
+                      ("track", "discipline"), 1024, TRACKS)
 
 # %% ../../nbs/41_benchmarks.ipynb #41-020
-_TIMES = {"multi-choice": "\nPlease directly give the best option:", "yes_no": "\nPlease answer yes or no:"} # form → last sentence
+# form → last sentence
+_TIMES = {"multi-choice": "\nPlease directly give the best option:", "yes_no": "\nPlease answer yes or no:"}
 
 def _times_rows(folder):
     found = [(form, p) for form in _TIMES for ending in ("parquet", "jsonl") for p in sorted(Path(folder, form).glob(f"*.{ending}"))]
-    if not found: raise FileNotFoundError(f"bench {folder}: wanted rows in {' or '.join(f'{form}/*.parquet' for form in _TIMES)}")
+    if not found:
+        raise FileNotFoundError(f"bench {folder}: wanted rows in {' or '.join(f'{form}/*.parquet' for form in _TIMES)}")
     return [(where, r | dict(form=form, number=k)) for form, p in found for k, (where, r) in enumerate(table_rows(p))]
 
 def _times_item(r, files):
     stem, question, answer, dim = _cells(r, "video_id", "question", "answer", "dim")
-    if r["form"] == "yes_no" and answer not in ("yes", "no"): raise ValueError(f"column 'answer' is {answer!r}, expected yes or no")
+    if r["form"] == "yes_no" and answer not in ("yes", "no"):
+        raise ValueError(f"column 'answer' is {answer!r}, expected yes or no")
     return Item(f"{r['form']}/{r['number']}", files.video(stem), question, answer, (), dict(dim=dim, form=r["form"]))
 
 def _times_read(item, said):
@@ -296,7 +325,8 @@ def _times_read(item, said):
     else: read = said[0] if said in tuple("ABCD") or said[:2] in [c + sign for c in "ABCD" for sign in ".)"] else None
     return read, float(read is not None and read == (item.answer if item.labels["form"] == "yes_no" else item.answer[0]))
 
-TEMPCOMPASS = Benchmark("TempCompass", "lmms-lab/TempCompass", _times_rows, _times_item, lambda item, _: item.question + _TIMES[item.labels["form"]], _times_read, ("form", "dim"), 16)
+TEMPCOMPASS = Benchmark("TempCompass", "lmms-lab/TempCompass", _times_rows, _times_item, lambda item,
+                        _: item.question + _TIMES[item.labels["form"]], _times_read, ("form", "dim"), 16)
 
 BENCHMARKS = {b.name.lower(): b for b in (VIDEOMME, VIDEOMMMU, TEMPCOMPASS)}
 
@@ -309,11 +339,17 @@ class Protocol:
     max_pixels:int # of a frame
     max_new_tokens:int|None # None: the benchmark's own
 
-PROTOCOLS = {"lmms-eval": Protocol(32, "uniform_floor", 602112, None), "video-r1": Protocol(16, "uniform", 256*28*28, 1024)}
-_THINK = ("\nPlease think about this question as if you were a human pondering deeply. Engage in an internal dialogue using expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', "
-          "'let's break it down', etc, or other natural language thought expressions It's encouraged to include self-reflection or verification in the reasoning process. Provide your detailed "
-          "reasoning between the <think> and </think> tags, and then give your final answer between the <answer> and </answer> tags.")
-_FORM = {True: " Please provide only the single option letter (e.g., A, B, C, D, etc.) within the <answer> </answer> tags.", False: " Please provide your text answer within the <answer> </answer> tags."}
+PROTOCOLS = {"lmms-eval": Protocol(32, "uniform_floor", 602112, None),
+             "video-r1": Protocol(16, "uniform", 256*28*28, 1024)}
+_THINK = ("\nPlease think about this question as if you were a human pondering deeply. Engage in an internal dialogue "
+          "using expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', "
+          "'let's break it down', etc, or other natural language thought expressions It's encouraged to include "
+          "self-reflection or verification in the reasoning process. Provide your detailed "
+          "reasoning between the <think> and </think> tags, and then give your final answer between the <answer> and "
+          "</answer> tags.")
+_FORM = {True: " Please provide only the single option letter (e.g., A, B, C, D, etc.) within the <answer> </answer> "
+               "tags.",
+         False: " Please provide your text answer within the <answer> </answer> tags."}
 
 def format_prompt(
     bench:Benchmark,
@@ -343,7 +379,8 @@ def _tagged_read(bench, item, said):
     read, score = bench.read(item, _inside(said))
     return read, 0. if np.isnan(score) else score
 
-PARSERS = {"lmms-eval": lambda bench, item, said: bench.read(item, said), "video-r1": _r1_read, "tagged": _tagged_read} # tagged: lmms-eval's rule on what the tags hold; nothing is left out
+# tagged: lmms-eval's rule on what the tags hold; nothing is left out
+PARSERS = {"lmms-eval": lambda bench, item, said: bench.read(item, said), "video-r1": _r1_read, "tagged": _tagged_read}
 
 def score_items(
     bench:Benchmark,
@@ -358,7 +395,8 @@ def _read_all(bench, items, said, parser):
     "What a parser reads in each answer, and its score."
     if parser not in PARSERS: raise ValueError(f"parser is {parser!r}, expected one of {', '.join(PARSERS)}")
     if isinstance(said, dict):
-        if missing := [i.id for i in items if i.id not in said]: raise ValueError(f"answers: none to {len(missing)} of {len(items)} questions, the first {missing[0]!r}")
+        if missing := [i.id for i in items if i.id not in said]:
+            raise ValueError(f"answers: none to {len(missing)} of {len(items)} questions, the first {missing[0]!r}")
         said = [said[i.id] for i in items]
     if len(said) != len(items): raise ValueError(f"{len(said)} answers, expected {len(items)}")
     return [PARSERS[parser](bench, i, s) for i, s in zip(items, said)]
@@ -397,7 +435,8 @@ def write_items(
     path:str|Path, # .parquet
 ):
     "Keep questions as they were asked."
-    pd.DataFrame([asdict(i) | dict(options=list(i.options), labels=json.dumps(i.labels)) for i in items]).to_parquet(path)
+    pd.DataFrame([asdict(i) | dict(options=list(i.options), labels=json.dumps(i.labels))
+                  for i in items]).to_parquet(path)
 
 def read_items(
     path:str|Path, # of `write_items`
@@ -407,7 +446,8 @@ def read_items(
 
 def _kept_item(r, where):
     try: return Item(**r | dict(options=tuple(r["options"]), labels=json.loads(r["labels"])))
-    except (KeyError, TypeError, ValueError) as e: raise ValueError(f"{where}: not a question that was kept ({type(e).__name__}: {e})") from None
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{where}: not a question that was kept ({type(e).__name__}: {e})") from None
 
 # %% ../../nbs/41_benchmarks.ipynb #41-029
 def part_draws(
@@ -418,21 +458,26 @@ def part_draws(
     seed:int=0, # of the draws: equal seeds draw equal videos, so that two sets of answers can be paired
 )->dict: # (part, value) → (1 + n_boot,) per cent, the first one of all videos
     "Scores overall and by part, on all videos and on bootstrap draws of them."
-    videos = np.unique([i.video.removesuffix("_image.mp4").split("/")[-1].removesuffix(".mp4") for i in items], return_inverse=True)[1]
+    videos = np.unique([i.video.removesuffix("_image.mp4").split("/")[-1].removesuffix(".mp4")
+                        for i in items], return_inverse=True)[1]
     first = bench.parts[0]
-    cut = [(part, v) for part in bench.parts for v in sorted({i.labels[part] for i in items if part in i.labels}, key=lambda v: ((bench.mean_of + (v,)).index(v), v))]
+    cut = [(part, v) for part in bench.parts for v in sorted({i.labels[part] for i in items if part in i.labels},
+                                                             key=lambda v: ((bench.mean_of + (v,)).index(v), v))]
     member = np.array([[i.labels.get(part) == v for part, v in cut] + [True] for i in items])*~np.isnan(scores)[:, None]
     sums = np.zeros((2, videos.max() + 1, member.shape[1]))
     np.add.at(sums, (slice(None), videos), np.stack([np.nan_to_num(scores)[:, None]*member, member]))
     n = sums.shape[1]
     weights = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1/n), n_boot)])
-    with np.errstate(invalid="ignore"): drawn = dict(zip([*cut, ("overall", "")], (100*(weights@sums[0])/(weights@sums[1])).T))
+    with np.errstate(invalid="ignore"):
+        drawn = dict(zip([*cut, ("overall", "")], (100*(weights@sums[0])/(weights@sums[1])).T))
     if bench.mean_of:
-        if all((first, v) in drawn for v in bench.mean_of): drawn["overall", ""] = np.mean([drawn[first, v] for v in bench.mean_of], axis=0)
+        if all((first, v) in drawn for v in bench.mean_of):
+            drawn["overall", ""] = np.mean([drawn[first, v] for v in bench.mean_of], axis=0)
         else: del drawn["overall", ""]
     if (first, ALONE) in drawn and (first, TRACKS[2]) in drawn:
         alone = drawn[first, ALONE]
-        with np.errstate(divide="ignore", invalid="ignore"): drawn["Δknowledge", ""] = np.where(alone < 100, (drawn[first, TRACKS[2]] - alone)/(100 - alone)*100, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn["Δknowledge", ""] = np.where(alone < 100, (drawn[first, TRACKS[2]] - alone)/(100 - alone)*100, np.nan)
     return drawn
 
 def _told(draws):
@@ -450,7 +495,8 @@ def part_scores(
     rows = []
     for (part, value), draws in part_draws(bench, items, scores, n_boot, seed).items():
         of = np.array([part not in bench.parts or i.labels.get(part) == value for i in items])
-        if bench.mean_of and part not in bench.parts: of &= np.array([i.labels[bench.parts[0]] in (bench.mean_of if part == "overall" else (TRACKS[2], ALONE)) for i in items])
+        if bench.mean_of and part not in bench.parts:
+            of &= np.array([i.labels[bench.parts[0]] in (bench.mean_of if part == "overall" else (TRACKS[2], ALONE)) for i in items])
         rows.append((part, value, int(of.sum()), int(np.isnan(scores[of]).sum()), *_told(draws)))
     table = pd.DataFrame(rows, columns=["part", "value", "n", "left_out", "score", "ci_low", "ci_high"])
     return table.sort_values("part", key=lambda p: p != "overall", kind="stable", ignore_index=True)
@@ -464,7 +510,8 @@ def part_difference(
 )->pd.DataFrame: # part, value, difference, ci_low, ci_high (points)
     "Our answers minus theirs, with paired 95 % intervals over videos."
     a, b = part_draws(bench, items, ours, n_boot, seed), part_draws(bench, items, theirs, n_boot, seed)
-    return pd.DataFrame([(*key, *_told(a[key] - b[key])) for key in a], columns=["part", "value", "difference", "ci_low", "ci_high"])
+    return pd.DataFrame([(*key, *_told(a[key] - b[key])) for key in a],
+                        columns=["part", "value", "difference", "ci_low", "ci_high"])
 
 # %% ../../nbs/41_benchmarks.ipynb #41-034
 def part_spread(

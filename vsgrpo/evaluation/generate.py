@@ -63,12 +63,16 @@ def generate_answers(
     between=None, # called before each batch: what it raises stops the asking there
 )->pd.DataFrame: # one row per mode, question and sample, with ANSWER_FIELDS
     "Answers of a model to questions about videos."
-    ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
+    ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes]if isinstance(modes, str)
+                                                                 else modes) for q in questions]
     room = [(max_new_tokens or MAX_NEW_TOKENS)[mode] if max_new_tokens is None or isinstance(max_new_tokens, Mapping) else max_new_tokens for mode, _ in asked]
-    texts, shown = [put(q, mode, wording) for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
+    texts, shown = [put(q, mode, wording)
+                    for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
     check_texts(processor, [(q.id, text) for (_, q), text in zip(asked, texts)])
     missing = sorted({s for s in shown if not (Path(folder)/s).is_file()})
-    if missing: raise FileNotFoundError(f"{len(missing)} videos are missing, the first {Path(folder)/missing[0]}: wanted <dataset>/<scene_name>.mp4 in {folder}")
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} videos are missing, the first {Path(folder)/missing[0]}: wanted "
+                                f"<dataset>/<scene_name>.mp4 in {folder}")
     had = _known(store, arm, asked)
     rows = {i: r for i, r in had.items() if len(r) == samples}
     features = features or VisionFeatureCache(model)
@@ -79,19 +83,25 @@ def generate_answers(
                 if between: between()
                 begin = time.perf_counter()
                 prompts = [make_prompt(processor, texts[i], reader(Path(folder)/shown[i])) for i in at]
-                seeds = [int(hashlib.sha256(f"{seed} {arm} {asked[i][0]} {asked[i][1].id}".encode()).hexdigest()[:15], 16) for i in at]
-                answers = sample_answers(model, prompts, samples, [room[i] for i in at], temperature, ends, vision_tokens(processor), seeds, guard)
+                seeds = [int(hashlib.sha256(f"{seed} {arm} {asked[i][0]} {asked[i][1].id}".encode()).hexdigest()[:15],
+                             16) for i in at]
+                answers = sample_answers(model, prompts, samples, [room[i] for i in at], temperature, ends,
+                                         vision_tokens(processor), seeds, guard)
                 took = (time.perf_counter() - begin)/len(at)
-                for i, said in zip(at, answers): rows[i] = [_row(processor, arm, *asked[i], shown[i], a, ends, k, took/samples) for k, a in enumerate(said)]
+                for i, said in zip(at, answers):
+                    rows[i] = [_row(processor, arm, *asked[i], shown[i], a, ends, k, took/samples)
+                               for k, a in enumerate(said)]
                 if store is not None: store.log_answers([row for i in at for row in rows[i][len(had.get(i, ())):]])
                 bar.update(len(at))
     finally: guard.close()
     return pd.DataFrame([row for i in range(len(asked)) for row in rows[i]], columns=ANSWER_FIELDS)
 
-ANSWER_FIELDS = ["arm", "mode", "id", "sample", "question_type", "scene_name", "video", "prediction", "n_tokens", "truncated", "seconds"]
+ANSWER_FIELDS = ["arm", "mode", "id", "sample", "question_type", "scene_name", "video", "prediction", "n_tokens",
+                 "truncated", "seconds"]
 
 def _row(processor, arm, mode, q, video, answer, ends, sample, seconds):
-    return dict(zip(ANSWER_FIELDS, (arm, mode, q.id, sample, q.question_type, q.scene_name, video, processor.tokenizer.decode(answer, skip_special_tokens=True),
+    return dict(zip(ANSWER_FIELDS, (arm, mode, q.id, sample, q.question_type, q.scene_name, video,
+                                    processor.tokenizer.decode(answer, skip_special_tokens=True),
                                     len(answer), answer[-1] not in ends, round(seconds, 4))))
 
 def _by_video(shown, batch, known):
@@ -298,7 +308,8 @@ def paired_difference(
     their_parser:str|None=None, # how the other arm's answers are read; None: as ours
 )->pd.DataFrame: # question_type, difference, ci_low, ci_high (points of 0–100)
     "By how much one arm scores higher than another, with paired 95 % intervals over scenes."
-    a, b = score_draws(questions, ours, parser, n_boot, seed), score_draws(questions, theirs, their_parser or parser, n_boot, seed)
+    a, b = score_draws(questions, ours, parser, n_boot,
+                       seed), score_draws(questions, theirs, their_parser or parser, n_boot, seed)
     rows = [(t, d[0], *np.nanpercentile(d[1:], [2.5, 97.5])) for t, d in ((t, a[t] - b[t]) for t in a)]
     return pd.DataFrame(rows, columns=["question_type", "difference", "ci_low", "ci_high"])
 

@@ -52,7 +52,8 @@ class Columns:
 
 METRICS = Columns({"step": _WHOLE}, rest=_NUMBER)
 ROLLOUTS = Columns(
-    {"step": _WHOLE, "id": _NAME, "question_type": _TEXT, "question": _TEXT, "ground_truth": _TEXT, "completion": _TEXT},
+    {"step": _WHOLE, "id": _NAME, "question_type": _TEXT, "question": _TEXT, "ground_truth": _TEXT,
+     "completion": _TEXT},
     {"mode": _TEXT, "scene_name": _TEXT, "options": _TEXTS, "n_tokens": _WHOLE,
      "reward": _NUMBER, "advantage": _NUMBER, "*_reward": _NUMBER})
 PAIRS = Columns({"id": _NAME, "chosen": _TEXT, "rejected": _TEXT})
@@ -78,7 +79,8 @@ def _table(records, columns=None, **attrs):
     return table
 
 # %% ../../nbs/05a_records.ipynb #22-010
-PACKAGES = ("vsgrpo", "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "tokenizers", "av", "numpy", "open3d-cpu")
+PACKAGES = ("vsgrpo", "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "tokenizers", "av", "numpy",
+            "open3d-cpu")
 
 def versions()->dict[str,str]: # version by package; what is not installed is absent
     "Python and the packages that can change a number."
@@ -98,8 +100,12 @@ def git_commit(
     folder:str|Path=HERE, # inside a checkout
 )->str|None:             # the commit, with "-dirty" if tracked files are changed; None outside a checkout
     "Which code ran."
-    def git(*args): return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout.strip()
-    try: return git("rev-parse", "--verify", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    def git(*args):
+        return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--verify", "HEAD") + ("-dirty" if git("status", "--porcelain",
+                                                                       "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError): return None
 
 def questions_hash(
@@ -121,7 +127,8 @@ class Run:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings_path, self.metrics_path, self.rollouts_path, self.curve_path, self.answers_path = (
-            self.folder/name for name in ("run.json", "metrics.jsonl", "rollouts.jsonl", "curve.jsonl", "answers.jsonl"))
+            self.folder/name for name in ("run.json", "metrics.jsonl", "rollouts.jsonl", "curve.jsonl",
+                                          "answers.jsonl"))
         self.logs = {p: Log(p) for p in (self.metrics_path, self.rollouts_path, self.curve_path, self.answers_path)}
 
     def write_settings(self,
@@ -141,7 +148,8 @@ class Run:
         return data
 
     def read_settings(self)->dict: # the content of run.json
-        if not self.settings_path.is_file(): raise FileNotFoundError(f"{self.settings_path}: no such file: this folder holds no run")
+        if not self.settings_path.is_file():
+            raise FileNotFoundError(f"{self.settings_path}: no such file: this folder holds no run")
         told = read_json(self.settings_path)
         if not isinstance(told.get("settings"), dict):
             raise ValueError(f"{self.settings_path}: holds no settings, wanted a run's")
@@ -152,7 +160,8 @@ class Run:
     )->list[str]:      # one line a difference, empty if all are equal
         "What differs from the settings of the run in this folder."
         old, new = self.read_settings()["settings"], plain(settings)
-        return [f"{k} was {old.get(k, 'not set')!r}, is {new.get(k, 'not set')!r}" for k in sorted({*old, *new}) if not _same(old.get(k, "not set"), new.get(k, "not set"))]
+        return [f"{k} was {old.get(k, 'not set')!r}, is {new.get(k, 'not set')!r}"for k in sorted({*old, *new})
+                if not _same(old.get(k, "not set"), new.get(k, "not set"))]
 
     def resume(self,
         settings:dict, # of a run that wants to go on here
@@ -167,7 +176,8 @@ class Run:
         known = told.get("films") or {}
         other = sorted(k for k in {*known, *films} if known.get(k) != films.get(k))
         if other:
-            raise ValueError(f"{self.folder} began with other films: {len(other)} of {len(films)} differ, the first {other[0]}")
+            raise ValueError(f"{self.folder} began with other films: {len(other)} of {len(films)} differ, the first "
+                             f"{other[0]}")
         began, now = (told.get("resumed") or [told])[-1], made_with()
         if not (changed := _changes(began, now)): return
         warnings.warn(f"{self.folder} resumes with another {', '.join(changed)}: its steps come from both")
@@ -185,7 +195,8 @@ class Run:
     ):
         "Add lines to rollouts.jsonl."
         for r in rows:
-            if missing := [f for f in ROLLOUT_FIELDS if f not in r]: raise ValueError(f"{self.rollouts_path}: a rollout lacks {', '.join(missing)}")
+            if missing := [f for f in ROLLOUT_FIELDS if f not in r]:
+                raise ValueError(f"{self.rollouts_path}: a rollout lacks {', '.join(missing)}")
         self.logs[self.rollouts_path].append(rows)
 
     def log_curve(self,
@@ -215,7 +226,8 @@ class Run:
 
 def _same(old, new):
     "Equal, or two ways to write the path of one place."
-    return old == new or isinstance(old, str) and isinstance(new, str) and os.path.realpath(old) == os.path.realpath(new)
+    return old == new or isinstance(old, str) and isinstance(new,
+                                                             str) and os.path.realpath(old) == os.path.realpath(new)
 
 def made_with()->dict: # versions, commit, code
     "Which code and packages run now."
@@ -240,7 +252,8 @@ def choose_folder(
     if out:
         folder, there = root/out, (root/out/"run.json").is_file()
         if resume and not there: raise FileNotFoundError(f"out {folder}: no run.json there, nothing to resume")
-        if there and not resume: raise ValueError(f"out {folder} holds a run already: pass `-p resume True` to go on with it, or another out")
+        if there and not resume:
+            raise ValueError(f"out {folder} holds a run already: pass `-p resume True` to go on with it, or another out")
         return folder
     if not resume: return _new_folder(root/"runs"/f"{kind}-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     open_runs = [p.parent for p in runs if not is_committed(p.parent/"scores.csv") and p.parent.name.startswith(f"{kind}-{name}-")]
@@ -280,6 +293,8 @@ def read_scores(
     scores = scores.rename(columns=read_cell)
     scores = scores.assign(**{c: scores[c].map(read_cell) for c in scores.select_dtypes(exclude="number")})
     numbers = ["n", "score", "ci_low", "ci_high"]
-    if lacks := [c for c in ("arm", "question_type", *numbers) if c not in scores]: raise ValueError(f"{path}: no column {', '.join(lacks)}")
-    if other := [c for c in numbers if not pd.api.types.is_numeric_dtype(scores[c])]: raise ValueError(f"{path}: {other[0]} holds something else than numbers")
+    if lacks := [c for c in ("arm", "question_type", *numbers) if c not in scores]:
+        raise ValueError(f"{path}: no column {', '.join(lacks)}")
+    if other := [c for c in numbers if not pd.api.types.is_numeric_dtype(scores[c])]:
+        raise ValueError(f"{path}: {other[0]} holds something else than numbers")
     return scores

@@ -23,13 +23,15 @@ from .vsibench import Question, _need
 # %% ../../nbs/01a_rows.ipynb #01-036
 _REQUIRED = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth")
 
-MOST_ROWS, MOST_CELLS, MOST_BYTES = 2_000_000, 50_000_000, 2**31 # of a file of rows: items of lists are cells, bytes are unpacked
+# of a file of rows: items of lists are cells, bytes are unpacked
+MOST_ROWS, MOST_CELLS, MOST_BYTES = 2_000_000, 50_000_000, 2**31
 _AT_ONCE = 2**26 # bytes that a batch may unpack to, however it is packed
 
 def _too_large(**sizes):
     "The first size beyond its limit in words; empty if there is none."
     limits = dict(rows=MOST_ROWS, cells=MOST_CELLS, bytes=MOST_BYTES)
-    return next((f"{n:,} {k} unpacked, expected at most {limits[k]:,} in a file of rows" for k, n in sizes.items() if n > limits[k]), "")
+    return next((f"{n:,} {k} unpacked, expected at most {limits[k]:,} in a file of rows"for k, n in sizes.items()
+                 if n > limits[k]), "")
 
 def _unpack(file):
     "The table in a parquet file, or what makes it too large: known from its head, and counted while it is read."
@@ -50,7 +52,8 @@ def _read_parquet(path):
     import pyarrow as pa, pyarrow.parquet as pq
     data = BytesIO(committed(path))
     try: table, fault = _unpack(pq.ParquetFile(data))
-    except (ValueError, OSError, pa.lib.ArrowException) as e: raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
+    except (ValueError, OSError, pa.lib.ArrowException) as e:
+        raise ValueError(f"{path}: not a parquet file that can be read ({e})") from None
     _need(not fault, f"{path}: {fault}")
     rows = table.to_dict("records")
     return [(f"{path}, row {k}", r) for k, r in enumerate(rows)]
@@ -127,7 +130,8 @@ def record_of(
 
 def _schema(id_type):
     import pyarrow as pa
-    return pa.schema({"id": id_type, **{k: pa.string() for k in _REQUIRED[1:]}, "options": pa.list_(pa.string()), "provenance": pa.string()})
+    return pa.schema({"id": id_type, **{k: pa.string() for k in _REQUIRED[1:]}, "options": pa.list_(pa.string()),
+                      "provenance": pa.string()})
 
 def _write_parquet(records, path):
     import pyarrow as pa, pyarrow.parquet as pq

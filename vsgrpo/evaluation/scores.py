@@ -61,7 +61,8 @@ def score_draws(
     parser:str="official", # one of PARSERS
     n_boot:int=1000, # draws of scenes; 0 for none
     seed:int=0, # of the draws: equal seeds draw equal scenes, so that two arms can be paired
-)->dict[str, np.ndarray]: # by task, and "overall" if all are there: (1 + n_boot,) scores 0–100, the first one of all scenes
+)->dict[str,
+        np.ndarray]: # by task, and "overall" if all are there: (1 + n_boot,) scores 0–100, the first one of all scenes
     "Scores by task as VSI-Bench aggregates them, on all scenes and on bootstrap draws of scenes."
     _need(len(questions) > 0, "no questions to score")
     _need(n_boot >= 0, f"n_boot is {n_boot}, expected >= 0")
@@ -83,7 +84,8 @@ def score_table(
 )->pd.DataFrame: # columns question_type, n, score, ci_low, ci_high (0–100, not rounded), a row per task
     "Scores by task with 95 % bootstrap intervals over scenes."
     n = Counter(q.task for q in questions) | {"overall": len(questions)}
-    rows = [(t, n[t], v[0], *_interval(v[1:])) for t, v in score_draws(questions, predictions, parser, n_boot, seed).items()]
+    rows = [(t, n[t], v[0], *_interval(v[1:]))
+            for t, v in score_draws(questions, predictions, parser, n_boot, seed).items()]
     return pd.DataFrame(rows, columns=["question_type", "n", "score", "ci_low", "ci_high"])
 
 # %% ../../nbs/01b_scores.ipynb #01-044
@@ -163,7 +165,8 @@ def score_cli(
 )->None:
     "Score a file of answers: the command `vsgrpo-score`."
     p = argparse.ArgumentParser("vsgrpo-score", description="Score answers to VSI-Bench questions.")
-    p.add_argument("answers", metavar="ANSWERS.jsonl", help="lines with id, prediction and, without --rows, the question's columns")
+    p.add_argument("answers", metavar="ANSWERS.jsonl",
+                   help="lines with id, prediction and, without --rows, the question's columns")
     p.add_argument("--rows", help="the questions: .parquet or .jsonl with VSI-Bench's columns")
     p.add_argument("--parser", choices=PARSERS, default="official", help="how an answer is read (default: official)")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -172,7 +175,9 @@ def score_cli(
     except (ValueError, OSError) as e:
         print(f"vsgrpo-score: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)
-    if a.json: print(json.dumps({"parser": a.parser, "scores": json.loads(table.to_json(orient="records", double_precision=15))}))
+    if a.json:
+        print(json.dumps({"parser": a.parser,
+                          "scores": json.loads(table.to_json(orient="records", double_precision=15))}))
     else: print(f"parser: {a.parser}\n{table.round(1).to_string(index=False)}")
 
 # %% ../../nbs/01b_scores.ipynb #c2ce6f44

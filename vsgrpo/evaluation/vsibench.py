@@ -61,7 +61,8 @@ class Question:
         _need(_is_id(self.id), f"{who}: id is {type(self.id).__name__}, expected text or an integer of 64 bits")
         _one_of(self.question_type, QUESTION_TYPES, f"{who}: question_type")
         for name in ("dataset", "scene_name", "question", "ground_truth"):
-            _need(isinstance(getattr(self, name), str) and getattr(self, name), f"{who}: {name} is {getattr(self, name)!r}, expected text")
+            _need(isinstance(getattr(self, name), str) and getattr(self, name),
+                  f"{who}: {name} is {getattr(self, name)!r}, expected text")
         _check_texts(self, who)
         if not self.is_mca: _check_number(self, who)
         elif self.options is not None: _check_options(self, who)
@@ -95,14 +96,16 @@ def _check_number(q, who):
     try: gold_number(q.ground_truth)
     except ValueError as e: raise ValueError(f"{who}: ground_truth of {q.question_type} is {e}") from None
 
-def _is_option(letter, option): return isinstance(option, str) and option.startswith(f"{letter}. ") and option[3:].strip() != ""
+def _is_option(letter, option):
+    return isinstance(option, str) and option.startswith(f"{letter}. ") and option[3:].strip() != ""
 
 def _check_options(q, who):
     "Options are lettered in order and the gold is one of the letters."
     letters = LETTERS[:len(q.options)]
     lettered = len(q.options) == len(letters) > 0 and all(_is_option(c, o) for c, o in zip(letters, q.options))
     _need(lettered, f"{who}: options are {q.options!r}, expected 'A. …', 'B. …' in order")
-    _need(q.ground_truth in tuple(letters), f"{who}: ground_truth is {q.ground_truth!r}, expected one of the option letters {', '.join(letters)}")
+    _need(q.ground_truth in tuple(letters),
+          f"{who}: ground_truth is {q.ground_truth!r}, expected one of the option letters {', '.join(letters)}")
 
 # %% ../../nbs/01_vsibench.ipynb #01-010
 def official_parse(
@@ -138,7 +141,9 @@ def tagged_answer(
 
 # %% ../../nbs/01_vsibench.ipynb #01-018
 _SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split()
-NUMBER_WORDS = {w: i for i, w in enumerate(_SMALL)} | {w: 10*i for i, w in enumerate("thirty forty fifty sixty seventy eighty ninety hundred".split(), 3)} | {"thousand": 1000}
+NUMBER_WORDS = {w: i for i, w in enumerate(_SMALL)} | {w: 10*i for i, w in enumerate("thirty forty fifty sixty seventy "
+                                                                                     "eighty ninety hundred".split(),
+                                                                                     3)} | {"thousand": 1000}
 
 def _finite(value):
     "A number that was read, None where it has overflown."
@@ -177,7 +182,8 @@ def _after_thinking(text): return text[_end(_THOUGHT_ENDS, text, "end"):]
 
 def _tagged_or_last_number(text):
     "Number that opens the answer tags, else the last one after the thinking (VLMEvalKit)."
-    text = re.sub(r"\b(" + "|".join(_SMALL) + r")\b", lambda m: str(NUMBER_WORDS[m[0].lower()]), text, flags=re.IGNORECASE)
+    text = re.sub(r"\b(" + "|".join(_SMALL) + r")\b", lambda m: str(NUMBER_WORDS[m[0].lower()]), text,
+                  flags=re.IGNORECASE)
     m = re.search(rf"<answer>\s*({_NUMBER})(?:[^\d<][^<]*)?</answer>", text, re.IGNORECASE)
     numbers = [m[1]] if m else re.findall(_NUMBER, _after_thinking(text)) or re.findall(_NUMBER, text)
     return _finite(float(numbers[-1])) if numbers else None
@@ -187,7 +193,8 @@ def _tagged_or_last_letter(text):
     m = re.search(r"<answer>\s*([A-J])", text[:_end(_ANSWER_ENDS, text, "start")], re.IGNORECASE)
     if m: return m[1].upper()
     for line in reversed(_after_thinking(text).strip().splitlines()[-6:]):
-        found = set(re.findall(r"(?<![A-Za-z])([A-F])(?=$|[\s.,:;!?)\]*_`}])", line)) or set(re.findall(r"^\W*([a-f])\W*$", line))
+        found = set(re.findall(r"(?<![A-Za-z])([A-F])(?=$|[\s.,:;!?)\]*_`}])",
+                               line)) or set(re.findall(r"^\W*([a-f])\W*$", line))
         if len(found) == 1: return found.pop().upper()
     return ""
 
@@ -245,8 +252,11 @@ POST = {
         "observe": "Please observe the video first and then answer the question using a single word or phrase."},
     "train": {
         "vanilla": "Please provide the short answer with one or two words or a number.",
-        "think": "Please think step by step and enclose your thinking process in <think> </think> tags and then provide the short answer with one or two words or a number in <answer> </answer>.",
-        "observe": "Please observe carefully and analyze what you see that helps you to solve the question in the video and enclose it in <observe> </observe> tag, and then provide the short answer with one or two words or a number in <answer> </answer>."},
+        "think": "Please think step by step and enclose your thinking process in <think> </think> tags and then "
+                 "provide the short answer with one or two words or a number in <answer> </answer>.",
+        "observe": "Please observe carefully and analyze what you see that helps you to solve the question in the "
+                   "video and enclose it in <observe> </observe> tag, and then provide the short answer with one or "
+                   "two words or a number in <answer> </answer>."},
 }
 
 # %% ../../nbs/01_vsibench.ipynb #01-032

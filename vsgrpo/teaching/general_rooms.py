@@ -24,11 +24,16 @@ from .tiny_base import continue_training
 from ..engine.video import encode
 
 # %% ../../nbs/42_general_rooms.ipynb #42-005
-COLOURS = dict(chair="red", table="brown", sofa="blue", bed="pink", box="yellow", plant="green", stool="orange", cabinet="white", bathtub="turquoise", ottoman="purple", piano="black", suitcase="lime")
+COLOURS = dict(chair="red", table="brown", sofa="blue", bed="pink", box="yellow", plant="green", stool="orange",
+               cabinet="white", bathtub="turquoise", ottoman="purple", piano="black", suitcase="lime")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PEOPLE = ("Ada", "Ben", "Eva", "Leo")
-CHOICES = dict(number="Counting Problem", where="Spatial Perception", kinds="Object Recognition", who="Information Synopsis") # kind of question → VideoMME's task
-LECTURES = dict(Perception=("presence", "colour", "number"), Comprehension=("left", "up", "longer", "where"), Adaptation=("number", "presence", "where")) # track → kinds
+# kind of question → VideoMME's task
+CHOICES = dict(number="Counting Problem", where="Spatial Perception", kinds="Object Recognition",
+               who="Information Synopsis")
+# track → kinds
+LECTURES = dict(Perception=("presence", "colour", "number"), Comprehension=("left", "up", "longer", "where"),
+                Adaptation=("number", "presence", "where"))
 
 def choice(
     lesson:Lesson, # of the overview
@@ -38,7 +43,9 @@ def choice(
     "A question with its options in their natural order."
     words, counts = words_of(lesson.preset), lesson.facts.counts
     pick = lambda pool: pool[rng.integers(len(pool))] if pool else None
-    if kind == "kinds": return "How many kinds of things are there?", ("4 or fewer", "5", "6", "7 or more"), int(np.clip(len(counts) - 4, 0, 3))
+    if kind == "kinds":
+        return "How many kinds of things are there?", ("4 or fewer", "5", "6",
+                                                       "7 or more"), int(np.clip(len(counts) - 4, 0, 3))
     if kind == "who": return "Who lives here?", PEOPLE, int(rng.integers(4))
     if kind == "number":
         few = rng.integers(4)
@@ -59,7 +66,8 @@ def mme_row(
     "A row for VideoMME; `who` needs a subtitle that says so."
     if (asked := choice(lesson, kind, rng)) is None: return None
     question, options, right = asked
-    return dict(video_id=video, duration="short", domain="Life Record", sub_category="Daily Life", videoID=video, question_id=f"{video}-{number}", task_type=CHOICES[kind], question=question,
+    return dict(video_id=video, duration="short", domain="Life Record", sub_category="Daily Life", videoID=video,
+                question_id=f"{video}-{number}", task_type=CHOICES[kind], question=question,
                 options=[f"{c}. {o}" for c, o in zip("ABCD", options)], answer="ABCD"[right])
 
 def mmmu_row(
@@ -89,7 +97,9 @@ def write_general_rooms(
     with draft(folder) as beside:
         for k in range(videos):
             rows += _write_film(beside/"VideoMME", make_lesson(FIRST_GENERAL + k, "overview", 112, 8), k, rng)
-            for track, row in _write_lecture(beside/"VideoMMMU", make_lesson(FIRST_GENERAL + videos + k, "overview", 112, 8), k, rng): tracks[track].append(row)
+            for track, row in _write_lecture(beside/"VideoMMMU",
+                                             make_lesson(FIRST_GENERAL + videos + k, "overview", 112, 8), k, rng):
+                tracks[track].append(row)
         for place, part in (("VideoMME/videomme", rows), *((f"VideoMMMU/{t}", part) for t, part in tracks.items())):
             (beside/place).mkdir(parents=True)
             pd.DataFrame(part).to_parquet(beside/place/"test-00000-of-00001.parquet")
@@ -110,7 +120,8 @@ def _write_film(folder, lesson, k, rng):
     if k % 2:
         owner = next(PEOPLE["ABCD".index(r["answer"])] for r in rows if r["task_type"] == CHOICES["who"])
         (folder/"subtitle").mkdir(exist_ok=True)
-        (folder/"subtitle"/f"{name}.srt").write_text(f'1\n00:00:00,000 --> 00:00:01,000\n<font color="white" size=".72c">{_says(owner)}</font>\n', "utf-8")
+        (folder/"subtitle"/f"{name}.srt").write_text('1\n00:00:00,000 --> 00:00:01,000\n<font color="white" '
+                                                     f'size=".72c">{_says(owner)}</font>\n', "utf-8")
     return rows
 
 def _says(owner): return f"{owner} lives here."
@@ -124,7 +135,9 @@ def _write_lecture(folder, lesson, k, rng):
     _film(lesson.frames[[-1, -1]], folder/"question_only"/f"{name}_image.mp4")
     Image.fromarray(lesson.frames[-1]).save(png := io.BytesIO(), format="png")
     for track in LECTURES:
-        if row := mmmu_row(lesson, track, rng, name): yield track, row | (dict(image=dict(bytes=png.getvalue(), path=f"{name}.png")) if track == "Adaptation" else {})
+        if row := mmmu_row(lesson, track, rng, name):
+            yield track, row | (dict(image=dict(bytes=png.getvalue(), path=f"{name}.png"))if track == "Adaptation"
+                                else {})
 
 # %% ../../nbs/42_general_rooms.ipynb #42-013
 def general_prompts(
@@ -159,4 +172,5 @@ def train_general(
 )->tuple: # model, processor, note for `save_base`
     "A base that knows how VideoMME and VideoMMMU ask."
     taught = f"The tiny base, taught on {rooms} more generated rooms to answer general questions as VideoMME and VideoMMMU put them in lmms-eval, with true answers; and, that it may not forget, on what it was taught before."
-    return continue_training(base, lambda right: taught, steps, rooms, unseen, seed, workers, n_ground=8, n_form=2, lr=.01, rest_lr=1e-3, ask=general_prompts)
+    return continue_training(base, lambda right: taught, steps, rooms, unseen, seed, workers, n_ground=8, n_form=2,
+                             lr=.01, rest_lr=1e-3, ask=general_prompts)

@@ -32,7 +32,8 @@ def facts_of_room(
         c, s = np.cos(item.yaw), np.sin(item.yaw)
         return Box(np.array(item.centre), np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]), np.array(item.size))
     things = [Thing(i.object_id, category_of(i.category), box(i)) for i in room.items]
-    return SceneFacts(room.name, "generated", things, dict(Counter(t.category for t in things)), room.area_m2, first_seen)
+    return SceneFacts(room.name, "generated", things, dict(Counter(t.category for t in things)), room.area_m2,
+                      first_seen)
 
 # %% ../../nbs/16b_lessons.ipynb #16-010
 SURFACES = {"floor": FLOOR, "wall": WALL, "nothing": VOID} # what is no thing, and its id in a rendered film
@@ -69,9 +70,11 @@ def make_lesson(
     k = min(1, 2*size/p.width) # twice what the model sees is enough
     frames, ids = render(room, poses, intrinsic, round(k*p.width), round(k*p.height))
     order = np.random.default_rng(seed).permutation(sorted({category_of(i.category) for i in room.items}))
-    facts = facts_of_room(room, {str(c): k for k, c in enumerate(order)}) # any order will do: only the form of such questions is taught
+    # any order will do: only the form of such questions is taught
+    facts = facts_of_room(room, {str(c): k for k, c in enumerate(order)})
     forms = [q for wording in ("paper", "vsibench") for q in make_questions(facts, wording, seed=seed)]
-    return Lesson(room.name, preset, resize(frames, size, size), facts, _spots(ids[-1], facts), _cover(ids, facts, words_of(preset), size), forms)
+    return Lesson(room.name, preset, resize(frames, size, size), facts, _spots(ids[-1], facts),
+                  _cover(ids, facts, words_of(preset), size), forms)
 
 def _spots(ids, facts, least=2e-4):
     "Where things stand in a frame (H,W) of object ids, and how large they look; what fills less than `least` of it is left out."
@@ -85,12 +88,15 @@ def _spots(ids, facts, least=2e-4):
 def _cover(ids, facts, words, size):
     "Share (vision tokens, names) of each token's pixels that a name covers, from (T,H,W) object ids."
     names, side = [*words, *SURFACES], size//(PATCH*MERGE)
-    name_of = {o.object_id: names.index(o.category) for o in facts.objects} | {v: names.index(k) for k, v in SURFACES.items()}
+    name_of = {o.object_id: names.index(o.category) for o in facts.objects} | {v: names.index(k)
+                                                                               for k, v in SURFACES.items()}
     low = min(name_of)
-    table = np.array([name_of.get(i, names.index("wall")) for i in range(low, max(name_of) + 1)]) # a ceiling counts as wall
+    # a ceiling counts as wall
+    table = np.array([name_of.get(i, names.index("wall")) for i in range(low, max(name_of) + 1)])
     T, H, W = ids.shape
     token = (np.arange(T)//2)[:, None, None]*side*side + (np.arange(H)*side//H)[:, None]*side + np.arange(W)*side//W
-    n = np.bincount((token*len(names) + table[ids.astype(int) - low]).ravel(), minlength=(T + 1)//2*side*side*len(names)).reshape(-1, len(names))
+    n = np.bincount((token*len(names) + table[ids.astype(int) - low]).ravel(),
+                    minlength=(T + 1)//2*side*side*len(names)).reshape(-1, len(names))
     return (n/n.sum(1, keepdims=True)).astype(np.float16)
 
 # %% ../../nbs/16b_lessons.ipynb #16-012
@@ -104,17 +110,22 @@ def draw_lessons(
     size:int=84, # side of a frame, pixels
     n_frames:int=4, # frames the model sees
     workers:int=1, # processes
-)->tuple[dict, list[Lesson], list[Lesson]]: # answers of 300 further rooms (see `answer_pool`), unseen lessons, lessons to teach
+)->tuple[dict, list[Lesson],
+         list[Lesson]]: # answers of 300 further rooms (see `answer_pool`), unseen lessons, lessons to teach
     "Rooms for a base, no room twice."
     from joblib import Parallel, delayed
-    if rooms < 1 or unseen < 1 or rooms + unseen > 999_700: raise ValueError(f"{rooms} rooms to teach on and {unseen} unseen ones: wanted at least 1 of each and no more than 999,700")
+    if rooms < 1 or unseen < 1 or rooms + unseen > 999_700:
+        raise ValueError(f"{rooms} rooms to teach on and {unseen} unseen ones: wanted at least 1 of each and no more "
+                         "than 999,700")
     first = FIRST_ROOM + seed*1_000_000
     pool = answer_pool(range(first, first + 300), preset)
-    lessons = Parallel(n_jobs=workers, batch_size=16)(delayed(make_lesson)(first + 300 + i, preset, size, n_frames) for i in range(rooms + unseen))
+    lessons = Parallel(n_jobs=workers, batch_size=16)(delayed(make_lesson)(first + 300 + i, preset, size, n_frames)
+                                                      for i in range(rooms + unseen))
     return pool, lessons[:unseen], lessons[unseen:]
 
 # %% ../../nbs/16b_lessons.ipynb #16-014
-KINDS = dict(presence=.12, number=.25, list=.1, longer=.1, left=.11, up=.1, where=.12, floor=.04, span=.06) # share of each
+# share of each
+KINDS = dict(presence=.12, number=.25, list=.1, longer=.1, left=.11, up=.1, where=.12, floor=.04, span=.06)
 
 def grounding(
     lesson:Lesson,
@@ -135,7 +146,9 @@ def grounding(
         word = pick([w for w in words if min(counts.get(w, 0), 2) == few])
         return word and (f"Number of {word}:", str(counts.get(word, 0)))
     if kind == "list": return "List of things:", ", ".join(sorted(counts))
-    if kind == "floor": return "Percent of floor:", str(round(100*float(lesson.cover[len(lesson.cover)//2:, len(words)].mean(dtype=float))))
+    if kind == "floor":
+        return "Percent of floor:", str(round(100*float(lesson.cover[len(lesson.cover)//2:,
+                                                                     len(words)].mean(dtype=float))))
     if kind == "where":
         corner = lambda o: f"{'top' if spot(o)[0] < .5 else 'bottom'} {'left' if spot(o)[1] < .5 else 'right'}"
         where = pick(sorted({corner(o) for o in seen}))
@@ -155,7 +168,8 @@ def grounding(
 @cache
 def _lengths(category, preset, n=2000):
     "Lengths (n,), m, that a preset draws for a category."
-    kind, rng = CATEGORIES[category], np.random.default_rng(zlib.crc32(category.encode())) # independent of other categories' draws
+    # independent of other categories' draws
+    kind, rng = CATEGORIES[category], np.random.default_rng(zlib.crc32(category.encode()))
     size = np.array(kind.size)*rng.uniform(1 - kind.spread, 1 + kind.spread, (n, 1))*rng.uniform(.92, 1.08, (n, 3))
     return size.max(1)*np.exp(rng.uniform(*np.log(PRESETS[preset].stretch), n))
 
@@ -218,7 +232,8 @@ def answer_pool(
     pool = defaultdict(list)
     for seed in seeds:
         facts = facts_of_room(make_room(seed, preset))
-        for q in make_questions(facts, "paper", seed=seed, per_type=3) + make_questions(facts, "vsibench", seed=seed, per_type=3):
+        for q in make_questions(facts, "paper", seed=seed,
+                                per_type=3) + make_questions(facts, "vsibench", seed=seed, per_type=3):
             if q.question_type in NA_TYPES: pool[q.question_type].append(q.ground_truth)
     return dict(pool)
 
@@ -231,9 +246,12 @@ def lesson_prompts(
     forms:Forms=Forms(),
 )->list[tuple[str, str]]: # (question, answer)
     "A visit's questions."
-    if n_form and not pool: raise ValueError("format questions need the answers of other rooms: wanted a pool of `answer_pool`")
+    if n_form and not pool:
+        raise ValueError("format questions need the answers of other rooms: wanted a pool of `answer_pool`")
     kinds = rng.choice(list(KINDS), n_ground, p=np.array(list(KINDS.values()))/sum(KINDS.values()))
     pairs = [pair for k in kinds if (pair := grounding(lesson, str(k), rng))]
     for i, (question, answer) in enumerate(pairs[:2*n_form]):
-        pairs[i] = in_form(Question(i, "generated", lesson.name, "route_planning", question, answer), rng, None, forms, tuple(lesson.facts.counts))
-    return pairs + [in_form(lesson.forms[i], rng, pool, forms, tuple(lesson.facts.counts)) for i in rng.permutation(len(lesson.forms))[:n_form]]
+        pairs[i] = in_form(Question(i, "generated", lesson.name, "route_planning", question, answer), rng, None, forms,
+                           tuple(lesson.facts.counts))
+    return pairs + [in_form(lesson.forms[i], rng, pool, forms, tuple(lesson.facts.counts))
+                    for i in rng.permutation(len(lesson.forms))[:n_form]]

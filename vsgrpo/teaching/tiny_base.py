@@ -123,7 +123,8 @@ class Attention:
         self.name_of = {ids[0]: k for k, ids in enumerate(names) if len(ids) == 1 and ids[0] not in inside}
         self.hook = self.layer.register_forward_pre_hook(self._keep, with_kwargs=True)
 
-    def _keep(self, module, args, kw): self.states, (self.cos, self.sin) = kw["hidden_states"], kw["position_embeddings"]
+    def _keep(self, module, args, kw):
+        self.states, (self.cos, self.sin) = kw["hidden_states"], kw["position_embeddings"]
 
     def loss(self,
         trees:list, # of the pass just made
@@ -134,7 +135,8 @@ class Attention:
         from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
         from vsgrpo.engine.prefix_tree import pack_tree
         heads = lambda x: x.view(*x.shape[:2], -1, self.layer.head_dim).transpose(1, 2)
-        q, k = apply_rotary_pos_emb(heads(self.layer.q_proj(self.states)), heads(self.layer.k_proj(self.states)), self.cos, self.sin)
+        q, k = apply_rotary_pos_emb(heads(self.layer.q_proj(self.states)), heads(self.layer.k_proj(self.states)),
+                                    self.cos, self.sin)
         losses, start, end = [q.sum()*0], 0, 0
         for tree, lesson in zip(trees, lessons, strict=True):
             ids, n = pack_tree(tree).ids, len(tree.trunk)
@@ -142,8 +144,10 @@ class Attention:
             words = [(p, lesson.cover[:, self.name_of[i]].astype(np.float32)) for p, i in enumerate(ids.tolist()) if p >= n and i in self.name_of]
             words = [(p, c/c.sum()) for p, c in words if c.max() > .02]
             if not words: continue
-            score = q[0, 0, [start + p for p, _ in words]] @ k[0, 0, start + n - tree.video.tokens:start + n].T*self.layer.scaling
-            losses.append(-(torch.from_numpy(np.stack([c for _, c in words])).to(score.device)*score.log_softmax(-1)).sum(-1).mean())
+            score = q[0, 0, [start + p for p, _ in words]] @ k[0, 0,
+                                                               start + n - tree.video.tokens:start + n].T*self.layer.scaling
+            losses.append(-(torch.from_numpy(np.stack([c
+                                                       for _, c in words])).to(score.device)*score.log_softmax(-1)).sum(-1).mean())
         return torch.stack(losses).sum()/max(1, len(losses) - 1)
 
 @contextmanager
@@ -200,7 +204,8 @@ def train_base(
     from tqdm import trange
     rng, curve, begin, losses, known = np.random.default_rng(seed), [], time.perf_counter(), [], {}
     look = round(look*steps)
-    made, names = optimisers(model, steps, lr, rest_lr, muon), Names(processor.tokenizer, lessons[0].preset, lessons[0].frames.shape[1])
+    made, names = optimisers(model, steps, lr, rest_lr, muon), Names(processor.tokenizer, lessons[0].preset,
+                                                                     lessons[0].frames.shape[1])
     looks = Attention(model, processor.tokenizer, lessons[0].preset) if attention else None
     whole = len(lessons)//batch*batch    # batches never reach over a round's end: no room twice in one
     if not whole: raise ValueError(f"{len(lessons)} lessons do not fill a batch of {batch}")
@@ -212,7 +217,8 @@ def train_base(
             if step < look: answers = _look(model, reader, part)
             else:
                 asked = [ask(x, rng, n_ground, n_form if step >= form*steps else 0, pool, forms) for x in part]
-                part, asked = zip(*[(x, pairs) for x, pairs in zip(part, asked) if pairs])   # a room may have nothing to ask
+                # a room may have nothing to ask
+                part, asked = zip(*[(x, pairs) for x, pairs in zip(part, asked) if pairs])
                 trees = lesson_trees(part, asked, processor, reader, model.config.video_token_id, known)
                 answers = answer_loss(model, trees)
         what, where = names.losses(model, torch.cat(seen), np.concatenate([x.cover for x in part]))
@@ -227,8 +233,10 @@ def train_base(
             model.eval()
             found = check() if check else {}
             model.train()
-            curve.append(dict(step=step+1, **dict(zip(("answers", "names", "places"), map(float, mean))), seconds=round(time.perf_counter() - begin, 1), **found))
-            bar.set_postfix({k: round(v, 3) for k, v in curve[-1].items() if k in ("answers", "names", "places")}, refresh=False)
+            curve.append(dict(step=step+1, **dict(zip(("answers", "names", "places"), map(float, mean))),
+                              seconds=round(time.perf_counter() - begin, 1), **found))
+            bar.set_postfix({k: round(v, 3)for k, v in curve[-1].items()
+                             if k in ("answers", "names", "places")}, refresh=False)
     if looks: looks.hook.remove()
     model.eval()
     return curve
@@ -237,7 +245,8 @@ def _look(model, reader, lessons):
     "Run the vision tower alone; there are no answers to be right about."
     import torch
     films = [reader.prepare(x.frames, x.name) for x in lessons]
-    model.model.visual(torch.cat([f.pixels for f in films]).to(model.device), grid_thw=torch.cat([f.grid for f in films]).to(model.device))
+    model.model.visual(torch.cat([f.pixels for f in films]).to(model.device),
+                       grid_thw=torch.cat([f.grid for f in films]).to(model.device))
     return torch.zeros(())
 
 # %% ../../nbs/16_tiny_base.ipynb #16-023
@@ -249,14 +258,16 @@ def grounding_questions(
 )->list[tuple[int, str, str, str]]: # number of the lesson, kind, question, answer
     "Two questions of each of the first kinds and one of each other about every room."
     rng = np.random.default_rng(seed)
-    asked = ((i, kind, grounding(x, kind, rng)) for i, x in enumerate(lessons) for kind in KINDS for _ in range(1 + (kind in ("presence", "number"))))
+    asked = ((i, kind, grounding(x, kind, rng))for i, x in enumerate(lessons)for kind in KINDS
+             for _ in range(1 + (kind in ("presence", "number"))))
     return [(i, kind, *pair) for i, kind, pair in asked if pair]
 
 def grounding_answers(
     model, processor, reader,
     lessons:list[Lesson], # unseen ones
     shift:int=0, # 0: each lesson with its own film; k: with the film of the k-th next
-)->list[tuple[str, str, str, bool]]: # kind, true answer, the model's, whether it is right; a percentage is within NEAR points
+)->list[tuple[str, str, str,
+              bool]]: # kind, true answer, the model's, whether it is right; a percentage is within NEAR points
     "Greedy answers to grounding questions."
     from vsgrpo.engine.models import make_prompt
     from vsgrpo.engine.sampling import sample_answers
@@ -264,7 +275,8 @@ def grounding_answers(
     asked, films = grounding_questions(lessons), [reader.prepare(x.frames, x.name) for x in lessons]
     for start in range(0, len(asked), 128):
         part = asked[start:start+128]
-        said = sample_answers(model, [make_prompt(processor, q, films[(i + shift) % len(lessons)]) for i, _, q, _ in part], 1, 24, 0, end)
+        said = sample_answers(model, [make_prompt(processor, q, films[(i + shift) % len(lessons)])
+                                      for i, _, q, _ in part], 1, 24, 0, end)
         for (_, kind, _, answer), s in zip(part, said):
             told = processor.tokenizer.decode(s[0], skip_special_tokens=True)
             near = kind in ("floor", "span") and told.isdecimal() and abs(int(told) - int(answer)) <= NEAR
@@ -308,12 +320,17 @@ def training_summary(
 )->str:
     "What a base was taught and what of it takes looking, in plain words."
     own, other = knows["own film"], knows["another room's film"]
-    sees = [f"{k} ({own[k]:.0f} % right, {other[k]:.0f} % with another room's film)" for k in own if own[k] - other[k] >= margin]
+    sees = [f"{k} ({own[k]:.0f} % right, {other[k]:.0f} % with another room's film)"for k in own
+            if own[k] - other[k] >= margin]
     blind = [k for k in own if own[k] - other[k] < margin]
-    return (f"The base was taught on {rooms} generated rooms that occur nowhere else: true answers to questions about the picture (is there a…, "
-            "number of…, a list of things, which is longer, further left or further up, where is…, how much is floor, how large things "
-            "look), and the form of the benchmark's questions with the answers to other rooms' questions, so that it knows what an answer "
-            "looks like and which are usual, not which one is right. Counting it was taught in other words than the benchmark's. "
+    return (f"The base was taught on {rooms} generated rooms that occur nowhere else: true answers to questions about "
+            "the picture (is there a…, "
+            "number of…, a list of things, which is longer, further left or further up, where is…, how much is floor, "
+            "how large things "
+            "look), and the form of the benchmark's questions with the answers to other rooms' questions, so that it "
+            "knows what an answer "
+            "looks like and which are usual, not which one is right. Counting it was taught in other words than the "
+            "benchmark's. "
             f"It sees: {', '.join(sees) or 'nothing'}. It answers without looking: {', '.join(blind) or 'nothing'}.")
 
 # %% ../../nbs/16_tiny_base.ipynb #16-050
@@ -331,10 +348,13 @@ def continue_training(
     from vsgrpo.engine.models import VideoReader, default_spec, load_model, load_processor, weights_id
     model, processor, spec = load_model(base, device="cpu"), load_processor(base), default_spec(base)
     reader = VideoReader(processor, spec)
-    pool, asked, lessons = draw_lessons(rooms, unseen, seed, size=round(spec.max_pixels**.5), n_frames=spec.frames, workers=workers)
+    pool, asked, lessons = draw_lessons(rooms, unseen, seed, size=round(spec.max_pixels**.5), n_frames=spec.frames,
+                                        workers=workers)
     curve = train_base(model, processor, reader, lessons, pool, steps, look=0, form=0, seed=seed, **how)
-    right = {film: grounding_eval(model, processor, reader, asked, k) for film, k in (("own film", 0), ("another room's film", 7))}
-    note = dict(taught=taught(right), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed, preset="overview", generator=generator_digest("overview"), seconds=curve[-1]["seconds"],
+    right = {film: grounding_eval(model, processor, reader, asked, k)
+             for film, k in (("own film", 0), ("another room's film", 7))}
+    note = dict(taught=taught(right), begun_from=weights_id(base), rooms=rooms, steps=steps, seed=seed,
+                preset="overview", generator=generator_digest("overview"), seconds=curve[-1]["seconds"],
                 loss=curve[-1]["answers"], right=right)
     return model, processor, note
 
@@ -347,6 +367,9 @@ def train_tags(
     workers:int=1, # processes that draw rooms
 )->tuple: # model, processor, note for `save_base`
     "A base that knows the tags of the prompt modes."
-    taught = lambda right: (f"The tiny base, taught on {rooms} more generated rooms to keep the tags that a prompt asks for, in {100*TALKATIVE.tagged:.0f} of 100 answers, with thoughts that are true and of no help. "
+    taught = lambda right: (f"The tiny base, taught on {rooms} more generated rooms to keep the tags that a prompt "
+                            f"asks for, in {100*TALKATIVE.tagged:.0f} of 100 answers, with thoughts that are true and "
+                            "of no help. "
                             + training_summary(rooms, right).split("not which one is right. ")[1])
-    return continue_training(base, taught, steps, rooms, unseen, seed, workers, n_ground=10, n_form=4, lr=.005, rest_lr=5e-4, forms=TALKATIVE)
+    return continue_training(base, taught, steps, rooms, unseen, seed, workers, n_ground=10, n_form=4, lr=.005,
+                             rest_lr=5e-4, forms=TALKATIVE)

@@ -12,11 +12,13 @@ from ..engine.video import fix_torchvision
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
            "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
            "<|image_pad|>", "<|video_pad|>"]
-CHAT = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou are a helpful assistant."
+CHAT = ("{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou are a helpful "
+        "assistant."
         "<|im_end|>\n{% endif %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
         "{% for c in m.content %}{% if c.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
         "{% elif c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}"
-        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif "
+        "%}")
 
 def make_tokenizer(
     texts:list[str], # what it should be able to say briefly
@@ -26,13 +28,15 @@ def make_tokenizer(
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import Qwen2TokenizerFast
     tok = Tokenizer(models.BPE())
-    split = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    split = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+                  r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(split, "isolated"),
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tok.decoder = decoders.ByteLevel()
     tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab-len(SPECIAL), show_progress=False,
                                                        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
-    fast = Qwen2TokenizerFast(tokenizer_object=tok, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token=None, bos_token=None)
+    fast = Qwen2TokenizerFast(tokenizer_object=tok, pad_token="<|endoftext|>", eos_token="<|im_end|>", unk_token=None,
+                              bos_token=None)
     fast.add_special_tokens({"additional_special_tokens": SPECIAL})
     fast.chat_template = CHAT
     return fast
@@ -67,7 +71,8 @@ def make_model(
                 bos_token_id=None, eos_token_id=one("<|im_end|>"), pad_token_id=one("<|endoftext|>"),
                 rope_parameters={"rope_type": "default", "rope_theta": 100.0,
                                  "mrope_section": [width//8 - 2*(width*3//64), width*3//64, width*3//64]})
-    eyes = dict(depth=2, embed_dim=64, num_heads=4, mlp_ratio=2, hidden_size=width, patch_size=PATCH, spatial_merge_size=MERGE,
+    eyes = dict(depth=2, embed_dim=64, num_heads=4, mlp_ratio=2, hidden_size=width, patch_size=PATCH,
+                spatial_merge_size=MERGE,
                 temporal_patch_size=2)
     config = Qwen2VLConfig(text_config=text, vision_config=eyes, tie_word_embeddings=True,
                            image_token_id=one("<|image_pad|>"), video_token_id=one("<|video_pad|>"),

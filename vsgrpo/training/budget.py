@@ -67,7 +67,8 @@ def kept_bytes(
     core, kept = unwrap_model(model), {}
     weights = {x.untyped_storage()._cdata for x in model.parameters()}
     def note(x):
-        if x.untyped_storage()._cdata not in weights: kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
+        if x.untyped_storage()._cdata not in weights:
+            kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
         return x
     use_tree_attention(model)
     model.train()
@@ -77,8 +78,11 @@ def kept_bytes(
     row = sum(len(x.ids) for x in p.packed)
     told = torch.zeros(p.scenes*p.questions*(1 + p.generations*(p.answer - 1)), dtype=torch.long, device=core.device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        hidden = core.model.language_model(inputs_embeds=torch.zeros(1, row, core.config.text_config.hidden_size, dtype=core.dtype, device=core.device).requires_grad_(),
-            position_ids=torch.zeros(3, 1, row, dtype=torch.long, device=core.device), attention_mask={"full_attention": paths}, use_cache=False).last_hidden_state
+        hidden = core.model.language_model(inputs_embeds=torch.zeros(1, row, core.config.text_config.hidden_size,
+                                                                     dtype=core.dtype,
+                                                                     device=core.device).requires_grad_(),
+            position_ids=torch.zeros(3, 1, row, dtype=torch.long, device=core.device),
+            attention_mask={"full_attention": paths}, use_cache=False).last_hidden_state
         core.lm_head(hidden[0, told]).float().log_softmax(-1)
     return sum(n for _, n in kept.values())
 
@@ -106,7 +110,9 @@ def empty_model(
     import torch
     from peft import get_peft_model
     from transformers import Qwen2VLForConditionalGeneration
-    with torch.device("meta"): return get_peft_model(Qwen2VLForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype)), lora_config(lora_rank))
+    with torch.device("meta"):
+        return get_peft_model(Qwen2VLForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype)),
+                              lora_config(lora_rank))
 
 # %% ../../nbs/23_budget.ipynb #23-011
 def memory_needed(
@@ -120,15 +126,18 @@ def memory_needed(
     import torch
     model, text = empty_model(config, lora_rank, dtype), config.text_config
     size = getattr(torch, dtype).itemsize
-    weights, adapter = (sum(x.nbytes for x in model.parameters() if x.requires_grad == trained) for trained in (False, True))
-    if four_bit: weights -= sum(int(x.numel()*(size - .5 - 4/64)) for name, x in model.named_parameters() if "language_model.layers" in name and name.endswith("base_layer.weight"))
+    weights, adapter = (sum(x.nbytes for x in model.parameters() if x.requires_grad == trained)
+                        for trained in (False, True))
+    if four_bit:
+        weights -= sum(int(x.numel()*(size - .5 - 4/64)) for name, x in model.named_parameters() if "language_model.layers" in name and name.endswith("base_layer.weight"))
     layers = text.num_hidden_layers
     open_ = kept_bytes(model, replace(p, checkpointing=False))
     kept = kept_bytes(model, p) if p.checkpointing else open_
     answers = p.scenes*p.questions*p.generations*p.answer
     passing = open_//layers + 3*4*answers*text.vocab_size      # logits, in float32 again, and their exponents
     prefill = p.scenes*(p.trunk + p.questions*p.question)
-    heads = 2*layers*text.num_key_value_heads*(text.hidden_size//text.num_attention_heads)*size # bytes of a token's keys and values
+    # bytes of a token's keys and values
+    heads = 2*layers*text.num_key_value_heads*(text.hidden_size//text.num_attention_heads)*size
     rollout = heads*(2*prefill + answers) + 3*prefill*text.intermediate_size*size
     told = {"weights": weights, "adapter, its gradients and moments": 4*adapter,
             "update: kept for the backward pass": kept, "update: in passing": passing, "rollout": rollout}
@@ -152,8 +161,10 @@ def what_to_change(
     while p.scenes*questions > 1:
         scenes, questions = (p.scenes//2, questions) if p.scenes > 1 else (1, questions//2)
         p = replace(p, scenes=max(1, scenes), questions=max(1, questions), checkpointing=True)
-        tries.append((f"-p gradient_checkpointing True -p micro_groups {p.scenes*p.questions} -p questions_per_scene {p.questions}", p))
-    tries.append(("the same and half the pixels (-p max_pixels) or half the frames (-p frames)", replace(p, trunk=p.trunk//2 + 20, checkpointing=True)))
+        tries.append((f"-p gradient_checkpointing True -p micro_groups {p.scenes*p.questions} -p questions_per_scene "
+                      f"{p.questions}", p))
+    tries.append(("the same and half the pixels (-p max_pixels) or half the frames (-p frames)",
+                  replace(p, trunk=p.trunk//2 + 20, checkpointing=True)))
     return next((name for name, t in tries if memory_needed(config, t, **sizes)["total"] < free), "")
 
 # %% ../../nbs/23_budget.ipynb #20-012
@@ -172,7 +183,8 @@ class Plan:
     def __str__(self):
         gib = lambda n: "unknown" if n is None else f"{n/2**30:.1f} GiB" if n > 2**29 else f"{n/2**20:.0f} MiB"
         long = lambda h: f"{h:.1f} hours" if h > 2 else f"{60*h:.1f} minutes"
-        lines = ["memory of a step   " + gib(self.memory["total"]) + f", {gib(self.free)} free: " + ", ".join(f"{k} {gib(v)}" for k, v in self.memory.items() if k != "total")]
+        lines = ["memory of a step   "+ gib(self.memory["total"]) + f", {gib(self.free)} free: "
+                 + ", ".join(f"{k} {gib(v)}" for k, v in self.memory.items() if k != "total")]
         if self.step: lines += ["seconds a step     " + f"{self.step['step']:.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.step.items() if k != "step"),
                                 "the whole          " + f"{long(sum(self.hours.values()))}: " + ", ".join(f"{k} {long(v)}" for k, v in self.hours.items())]
         return "\n".join(lines)
@@ -187,19 +199,25 @@ def plan(
     import torch
     share = s.questions_per_step//num_processes
     s = replace(s, questions_per_step=share, micro_groups=math.gcd(s.micro_groups, share))
-    processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video, frame_folder()), load_config(s.model)
+    processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video,
+                                                                     frame_folder()), load_config(s.model)
     longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
-    trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids, config.video_token_id)
+    trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"),
+                                               reader(data.folder/longest.video)).ids, config.video_token_id)
     scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
     most = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))         # films in one pass
     answers = dict(grpo=s.num_generations, sft=1, dpo=2)[s.method]
     shape = Pass(len(trunk), len(question), s.max_new_tokens, answers, -(-groups//most), most, s.gradient_checkpointing)
-    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32", four_bit=s.four_bit)
+    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32",
+                 four_bit=s.four_bit)
     told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
     if not told.fits:
         told.change = what_to_change(config, shape, told.free, **sizes)
-        warnings.warn(f"this run will not fit: a step needs {told.memory['total']/2**30:.1f} GiB and {told.free/2**30:.1f} are free; " +
-                      (f"it fits with {told.change}" if told.change else f"the weights of {s.model} alone take {told.memory['weights']/2**30:.1f}: take a smaller model or a larger machine"))
+        warnings.warn(f"this run will not fit: a step needs {told.memory['total']/2**30:.1f} GiB and "
+                      f"{told.free/2**30:.1f} are free; " +
+                      (f"it fits with {told.change}"if told.change
+                       else f"the weights of {s.model} alone take {told.memory['weights']/2**30:.1f}: take a smaller "
+                            "model or a larger machine"))
         return told
     with tempfile.TemporaryDirectory() as tmp:
         torch.manual_seed(s.seed)
@@ -213,9 +231,12 @@ def plan(
         if len(some) >= s.ask_batch and q.scene_name != some[-1].scene_name: break
         some.append(q)
     begin = time.perf_counter()
-    generate_answers(model, processor, some, reader, data.bench or data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="timing", features=VisionFeatureCache(model, feature_folder()))
-    asking = (time.perf_counter() - begin)/len(some)*(3 + (s.mode != "vanilla"))*len(held_out(s, data))       # base, trained, with other videos, and in vanilla mode
-    told.step = {k: float(np.mean([x[k] for x in watch.took[s.num_iterations:]])) for k in ("rollout", "reference", "policy", "step")}
+    generate_answers(model, processor, some, reader, data.bench or data.folder, s.mode, "train", s.max_new_tokens,
+                     s.ask_batch, arm="timing", features=VisionFeatureCache(model, feature_folder()))
+    # base, trained, with other videos, and in vanilla mode
+    asking = (time.perf_counter() - begin)/len(some)*(3 + (s.mode != "vanilla"))*len(held_out(s, data))
+    told.step = {k: float(np.mean([x[k] for x in watch.took[s.num_iterations:]]))
+                 for k in ("rollout", "reference", "policy", "step")}
     told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}
     del trainer, model, watch
     gc.collect()        # the run itself needs their memory

@@ -20,10 +20,13 @@ from ..evaluation.generate import some_scenes
 from .settings import is_first, world_size
 
 # %% ../../nbs/25b_callbacks.ipynb #26-018
-RENAMED = {"rewards/accuracy_reward/mean": "accuracy", "rewards/format_reward/mean": "format", "rewards/length_reward/mean": "length", "reward": "reward",
+RENAMED = {"rewards/accuracy_reward/mean": "accuracy", "rewards/format_reward/mean": "format",
+           "rewards/length_reward/mean": "length", "reward": "reward",
            "reward_std": "reward_std", "completions/mean_length": "completion_tokens",
-           "completions/clipped_ratio": "truncated", "frac_reward_zero_std": "zero_variance_groups", "loss": "loss", "grad_norm": "grad_norm",
-           "learning_rate": "lr", "clip_ratio/region_mean": "clipped", "same": "same", "kl": "kl", "entropy": "entropy", "rollout_gap": "rollout_gap",
+           "completions/clipped_ratio": "truncated", "frac_reward_zero_std": "zero_variance_groups", "loss": "loss",
+           "grad_norm": "grad_norm",
+           "learning_rate": "lr", "clip_ratio/region_mean": "clipped", "same": "same", "kl": "kl", "entropy": "entropy",
+           "rollout_gap": "rollout_gap",
            "mean_token_accuracy": "token_accuracy", "rewards/accuracies": "preferred", "rewards/margins": "margin"}
 KEPT = ("accuracy/", "hacks/", "probe/") # metrics kept under their own names
 
@@ -42,14 +45,17 @@ def _callback(trainer, record, s, data):
             if s.curve_every and (state.global_step % s.curve_every == 0 or state.global_step == s.steps):
                 self.spent, begin = self.spent + time.perf_counter() - self.start, time.perf_counter()
                 self.score(state.global_step)
-                self.spent, self.start = self.spent - (begin - self.start), self.start + time.perf_counter() - begin      # looking is no training
+                # looking is no training
+                self.spent, self.start = self.spent - (begin - self.start), self.start + time.perf_counter() - begin
         def score(self, step):
             "What the model scores on development scenes."
             if not s.curve_every or not is_first(): return
             asked, model = some_scenes(data.dev, s.curve_scenes), trainer.accelerator.unwrap_model(trainer.model)
             trained = model.training
             model.eval()
-            answers = generate_answers(model, trainer.processing_class, asked, trainer.reader, data.folder, s.mode, "train", s.max_new_tokens, s.ask_batch, arm="curve", features=trainer.guard.features_of)
+            answers = generate_answers(model, trainer.processing_class, asked, trainer.reader, data.folder, s.mode,
+                                       "train", s.max_new_tokens, s.ask_batch, arm="curve",
+                                       features=trainer.guard.features_of)
             model.train(trained)
             predictions = dict(zip(answers.id, answers.prediction))
             scores = score_table(asked, predictions, PARSER[s.mode], n_boot=200).set_index("question_type")
@@ -59,9 +65,11 @@ def _callback(trainer, record, s, data):
             record.log_curve(step, {"questions": seen, "seconds/training": round(self.spent, 2), **looked})
         def on_pre_optimizer_step(self, args, state, control, model=None, **kw):
             self.trained = [p for p in model.parameters() if p.grad is not None]
-            if self.trained and not norms([p.grad for p in self.trained]).isfinite().all(): raise FloatingPointError("the gradient is not finite")
+            if self.trained and not norms([p.grad for p in self.trained]).isfinite().all():
+                raise FloatingPointError("the gradient is not finite")
             trainer.movement.begin(self.trained, scheduled_rate(state.global_step, s.steps, s.warmup_steps))
-        def on_optimizer_step(self, args, state, control, **kw): trainer.movement.end(self.trained, f"step {state.global_step + 1}")
+        def on_optimizer_step(self, args, state, control, **kw):
+            trainer.movement.end(self.trained, f"step {state.global_step + 1}")
         def on_save(self, args, state, control, **kw):
             trainer.accelerator.wait_for_everyone()      # each process has written its part
             if is_first(): commit_folder(Path(args.output_dir)/f"checkpoint-{state.global_step}")
@@ -71,19 +79,24 @@ def _callback(trainer, record, s, data):
             self.spent += took
             phases = {f"seconds/{k}": round(v, 4) for k, v in trainer.seconds.items()}
             trainer.seconds.clear()
-            rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.guard.tokens, "passes": trainer.guard.calls, "videos_encoded": trainer.guard.looks}
+            rest = {"seconds/step": round(took, 4), "vision_tokens": trainer.guard.tokens,
+                    "passes": trainer.guard.calls, "videos_encoded": trainer.guard.looks}
             trainer.guard.tokens = trainer.guard.calls = trainer.guard.looks = 0
-            kept = {v: logs[k] for k, v in RENAMED.items() if k in logs} | {k: v for k, v in logs.items() if k.startswith(KEPT)}
+            kept = {v: logs[k]for k, v in RENAMED.items()
+                    if k in logs} | {k: v for k, v in logs.items() if k.startswith(KEPT)}
             kept |= {f"rewards/{n}": logs[f"rewards/{n}/mean"] for n in getattr(trainer, "reward_func_names", ()) if f"rewards/{n}/mean" in logs and f"rewards/{n}/mean" not in RENAMED}
             why = [""]
             if is_first():
                 record.log_metrics(state.global_step, kept | phases | rest)
                 before = self.past[-1] if self.past else {}      # rollouts may serve several steps
                 self.past.append({k: v for k, v in before.items() if k in ("reward", "format", "same")} | {k: kept[k] for k in JUDGED if k in kept} | {"step": state.global_step})
-                if s.method == "grpo" and not (record.folder/"collapse.json").is_file(): why = [collapsed(pd.DataFrame(self.past))]
+                if s.method == "grpo" and not (record.folder/"collapse.json").is_file():
+                    why = [collapsed(pd.DataFrame(self.past))]
             if world_size() > 1: broadcast_object_list(why)
             if not why[0]: return
-            if is_first(): write_json(dict(step=state.global_step, reason=why[0], action=s.on_collapse), record.folder/"collapse.json")
+            if is_first():
+                write_json(dict(step=state.global_step, reason=why[0], action=s.on_collapse),
+                           record.folder/"collapse.json")
             if s.on_collapse != "note": control.should_training_stop, control.should_save = True, False
 
     return Records()

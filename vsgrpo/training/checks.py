@@ -48,7 +48,8 @@ def check_gap(
     allowed = [x*max(1, 1/temperature) for x in GAPS[kind]]
     if not (mean <= allowed[0] and most <= allowed[1]):
         raise CheckFailed(
-            f"{where}: log-probabilities of the same tokens differ by {mean:.2g} nats on average and {most:.2g} at most; "
+            f"{where}: log-probabilities of the same tokens differ by {mean:.2g} nats on average and {most:.2g} at "
+            "most; "
             f"in {kind} {allowed[0]:g} and {allowed[1]:g} are allowed: {why}")
     return mean
 
@@ -88,10 +89,12 @@ def plain_forward(
     hook = core.model.visual.register_forward_hook(lambda module, args, out: said.append(out.pooler_output))
     core.model.rope_deltas = None
     try:
-        with torch.no_grad(): logits = core(**inputs.to(core.device), use_cache=False, logits_to_keep=len(answer) + 1).logits
+        with torch.no_grad():
+            logits = core(**inputs.to(core.device), use_cache=False, logits_to_keep=len(answer) + 1).logits
     finally: hook.remove()
     logps = (logits[0, :-1].float()/temperature).log_softmax(-1)
-    return PlainForward(inputs["pixel_values_videos"], said[0], logps.gather(1, told[0, :, None].to(logps.device))[:, 0])
+    return PlainForward(inputs["pixel_values_videos"], said[0],
+                        logps.gather(1, told[0, :, None].to(logps.device))[:, 0])
 
 def check_pixels(
     used, fresh, # torch (patches, values): what a step used, and what the film's file gives now
@@ -100,7 +103,8 @@ def check_pixels(
     "Compare the pixels of a film; a decoder that rounds otherwise may differ by a grey level (0.015)."
     most = float((used.float() - fresh.float().to(used.device)).abs().mean()) if used.shape == fresh.shape else math.inf
     if most <= .02: return
-    raise CheckFailed(f"{where}: its frames, decoded again, are not those that the step used; they differ by {most:.2g} on average")
+    raise CheckFailed(f"{where}: its frames, decoded again, are not those that the step used; they differ by "
+                      f"{most:.2g} on average")
 
 def check_features(
     used, fresh, # torch (tokens, width): what a step used, and what the tower says now
@@ -111,7 +115,8 @@ def check_features(
     allowed = {"float32": 1e-3, "bfloat16": .1}[kind]*float(fresh.float().abs().max())
     most = float((used.to(fresh.device).float() - fresh.float()).abs().max()) if used.shape == fresh.shape else math.inf
     if most <= allowed: return
-    raise CheckFailed(f"{where}: the vision features differ from those of the film by {most:.2g}, allowed are {allowed:.2g}: "
+    raise CheckFailed(f"{where}: the vision features differ from those of the film by {most:.2g}, allowed are "
+                      f"{allowed:.2g}: "
                       "features of another film, or stale ones")
 
 # %% ../../nbs/08_checks.ipynb #08-012
@@ -145,9 +150,11 @@ def check_group(
     ours, rounding = np.zeros(len(rows)), 0.
     if len(total) > 1:
         ours[told] = group_advantages(total[None])[0]
-        rounding = 2e-6*float(total.abs().max())/(float(total.std()) + 1e-4)      # the mean of equal rewards is off by the last bit
+        # the mean of equal rewards is off by the last bit
+        rounding = 2e-6*float(total.abs().max())/(float(total.std()) + 1e-4)
     if _differ(rows.advantage, ours, 1e-3 + rounding):
-        raise CheckFailed(f"{where}: the advantages were {_few(rows.advantage)}, from their rewards they are {_few(ours)}")
+        raise CheckFailed(f"{where}: the advantages were {_few(rows.advantage)}, from their rewards they are "
+                          f"{_few(ours)}")
 
 def _few(x): return ", ".join(f"{v:.3g}" for v in list(x)[:4]) + ("" if len(x) <= 4 else ", …")
 
@@ -163,7 +170,8 @@ def objective_gradient(
     import torch
     leaf = logps.detach().requires_grad_()
     with torch.enable_grad():
-        loss = grpo_loss(leaf, leaf.detach() if old_logps is None else old_logps, ref_logps, advantages, mask, beta, epsilon)
+        loss = grpo_loss(leaf, leaf.detach() if old_logps is None else old_logps, ref_logps, advantages, mask, beta,
+                         epsilon)
         return torch.autograd.grad(loss, leaf)[0]
 
 def check_gradient(
@@ -211,7 +219,8 @@ class Movement:
         else: self.updates, self.idle = self.updates + 1, 0
         patience = 1 if parameters[0].dtype == torch.float32 else 10      # coarser weights may round small updates away
         if self.idle >= patience:
-            raise CheckFailed(f"{where}: the adapter has a gradient, and the update did not change it: the optimiser does nothing")
+            raise CheckFailed(f"{where}: the adapter has a gradient, and the update did not change it: the optimiser "
+                              "does nothing")
 
     @staticmethod
     def check_reference(

@@ -62,14 +62,16 @@ class RunData:
         if len(steps): rows = self.steps.read(steps)
         for name, usual in _usual(self.settings).items():
             if name not in rows: rows[name] = usual
-        for name in ("id", "scene_name", "question_type", "question", "ground_truth", "completion"): rows[name] = rows[name].astype(str)
+        for name in ("id", "scene_name", "question_type", "question", "ground_truth", "completion"):
+            rows[name] = rows[name].astype(str)
         rows["options"] = [o if isinstance(o, list) else None for o in rows.options]
         rows["step"], rows["reward"] = rows.step.astype(int), total_reward(rows)
         rows = rows[rows["mode"].isin(MODES)]
         rows = rows.assign(advantage=rows.advantage.astype(float) if "advantage" in rows else group_advantage(rows))
         return rows[rows.id.isin(self.questions)].reset_index(drop=True)
 
-_USED = ["step", "id", "question_type", "question", "ground_truth", "completion", "mode", "scene_name", "options", "reward", "advantage"]
+_USED = ["step", "id", "question_type", "question", "ground_truth", "completion", "mode", "scene_name", "options",
+         "reward", "advantage"]
 
 def _usual(settings):
     "What a rollout is taken to say where it does not."
@@ -87,7 +89,9 @@ def _read_groups(steps, settings, lacks):
             key = step, str(r["id"])
             if key not in groups: groups[key] = [r["scene_name"], r["question_type"], 0]
             groups[key][2] += 1
-            if key[1] not in first: first[key[1]] = {k: r[k] for k in ("scene_name", "question_type", "question", "ground_truth", "options")}
+            if key[1] not in first:
+                first[key[1]] = {k: r[k] for k in ("scene_name", "question_type", "question", "ground_truth",
+                                                   "options")}
     if unknown: lacks.append(f"{unknown} completions are left out: their mode is none of {', '.join(MODES)}")
     lines = [(step, scene, name, kind, n) for (step, name), (scene, kind, n) in groups.items()]
     return pd.DataFrame(lines, columns=_GROUPS), first
@@ -104,7 +108,9 @@ def _match(first, known, lacks):
             other += q is not None
             q = _attempt(lacks, "a question cannot be read and is left out", Question, name, "generated", **r)
             if q is not None: found[name] = q
-    if other: lacks.append(f"{other} questions of the dataset have the ids of this run's, but are others: their constructions are not drawn")
+    if other:
+        lacks.append(f"{other} questions of the dataset have the ids of this run's, but are others: their "
+                     "constructions are not drawn")
     return found
 
 def open_run(
@@ -118,19 +124,24 @@ def open_run(
     told = _attempt(lacks, "run.json", read_json, folder/"run.json") or {}
     settings = told.get("settings") if isinstance(told.get("settings"), dict) else {}
     steps = _attempt(lacks, "rollouts.jsonl", Rollouts, folder)
-    groups, first = (steps and _attempt(lacks, "rollouts.jsonl", _read_groups, steps, settings, lacks)) or (pd.DataFrame(columns=_GROUPS), {})
-    metrics, scores = _attempt(lacks, "metrics.jsonl", read_metrics, folder), _attempt(lacks, "scores.csv", read_scores, folder)
+    groups, first = (steps and _attempt(lacks, "rollouts.jsonl", _read_groups, steps, settings,
+                                        lacks)) or (pd.DataFrame(columns=_GROUPS), {})
+    metrics, scores = _attempt(lacks, "metrics.jsonl", read_metrics,
+                               folder), _attempt(lacks, "scores.csv", read_scores, folder)
     data = Path(data or settings.get("data") or folder/"data")
-    known = _attempt(lacks, "dataset (questions are shown as the model got them, nothing is drawn)", read_questions, data/"train.parquet") or []
+    known = _attempt(lacks, "dataset (questions are shown as the model got them, nothing is drawn)", read_questions,
+                     data/"train.parquet") or []
     questions = _match(first, {str(q.id): q for q in known}, lacks)
     groups = groups[groups.id.isin(questions)].reset_index(drop=True)
-    return RunData(folder, settings, told, groups, steps, metrics, scores, questions, data, Path(scans or data/"scans"), lacks)
+    return RunData(folder, settings, told, groups, steps, metrics, scores, questions, data, Path(scans or data/"scans"),
+                   lacks)
 
 # %% ../../nbs/24_explorer.ipynb #24-006
 def _vocabulary(run):
     "Names of things as the dataset was asked about."
     labels = read_json(run.data/"dataset.json")["settings"]["asking"]["labels"]
-    return read_vocabulary(labels, None if labels == "raw" else find_label_table(run.scans)) if labels else (None, SYNONYMS)
+    return read_vocabulary(labels,
+                           None if labels == "raw" else find_label_table(run.scans)) if labels else (None, SYNONYMS)
 
 def _spec(run):
     "What the model was shown; what run.json does not tell is as usual."
@@ -142,7 +153,8 @@ def load_scene(
     name:str, # of the scene
 )->tuple: # Scene, SceneFacts, frames (T, H, W, 3) uint8, each None where it is not there; what is missing, in words
     "A scene's scan, measures and film."
-    lacks, video = [], next((q.video for q in run.questions.values() if q.scene_name == name and q.provenance), f"generated/{name}.mp4")
+    lacks, video = [], next((q.video for q in run.questions.values() if q.scene_name == name and q.provenance),
+                            f"generated/{name}.mp4")
     def scan():
         scene, words = read_scene(run.scans/name), _vocabulary(run)
         return scene, measure(scene, words[0], synonyms=words[1])
@@ -187,10 +199,12 @@ def group_html(
     chosen:int=0, # which row is marked
 )->str:
     "A question and its completions, all text escaped."
-    lines = [f"<p><b>{escape(q.question)}</b><br>{escape(' · '.join(q.options or []))}<br>truth: <b>{escape(answer_text(q))}</b> <small>({escape(q.question_type)}, {escape(q.scene_name)})</small></p>",
+    lines = [f"<p><b>{escape(q.question)}</b><br>{escape(' · '.join(q.options or []))}<br>truth: "
+             f"<b>{escape(answer_text(q))}</b> <small>({escape(q.question_type)}, {escape(q.scene_name)})</small></p>",
              "<table><tr>" + _cells("th", ("reward", "advantage", "read", "completion")) + "</tr>"]
     for i, r in enumerate(rows.itertuples()):
-        lines.append(('<tr style="outline:2px solid">' if i == chosen else '<tr>') + _cells("td", (f"{r.reward:.2f}", f"{r.advantage:+.2f}", _said(r.guess)))
+        lines.append(('<tr style="outline:2px solid">'if i == chosen
+                      else '<tr>') + _cells("td", (f"{r.reward:.2f}", f"{r.advantage:+.2f}", _said(r.guess)))
                      + f'<td style="text-align:left;white-space:pre-wrap">{escape(r.completion)}</td></tr>')
     return "\n".join([*lines, "</table>"])
 
@@ -207,7 +221,8 @@ def explore_run(
     run = open_run(folder, data, scans)
     wide, loaded = w.Layout(width="46em"), {}
     step, scene = w.Dropdown(description="step"), w.Dropdown(description="scene")
-    question, answer = w.Dropdown(description="question", layout=wide), w.Dropdown(description="completion", layout=wide)
+    question, answer = w.Dropdown(description="question",
+                                  layout=wide), w.Dropdown(description="completion", layout=wide)
     said, strip, page, space = w.HTML(f"<ul>{_items(run.lacks)}</ul>"), w.Image(format="png"), w.HTML(), w.Output()
     def fill(menu, options): menu.index, menu.options, menu.index = None, options, 0 if options else None
     def new_step(_=None): fill(scene, sorted(run.groups.scene_name[run.groups.step == step.value].unique()))
@@ -221,26 +236,31 @@ def explore_run(
             said.value = f"<ul>{_items([*run.lacks, *lacks])}</ul>"
             strip.value = b"" if frames is None else _picture(film_strip(frames, 6))
         here = run.groups[(run.groups.step == step.value) & (run.groups.scene_name == scene.value)]
-        fill(question, [(f"{run.questions[i].task}: {run.questions[i].question}".replace("\n", " ")[:110], i) for i in here.id])
+        fill(question,
+             [(f"{run.questions[i].task}: {run.questions[i].question}".replace("\n", " ")[:110], i) for i in here.id])
     def new_question(_=None):
         if question.index is None: return
         rows = group_rows(run, step.value, question.value)
-        fill(answer, [(f"{i}. reward {r.reward:.2f}, advantage {r.advantage:+.2f}: {' '.join(r.completion.split())[:80]}", i - 1) for i, r in enumerate(rows.itertuples(), 1)])
+        fill(answer, [(f"{i}. reward {r.reward:.2f}, advantage {r.advantage:+.2f}: "
+                       f"{' '.join(r.completion.split())[:80]}", i - 1) for i, r in enumerate(rows.itertuples(), 1)])
     def show(_=None):
         if answer.index is None: return
         q, rows, (found, facts, _, _), lacks = run.questions[question.value], group_rows(run, step.value, question.value), loaded[scene.value], []
         page.value = group_html(q, rows, answer.value) + f"<p>{escape(guess_text(q, rows.guess[answer.value]))}</p>"
-        figure = _attempt(lacks, "the question is not drawn", view_scene, found, facts, q, guess=rows.guess[answer.value]) if found else None
+        figure = _attempt(lacks, "the question is not drawn", view_scene, found, facts, q,
+                          guess=rows.guess[answer.value]) if found else None
         if lacks: page.value += f"<p>{escape(lacks[0])}</p>"
         shown = {"application/vnd.plotly.v1+json": json.loads(figure.to_json())} if figure else {"text/plain": "no 3D view"}
         space.outputs = (dict(output_type="display_data", data=shown, metadata={}),)
-    for menu, then in ((step, new_step), (scene, new_scene), (question, new_question), (answer, show)): menu.observe(then, "value")
+    for menu, then in ((step, new_step), (scene, new_scene), (question, new_question), (answer, show)):
+        menu.observe(then, "value")
     fill(step, [int(s) for s in sorted(run.groups.step.unique())])
     return w.VBox([said, w.HBox([step, scene]), question, answer, strip, page, space])
 
 # %% ../../nbs/24_explorer.ipynb #24-012
 LAB_ROWS = 20_000 # completions that are paid again at most
-LAB = ("accuracy:linear format", "accuracy:ratio format", "accuracy:exp format", "accuracy:mra format") # rewards the page compares
+# rewards the page compares
+LAB = ("accuracy:linear format", "accuracy:ratio format", "accuracy:exp format", "accuracy:mra format")
 
 def _sign(x): return np.sign(np.round(x.astype(float), 3))
 
@@ -264,7 +284,8 @@ def lab_table(
     new = rescore(rows, rewards)
     new = new[_sign(new.advantage) != _sign(new.new_advantage)] if turned else new
     order = (new.new_advantage - new.advantage).abs().sort_values(ascending=False, kind="stable").index
-    return new.loc[order, ["step", "question_type", "ground_truth", "reward", "new_reward", "advantage", "new_advantage", "completion"]].reset_index(drop=True)
+    return new.loc[order, ["step", "question_type", "ground_truth", "reward", "new_reward", "advantage",
+                           "new_advantage", "completion"]].reset_index(drop=True)
 
 def lab_summary(
     rows:pd.DataFrame, # rollouts, whole groups
@@ -276,15 +297,19 @@ def lab_summary(
         new = rescore(rows, text)
         before, after = _sign(new.advantage), _sign(new.new_advantage)
         same = after.eq(0).groupby([new.step, new.id]).all()
-        told[text] = {"completions": len(new), "mean reward": new.new_reward.mean(), "advantage changes sign, %": 100*(before != after).mean(),
-                      "becomes positive, %": 100*((after > 0) & (before <= 0)).mean(), "becomes negative, %": 100*((after < 0) & (before >= 0)).mean(),
-                      "becomes zero, %": 100*((after == 0) & (before != 0)).mean(), "groups without difference, %": 100*same.mean()}
+        told[text] = {"completions": len(new), "mean reward": new.new_reward.mean(),
+                      "advantage changes sign, %": 100*(before != after).mean(),
+                      "becomes positive, %": 100*((after > 0) & (before <= 0)).mean(),
+                      "becomes negative, %": 100*((after < 0) & (before >= 0)).mean(),
+                      "becomes zero, %": 100*((after == 0) & (before != 0)).mean(),
+                      "groups without difference, %": 100*same.mean()}
     return pd.DataFrame(told).T.rename_axis("rewards").astype({"completions": int})
 
 def _table(frame):
     "A table's HTML, escaped, whole texts."
     plain = frame.reset_index() if frame.index.name else frame
-    with pd.option_context("display.max_colwidth", None): return plain.to_html(border=0, float_format="{:.2f}".format, index=False, escape=True)
+    with pd.option_context("display.max_colwidth", None):
+        return plain.to_html(border=0, float_format="{:.2f}".format, index=False, escape=True)
 
 def reward_lab(
     folder:str|Path, # of a run
@@ -319,8 +344,12 @@ def choose_groups(
 )->pd.DataFrame: # step, scene_name, id: a line a group
     "What a page shows."
     there, chosen = sorted(rows.step.unique()), []
-    if steps is None: steps = [there[i] for i in np.unique(np.linspace(0, len(there) - 1, min(5, len(there))).round().astype(int))] if there else []
-    if gone := [s for s in steps if s not in there]: raise ValueError(f"steps {gone} have no rollouts; wanted some of {there[0] if there else 'none'} to {there[-1] if there else 'none'}")
+    if steps is None:
+        steps = [there[i] for i in np.unique(np.linspace(0, len(there) - 1,
+                                                         min(5, len(there))).round().astype(int))] if there else []
+    if gone := [s for s in steps if s not in there]:
+        raise ValueError(f"steps {gone} have no rollouts; wanted some of {there[0] if there else 'none'} to "
+                         f"{there[-1] if there else 'none'}")
     groups = rows.drop_duplicates(["step", "id"])[["step", "scene_name", "id", "question_type"]]
     for step in steps:
         now = groups[groups.step == step]
@@ -336,20 +365,26 @@ def _traces(marks):
 def _page_scene(found, lacks, voxel_m):
     "A scene as the page keeps it: its thinned scan once, its frames once."
     scene, _, frames, _ = found
-    return {"said": without_paths(" · ".join(lacks)), "strip": None if frames is None else _uri(_picture(film_strip(frames, 6), "jpeg"), "jpeg"),
-            "scan": None if scene is None else [t for t in json.loads(view_scene(scene, voxel_m=voxel_m).to_json())["data"] if t["name"] == "scan"]}
+    return {"said": without_paths(" · ".join(lacks)),
+            "strip": None if frames is None else _uri(_picture(film_strip(frames, 6), "jpeg"), "jpeg"),
+            "scan": None if scene is None
+            else [t for t in json.loads(view_scene(scene, voxel_m=voxel_m).to_json())["data"] if t["name"] == "scan"]}
 
 def _page_group(run, group, found, outline):
     "A group as the page keeps it, each different guess drawn once."
     q, rows, facts, said = run.questions[group.id], group_rows(run, group.step, group.id), found[1], []
     def drawn():
         "The question's traces, and those of each guess."
-        return _traces(question_marks(q, facts, outline)), {_said(g): _traces(guess_marks(q, facts, g, outline)) for g in rows.guess}
+        return _traces(question_marks(q, facts, outline)), {_said(g): _traces(guess_marks(q, facts, g, outline))
+                                                            for g in rows.guess}
     marks, guesses = (facts and _attempt(said, "not drawn", drawn)) or (None, {})
     parts = [c for c in rows if c.endswith("_reward") and rows[c].notna().any()]
-    answers = [{"reward": f"{r['reward']:.2f}", "advantage": f"{r['advantage']:+.2f}", "read": _said(r["guess"]), "text": r["completion"], "told": guess_text(q, r["guess"]),
-                "parts": ", ".join(f"{c.removesuffix('_reward')} {r[c]:.2f}" for c in parts if r[c] == r[c])} for r in rows.to_dict("records")]
-    return {"type": q.question_type, "text": q.question, "options": q.options or [], "truth": answer_text(q), "marks": marks, "guesses": guesses, "answers": answers, "said": without_paths(" · ".join(said))}
+    answers = [{"reward": f"{r['reward']:.2f}", "advantage": f"{r['advantage']:+.2f}", "read": _said(r["guess"]),
+                "text": r["completion"], "told": guess_text(q, r["guess"]),
+                "parts": ", ".join(f"{c.removesuffix('_reward')} {r[c]:.2f}"for c in parts
+                                   if r[c] == r[c])} for r in rows.to_dict("records")]
+    return {"type": q.question_type, "text": q.question, "options": q.options or [], "truth": answer_text(q),
+            "marks": marks, "guesses": guesses, "answers": answers, "said": without_paths(" · ".join(said))}
 
 def page_data(
     run:RunData,
@@ -362,14 +397,19 @@ def page_data(
         found = load_scene(run, name)
         scenes[name] = _page_scene(found, found[3], voxel_m)
         outline = None if found[0] is None else room_outline(found[0].vertices).simplify(.02)
-        for g in of_scene.itertuples(): steps[int(g.step)]["scenes"].setdefault(name, []).append(_page_group(run, g, found, outline))
-    return {"scenes": scenes, "steps": [{"step": s["step"], "scenes": [{"name": n, "questions": qs} for n, qs in s["scenes"].items()]} for s in steps.values()]}
+        for g in of_scene.itertuples():
+            steps[int(g.step)]["scenes"].setdefault(name, []).append(_page_group(run, g, found, outline))
+    return {"scenes": scenes, "steps": [{"step": s["step"],
+                                         "scenes": [{"name": n, "questions": qs} for n, qs in s["scenes"].items()]}
+                                        for s in steps.values()]}
 
 # %% ../../nbs/24_explorer.ipynb #24-016
-_BRIEF = ("model", "mode", "rewards", "reading", "steps", "questions_per_step", "num_generations", "lr", "beta", "temperature", "seed", "data")
+_BRIEF = ("model", "mode", "rewards", "reading", "steps", "questions_per_step", "num_generations", "lr", "beta",
+          "temperature", "seed", "data")
 
 def _settings_html(run):
-    pairs = lambda d: "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(v if isinstance(v, str) else json.dumps(v))}</dd>" for k, v in d.items()) + "</dl>"
+    pairs = lambda d: "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(v if isinstance(v, str) else json.dumps(v))}</dd>"
+                                       for k, v in d.items()) + "</dl>"
     told = without_paths(run.told)
     settings = told.get("settings") if run.settings else {}
     brief = {k: settings[k] for k in _BRIEF if k in settings} | {k: told[k] for k in ("commit",) if k in told}
@@ -379,11 +419,16 @@ def score_html(
     scores:pd.DataFrame|None, # arm, question_type, n, score, ci_low, ci_high
 )->str:
     "Scores with their intervals, tasks down, arms across."
-    if scores is None: return "<p>This run has no scores.csv that can be read: it was not evaluated, or is not finished.</p>"
+    if scores is None:
+        return "<p>This run has no scores.csv that can be read: it was not evaluated, or is not finished.</p>"
     if not len(scores) or not {"arm", "question_type", "score"} <= set(scores): return _table(scores)
-    def cell(r): return f"{r['score']:.1f}" + (f" ({r['ci_low']:.1f} to {r['ci_high']:.1f})" if {"ci_low", "ci_high"} <= set(r.index) else "")
-    wide = scores.assign(cell=scores.apply(cell, axis=1)).pivot_table(index="question_type", columns="arm", values="cell", aggfunc="first", sort=False)
-    return _table(wide.fillna("—").rename_axis(index="task", columns=None)) + "<p><small>Per cent, in brackets the 95 % interval.</small></p>"
+    def cell(r):
+        return f"{r['score']:.1f}" + (f" ({r['ci_low']:.1f} to {r['ci_high']:.1f})"
+                                      if {"ci_low", "ci_high"} <= set(r.index)else "")
+    wide = scores.assign(cell=scores.apply(cell, axis=1)).pivot_table(index="question_type", columns="arm",
+                                                                      values="cell", aggfunc="first", sort=False)
+    return _table(wide.fillna("—").rename_axis(index="task",
+                                               columns=None)) + "<p><small>Per cent, in brackets the 95 % interval.</small></p>"
 
 def _curves_html(run, lacks):
     if run.metrics is None: return "<p>This run has no metrics.jsonl that can be read: there are no curves.</p>"
@@ -397,7 +442,8 @@ def _lab_html(rows, rewards, most=6):
     def pay(text): return text, lab_summary(rows, [text]), lab_table(rows, text)
     tables = [t for text in rewards if (t := _attempt(lacks, f"{text} cannot be computed", pay, text))]
     summary = _table(pd.concat([t[1] for t in tables])) if tables else ""
-    some = "".join(f"<details><summary>{escape(text)}: {len(lines)} completions change the sign of their advantage</summary>{_table(lines.head(most))}</details>" for text, _, lines in tables)
+    some = "".join(f"<details><summary>{escape(text)}: {len(lines)} completions change the sign of their "
+                   f"advantage</summary>{_table(lines.head(most))}</details>"for text, _, lines in tables)
     return f"{summary}{some}<ul>{_items(without_paths(lacks))}</ul>"
 
 # %% ../../nbs/24_explorer.ipynb #24-017
@@ -493,21 +539,36 @@ def write_page(
     run = open_run(folder, data, scans)
     groups = choose_groups(run.groups, steps, questions_per_step, scenes_per_step)
     shown, out = page_data(run, groups, voxel_m), Path(out or run.folder/"page.html")
-    rows, partly = run.rows([int(s) for s in groups.step.unique()]), sum(bool(s["said"]) for s in shown["scenes"].values())
-    if partly: run.lacks.append(f"{partly} of {len(shown['scenes'])} scenes lack their 3D view or their frames; each says why where it is chosen")
-    curves, scores = _curves_html(run, run.lacks), _attempt(run.lacks, "scores.csv", score_html, run.scores) or ""   # before what is lacking is told
+    rows, partly = run.rows([int(s) for s in groups.step.unique()]), sum(bool(s["said"])
+                                                                         for s in shown["scenes"].values())
+    if partly:
+        run.lacks.append(f"{partly} of {len(shown['scenes'])} scenes lack their 3D view or their frames; each says why "
+                         "where it is chosen")
+    # before what is lacking is told
+    curves, scores = _curves_html(run, run.lacks), _attempt(run.lacks, "scores.csv", score_html, run.scores) or ""
     plotly = get_plotlyjs() if any(s["scan"] for s in shown["scenes"].values()) else ""
-    if "</script" in plotly.lower(): raise ValueError("plotly.min.js holds '</script', which would end its own tag: another version of plotly is wanted")
+    if "</script" in plotly.lower():
+        raise ValueError("plotly.min.js holds '</script', which would end its own tag: another version of plotly is "
+                         "wanted")
     box = lambda title, lines: f"<div class=warn><b>{title}</b><ul>{_items(lines)}</ul></div>" if lines else ""
     told = f"{len(groups)} of {len(run.groups)} groups are in this file, of {groups.step.nunique()} of {run.groups.step.nunique()} steps."
-    parts = [box("Keep in mind", without_paths(list(notes))), box("What is not here", without_paths(run.lacks)), "<h2>Settings</h2>", _settings_html(run), "<h2>Scores</h2><div class='wide scores'>", scores, "</div><h2>Curves</h2><div class=wide>", curves, "</div>",
-             "<h2>What the model said</h2>", f"<p>{told}</p>", _ROOMS if len(groups) else "<p>There are no rollouts to show.</p>", "<h2>Paid by other rewards</h2>",
-             f"<p>All {len(rows)} completions of these steps; one with a positive advantage becomes more likely, a group that is paid alike teaches nothing.</p><div class=wide>", _lab_html(rows, lab), "</div>"]
+    parts = [box("Keep in mind", without_paths(list(notes))), box("What is not here", without_paths(run.lacks)),
+             "<h2>Settings</h2>", _settings_html(run), "<h2>Scores</h2><div class='wide scores'>", scores,
+             "</div><h2>Curves</h2><div class=wide>", curves, "</div>",
+             "<h2>What the model said</h2>", f"<p>{told}</p>",
+             _ROOMS if len(groups) else "<p>There are no rollouts to show.</p>", "<h2>Paid by other rewards</h2>",
+             f"<p>All {len(rows)} completions of these steps; one with a positive advantage becomes more likely, a "
+             "group that is paid alike teaches nothing.</p><div class=wide>", _lab_html(rows, lab), "</div>"]
     title = escape(run.folder.resolve().name)
-    text = "\n".join(["<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
-                      "<meta http-equiv=Content-Security-Policy content=\"default-src 'none';img-src data: blob:;style-src 'unsafe-inline';script-src 'unsafe-inline'\">",
-                      f"<title>{title}</title><style>{_CSS}</style></head><body><h1>{title}</h1><noscript><p class=warn>Completions need JavaScript.</p></noscript>", *parts,
-                      f"<script>{plotly}</script><script id=data type=application/json>{script_json(shown)}</script><script>{_JS}</script></body></html>\n"])
+    text = "\n".join(["<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport "
+                      "content='width=device-width,initial-scale=1'>",
+                      "<meta http-equiv=Content-Security-Policy content=\"default-src 'none';img-src data: "
+                      "blob:;style-src 'unsafe-inline';script-src 'unsafe-inline'\">",
+                      f"<title>{title}</title><style>{_CSS}</style></head><body><h1>{title}</h1><noscript><p "
+                      "class=warn>Completions need JavaScript.</p></noscript>", *parts,
+                      f"<script>{plotly}</script><script id=data "
+                      f"type=application/json>{script_json(shown)}</script><script>{_JS}</script></body></html>\n"])
     with draft(out) as beside: beside.write_text(text, "utf-8")
-    print(f"{out.name}: {out.stat().st_size/1e6:.1f} MB, {len(groups)} groups, {len(shown['scenes'])} scenes" + (" (fewer steps, scenes or questions make it smaller)" if out.stat().st_size > 12e6 else ""))
+    print(f"{out.name}: {out.stat().st_size/1e6:.1f} MB, {len(groups)} groups, {len(shown['scenes'])} scenes"
+          + (" (fewer steps, scenes or questions make it smaller)" if out.stat().st_size > 12e6 else ""))
     return out

@@ -93,7 +93,8 @@ def _column(value, n, name):
 
 def _accuracy(text, question_type, gold, mode, reading, options):
     "Accuracy reward of one completion."
-    if question_type not in QUESTION_TYPES: raise ValueError(f"question_type is {question_type!r}, expected one of {', '.join(QUESTION_TYPES)}")
+    if question_type not in QUESTION_TYPES:
+        raise ValueError(f"question_type is {question_type!r}, expected one of {', '.join(QUESTION_TYPES)}")
     answer = extract_answer(text, mode)
     if not answer: return 0.
     if question_type in NA_TYPES: return relative_error_reward(_single_number(answer), float(gold), reading)
@@ -111,7 +112,8 @@ def accuracy_reward(
 )->list[float]: # in [0, 1], one a completion
     "Accuracy reward: match of choices and words, relative error of numbers (Section 4.2)."
     n = len(completions)
-    columns = [_column(c, n, name) for c, name in ((question_type, "question_type"), (ground_truth, "ground_truth"), (mode, "mode"), (options, "options"))]
+    columns = [_column(c, n, name) for c, name in ((question_type, "question_type"), (ground_truth, "ground_truth"),
+                                                   (mode, "mode"), (options, "options"))]
     return [_accuracy(_completion_text(c), t, g, m, reading, o) for c, t, g, m, o in zip(completions, *columns)]
 
 # %% ../../nbs/21_rewards.ipynb #21-021
@@ -154,15 +156,19 @@ def length_reward(
     **kw, # further columns, handed to the accuracy reward
 )->list[float]: # in [0, 1], one a completion
     "Reward for the length of a completion (Section 4.3.3; forms ours)."
-    if form not in LENGTHS: raise ValueError(f"form of the length reward is {form!r}, expected one of {', '.join(LENGTHS)}")
+    if form not in LENGTHS:
+        raise ValueError(f"form of the length reward is {form!r}, expected one of {', '.join(LENGTHS)}")
     share, limits, earned = LENGTHS[form]
     low, high = (own if given is None else given for given, own in zip((low, high), limits))
-    if not 0 <= low < high: raise ValueError(f"limits of the length reward are {low} and {high}, expected 0 ≤ low < high")
+    if not 0 <= low < high:
+        raise ValueError(f"limits of the length reward are {low} and {high}, expected 0 ≤ low < high")
     n = len(completions)
-    texts, modes, ids = [_completion_text(c) for c in completions], _column(mode, n, "mode"), _column(completion_ids, n, "completion_ids")
+    texts, modes, ids = [_completion_text(c)
+                         for c in completions], _column(mode, n, "mode"), _column(completion_ids, n, "completion_ids")
     paid = [share(t, m, len(i), low, high) for t, m, i in zip(texts, modes, ids)]
     if not earned: return paid
-    right, shaped = accuracy_reward(completions, question_type, ground_truth, mode, **kw), format_reward(completions, mode)
+    right, shaped = accuracy_reward(completions, question_type, ground_truth, mode,
+                                    **kw), format_reward(completions, mode)
     return [p*(r >= .5 and (f == 1 or m == "vanilla")) for p, r, f, m in zip(paid, right, shaped, modes)]
 
 # %% ../../nbs/21_rewards.ipynb #21-029
@@ -209,12 +215,14 @@ def _named(text):
     "One term."
     m = _TERM.fullmatch(text)
     if not m or not (m["name"] in _USUAL or m["name"].endswith(".py")):
-        raise ValueError(f"rewards: {text!r} is not a term, expected accuracy[:{'|'.join(READINGS)}], format, length[:{'|'.join(LENGTHS)}] or file.py:function, each with *weight if not 1")
+        raise ValueError(f"rewards: {text!r} is not a term, expected accuracy[:{'|'.join(READINGS)}], format, "
+                         f"length[:{'|'.join(LENGTHS)}] or file.py:function, each with *weight if not 1")
     limits = {k: int(m[k]) for k in ("low", "high") if m[k]}
     n = Named(text, m["name"], m["form"] or _USUAL.get(m["name"]), limits, float(m["weight"] or 1))
     if n.own and not n.form: raise ValueError(f"rewards: {n.name} without a function, expected {n.name}:function")
     if not n.own and n.form is not None and n.form not in _FORMS[n.name]:
-        raise ValueError(f"rewards: {text!r}: {n.name} has no form {n.form!r}, expected {' | '.join(_FORMS[n.name]) or 'none'}")
+        raise ValueError(f"rewards: {text!r}: {n.name} has no form {n.form!r}, expected "
+                         f"{' | '.join(_FORMS[n.name]) or 'none'}")
     if limits and n.name != "length": raise ValueError(f"rewards: {text!r}: {n.name} takes no limits")
     if n.name == "length": length_reward([], [], [], [], [], n.form, **limits)      # bad limits are refused here
     return n
@@ -223,7 +231,8 @@ def reward_terms(
     rewards:str, # as `parse_rewards` takes it
 )->list[Term]:
     "The rewards of a line, ready to pay. Files of the user's are loaded: do not call this to read somebody's run."
-    terms = [Term(n.column, _own_reward(n) if n.own else _our_reward(n), n.weight, not n.own) for n in parse_rewards(rewards)]
+    terms = [Term(n.column, _own_reward(n) if n.own else _our_reward(n), n.weight, not n.own)
+             for n in parse_rewards(rewards)]
     for t in terms: t.function.__name__ = t.name
     return terms
 
@@ -273,7 +282,8 @@ def _own_reward(n):
     "A function of a file of the user's, checked at each call for what it gives."
     function, where = getattr(_load(own_path(n.name)), n.form, None), f"rewards: {n.name}:{n.form}"
     if not callable(function): raise ValueError(f"rewards: {n.name} has no function {n.form!r}")
-    if inspect.iscoroutinefunction(function): raise ValueError(f"{where} is `async def`, wanted a plain function that returns a list of numbers or None")
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(f"{where} is `async def`, wanted a plain function that returns a list of numbers or None")
     return lambda completions, **kw: _paid(function(completions=completions, **kw), len(completions), where)
 
 def _paid(paid, n, where):
@@ -309,6 +319,7 @@ def grpo_loss(
     ratio, A = (logps - old_logps).exp(), advantages[:, None]
     per_token = -(ratio*A).minimum(ratio.clamp(1-epsilon, 1+epsilon)*A)
     if beta:
-        delta = ref_logps.minimum(logps.detach() + KL_EXPONENT) - logps        # e^Δ stays a number, and so does its gradient
+        # e^Δ stays a number, and so does its gradient
+        delta = ref_logps.minimum(logps.detach() + KL_EXPONENT) - logps
         per_token = per_token + beta*(delta.exp() - delta - 1)
     return ((per_token*mask).sum(1)/mask.sum(1)).mean()

@@ -32,7 +32,8 @@ class Rollouts:
             if record["step"] != step:
                 if rows: yield step, rows
                 step, rows = record["step"], []
-                if step in places: raise ValueError(f"{where}: step {step} once more, wanted all lines of a step together")
+                if step in places:
+                    raise ValueError(f"{where}: step {step} once more, wanted all lines of a step together")
                 places[step] = at, k
             rows.append(record)
         if rows: yield step, rows
@@ -80,7 +81,8 @@ def _draw(ax, metrics, names, window):
     "One panel: raw lines, running means for what is noisy."
     columns = [c for n in names for c in metrics if c == n or (n.endswith("/") and c.startswith(n))]
     for c in columns:
-        y = metrics.set_index("step")[c].astype(float).dropna()      # with several updates a rollout some steps have none
+        # with several updates a rollout some steps have none
+        y = metrics.set_index("step")[c].astype(float).dropna()
         if c == "reward": ax.plot(y, lw=.7, alpha=.4, color="C0")
         ax.plot(smooth(y, window) if c == "reward" or "/" in c else y, lw=1.2, label=c.split("/")[-1])
     if len(columns) > 1 or columns and names[0].endswith("/"): ax.legend(fontsize=6)
@@ -92,7 +94,8 @@ def plot_curves(
 ):                        # matplotlib Figure
     "A run's curves: rewards, KL, entropy, lengths, groups that teach nothing, gradient."
     import matplotlib.pyplot as plt
-    if "step" not in metrics or not len(metrics): raise ValueError("plot_curves: no metrics, expected a table with a 'step' column and at least one row")
+    if "step" not in metrics or not len(metrics):
+        raise ValueError("plot_curves: no metrics, expected a table with a 'step' column and at least one row")
     fig, axes = plt.subplots(2, 4, figsize=(12, 5.5), dpi=80, layout="constrained")
     for ax, (title, (unit, names)) in zip(axes.flat, PANELS.items()):
         _draw(ax, metrics, names, window)
@@ -129,13 +132,16 @@ def rollout_table(
 )->pd.DataFrame:          # one line a rollout, by question, best first
     "All rollouts of a step."
     now = rows[rows.step == step].copy()
-    if not len(now): raise ValueError(f"rollout_table: no rollouts of step {step}, there are steps {rows.step.min()} to {rows.step.max()}")
+    if not len(now):
+        raise ValueError(f"rollout_table: no rollouts of step {step}, there are steps {rows.step.min()} to "
+                         f"{rows.step.max()}")
     now["reward"] = total_reward(now)
     if "mode" in now: now["answer"] = _answers(now)
     if "advantage" not in now: now["advantage"] = group_advantage(now)
     now["completion"] = [c if len(c) <= width else c[:width-1]+"…" for c in now.completion.str.replace("\n", "⏎")]
     show = ["id", "question_type", "question", "ground_truth", "answer", "reward", "advantage", "completion"]
-    return now.sort_values(["id", "reward"], ascending=[True, False], kind="stable")[[c for c in show if c in now]].reset_index(drop=True)
+    return now.sort_values(["id", "reward"], ascending=[True, False],
+                           kind="stable")[[c for c in show if c in now]].reset_index(drop=True)
 
 # %% ../../nbs/22_rollouts.ipynb #22-028
 def rescore(
@@ -146,11 +152,17 @@ def rescore(
     missing = [c for c in ("completion", "question_type", "ground_truth", "mode") if c not in rows]
     if missing: raise ValueError(f"rescore: the rollouts lack {', '.join(missing)}")
     terms, out = reward_terms(rewards), rows.copy()
-    if "n_tokens" not in rows and any(t.name == "length_reward" for t in terms): raise ValueError("rescore: these rollouts do not say how many tokens they have (n_tokens), which a length reward needs")
-    columns = {c: rows[c].tolist() for c in rows if c not in ("completion", "n_tokens")} | {"prompts": rows.question.tolist() if "question" in rows else None}
+    if "n_tokens" not in rows and any(t.name == "length_reward" for t in terms):
+        raise ValueError("rescore: these rollouts do not say how many tokens they have (n_tokens), which a length "
+                         "reward needs")
+    columns = {c: rows[c].tolist()for c in rows
+               if c not in ("completion", "n_tokens")} | {"prompts": rows.question.tolist() if "question" in rows
+               else None}
     columns |= {"options": [o if isinstance(o, list) else None for o in rows.options]} if "options" in rows else {}
     ids = [range(n) for n in rows.n_tokens] if "n_tokens" in rows else None
     for t in terms:
-        out[t.name] = pd.Series(t.function(completions=rows.completion.tolist(), completion_ids=ids, **columns), index=rows.index, dtype=float)
+        out[t.name] = pd.Series(t.function(completions=rows.completion.tolist(), completion_ids=ids, **columns),
+                                index=rows.index, dtype=float)
     out["new_reward"] = (out[[t.name for t in terms]]*[t.weight for t in terms]).sum(axis=1, min_count=1)
-    return out.assign(new_advantage=group_advantage(out.drop(columns=["reward"], errors="ignore").rename(columns={"new_reward": "reward"})))
+    return out.assign(new_advantage=group_advantage(out.drop(columns=["reward"],
+                                                             errors="ignore").rename(columns={"new_reward": "reward"})))

@@ -63,14 +63,16 @@ class StopRequest:
 
     def listen(self):
         "From now on signals are noted, of several the first."
-        for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, lambda number, frame: self.note(number, f"stopped by {signal.Signals(number).name}"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: self.note(number, f"stopped by {signal.Signals(number).name}"))
         return self
 
     def note(self, number, why):
         if not self.number: self.number, self.why = int(number), why
 
     def pending(self)->int: # number of the signal; 0: go on
-        if self.watched and select.select([0], [], [], 0)[0]: self.note(signal.SIGTERM, "stopped, since the notebook that started it is gone")
+        if self.watched and select.select([0], [], [], 0)[0]:
+            self.note(signal.SIGTERM, "stopped, since the notebook that started it is gone")
         return self.number
 
     def check(self, done):
@@ -86,7 +88,8 @@ def _care(trainer, stop, num_iterations):
         def on_step_end(self, args, state, control, **kw):
             number = torch.tensor([stop.pending()], device=trainer.accelerator.device)
             number = int(trainer.accelerator.gather(number).max())
-            if not number or state.global_step % num_iterations: return      # rollouts that serve several steps are in no checkpoint
+            # rollouts that serve several steps are in no checkpoint
+            if not number or state.global_step % num_iterations: return
             stop.note(number, "stopped")
             stop.step, control.should_training_stop, control.should_save = state.global_step, True, True
         def on_save(self, args, state, control, **kw):
@@ -131,10 +134,13 @@ def check_data(s:Settings, data:Dataset, num_processes:int=1):
     "What would stop a run after hours is refused before it begins."
     def _check(ok, name, value, wanted):
         if not ok: raise ValueError(f"{name} is {value!r}: wanted {wanted}")
-    _check(type(num_processes) is int and num_processes >= 1 and s.questions_per_step % num_processes == 0, "num_processes", num_processes, f"a divisor of questions_per_step {s.questions_per_step}")
+    _check(type(num_processes) is int and num_processes >= 1 and s.questions_per_step % num_processes == 0,
+           "num_processes", num_processes, f"a divisor of questions_per_step {s.questions_per_step}")
     known = ("none", "tensorboard", "wandb", "trackio")
-    _check(s.report_to in known and (s.report_to == "none" or importlib.util.find_spec(s.report_to)), "report_to", s.report_to, f"one of {known}, and installed")
-    _check(len(data.train) >= s.questions_per_step, "questions_per_step", s.questions_per_step, f"at most the {len(data.train)} training questions of {data.folder}")
+    _check(s.report_to in known and (s.report_to == "none" or importlib.util.find_spec(s.report_to)), "report_to",
+           s.report_to, f"one of {known}, and installed")
+    _check(len(data.train) >= s.questions_per_step, "questions_per_step", s.questions_per_step,
+           f"at most the {len(data.train)} training questions of {data.folder}")
     other_videos(data.train)
     other_videos(held_out(s, data))
     constant_answers(_constants(data), data.test)
@@ -149,7 +155,8 @@ def begin(
     "Check what can be checked and write the settings; or see that a run to go on with was begun with the same ones."
     folder = Path(folder)
     check_data(s, data, num_processes)
-    if (folder/"run.json").is_file() != resume: raise ValueError(f"{folder} {'holds no run to resume' if resume else 'holds a run already'}")
+    if (folder/"run.json").is_file() != resume:
+        raise ValueError(f"{folder} {'holds no run to resume' if resume else 'holds a run already'}")
     claim_folder(folder, whole_settings(s, data), s, data, resume)
 
 def _films(s, data):
@@ -164,24 +171,32 @@ def film_hashes(s:Settings, data:Dataset)->dict: # film → SHA-256 of its conte
     places = dict(sorted(_films(s, data).items()))
     with ThreadPoolExecutor(os.cpu_count()) as pool: films = dict(zip(places, pool.map(hashes, places.values())))
     other = [name for name, digest in films.items() if data.films.get(name, digest) != digest]
-    if other: raise ValueError(f"data {data.folder}: {len(other)} of {len(films)} films are not those that the dataset was built with, the first {other[0]}")
+    if other:
+        raise ValueError(f"data {data.folder}: {len(other)} of {len(films)} films are not those that the dataset was "
+                         f"built with, the first {other[0]}")
     return films
 
 def check_films(s:Settings, data:Dataset):
     "Refuse films that cannot be read, or that show nothing at the size the model sees."
     films, cache = _films(s, data), FrameCache(frame_folder())
-    specs = dict.fromkeys((f"bench/{q.video}" for q in held_out(s, data)), held_out_video(s, data)) if data.bench else {}
+    specs = dict.fromkeys((f"bench/{q.video}" for q in held_out(s, data)),
+                          held_out_video(s, data)) if data.bench else {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = list(filter(None, pool.map(lambda name: unreadable_reason(films[name], (cache, specs.get(name, s.video))), films)))
-    if faults: raise ValueError(f"data {data.folder}: {len(faults)} of {len(films)} films cannot be used, the first: {faults[0]}")
+        faults = list(filter(None, pool.map(lambda name: unreadable_reason(films[name],
+                                                                           (cache, specs.get(name, s.video))), films)))
+    if faults:
+        raise ValueError(f"data {data.folder}: {len(faults)} of {len(films)} films cannot be used, the first: "
+                         f"{faults[0]}")
 
 def whole_settings(s:Settings, data:Dataset)->dict: # of run.json
     "What decides a run: its settings, with absolute paths, and what stands in the files they name."
     own = own_files(s.rewards)
     if gone := [f for f in own if not f.is_file()]: raise FileNotFoundError(f"rewards: no file {gone[0]}")
-    places = dict(data=os.path.abspath(data.folder), bench=data.bench and os.path.abspath(data.bench), model=absolute_model(s.model), rewards=absolute_rewards(s.rewards))
+    places = dict(data=os.path.abspath(data.folder), bench=data.bench and os.path.abspath(data.bench),
+                  model=absolute_model(s.model), rewards=absolute_rewards(s.rewards))
     tested = dict(held_out_video=asdict(held_out_video(s, data))) if data.bench else {}
-    return asdict(s) | tested | places | dict(weights=weights_id(s.model), processing=processing_id(s.model), questions=questions_hash(data.train + data.test),
+    return asdict(s) | tested | places | dict(weights=weights_id(s.model), processing=processing_id(s.model),
+                                              questions=questions_hash(data.train + data.test),
                                      own_rewards={str(f): file_hash(f) for f in own})
 
 def claim_folder(folder:Path, told:dict, s:Settings, data:Dataset, resume:bool):
@@ -212,7 +227,9 @@ def with_bench(
     "Train on a dataset, test on VSI-Bench; scenes that are in both are told."
     test = open_bench(folder).questions
     both = {q.scene_name for q in data.train} & {q.scene_name for q in test}
-    if both: warnings.warn(f"{len(both)} scenes of {folder} are trained on, the first {sorted(both)[0]}: scores on them say little")
+    if both:
+        warnings.warn(f"{len(both)} scenes of {folder} are trained on, the first {sorted(both)[0]}: scores on them say "
+                      "little")
     return replace(data, test=test, bench=Path(folder))
 
 def _constants(data):
@@ -231,7 +248,8 @@ def run_training(
     if is_first(): remove_drafts(folder)
     if (folder/"adapter").is_dir():
         if fault := damage(folder/"adapter"):
-            raise ValueError(f"{folder}: its adapter is damaged: {fault}; remove {folder/'adapter'} to make it again from the last checkpoint")
+            raise ValueError(f"{folder}: its adapter is damaged: {fault}; remove {folder/'adapter'} to make it again "
+                             "from the last checkpoint")
         return
     record = Run(folder)
     if is_first():
@@ -241,14 +259,19 @@ def run_training(
     stop = stop or StopRequest()
     if world_size() == 1: stop.check("before its next step")      # one of several would leave the others waiting
     torch.manual_seed(s.seed)
-    trainer = make_trainer(s, load_model(s.model, four_bit=s.four_bit), load_processor(s.model), data, folder/"checkpoints", record)
+    trainer = make_trainer(s, load_model(s.model, four_bit=s.four_bit), load_processor(s.model), data,
+                           folder/"checkpoints", record)
     trainer.add_callback(_care(trainer, stop, s.num_iterations))
     try:
         if step < s.steps: trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         else: trainer._load_from_checkpoint(str(checkpoint))
-    except FloatingPointError as e:      # there is nothing to go on with: whatever was asked for, the last good adapter is what the run has
-        if not record.metrics_path.is_file(): raise FloatingPointError(f"{e} in the first step: {s.model} cannot be trained so") from e
-        if is_first(): write_json(dict(step=trainer.state.global_step + 1, reason=f"{e} in step {trainer.state.global_step + 1}", action="rollback"), folder/"collapse.json")
+    # there is nothing to go on with: whatever was asked for, the last good adapter is what the run has
+    except FloatingPointError as e:
+        if not record.metrics_path.is_file():
+            raise FloatingPointError(f"{e} in the first step: {s.model} cannot be trained so") from e
+        if is_first():
+            write_json(dict(step=trainer.state.global_step + 1, reason=f"{e} in step {trainer.state.global_step + 1}",
+                            action="rollback"), folder/"collapse.json")
     finally: trainer.guard.close()
     if 0 < stop.step < s.steps and _fallen(folder)["action"] == "note":
         trainer.accelerator.wait_for_everyone()
@@ -270,7 +293,8 @@ def _save_adapter(trainer, folder):
                 if "lora_B" in name: p.data.zero_()      # the base: nothing good was kept
         write_json(fallen | dict(good=step), folder/"collapse.json")
     with draft(folder/"adapter") as beside:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), beside, trainer.settings.model, trainer.settings.video)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), beside, trainer.settings.model,
+                     trainer.settings.video)
         commit_folder(beside)
 
 def train(
@@ -333,7 +357,8 @@ def cluster_commands(
 )->list[str]:
     "How several machines train the run of a folder: torch's launcher, or accelerate's with a file of its own (DDP; sharded weights are not supported)."
     own = _cli_line(folder, own_rewards)
-    return [f"torchrun --nnodes {nodes} --nproc_per_node {num_processes} --rdzv_backend c10d --rdzv_endpoint FIRST_MACHINE:29500 --no_python {own}",
+    return [f"torchrun --nnodes {nodes} --nproc_per_node {num_processes} --rdzv_backend c10d --rdzv_endpoint "
+            f"FIRST_MACHINE:29500 --no_python {own}",
             f"accelerate launch --config_file ACCELERATE.yaml --no_python {own}"]
 
 def _cli_line(folder, own_rewards):
@@ -351,8 +376,10 @@ def train_cli(argv=None):
     p = argparse.ArgumentParser(description=train_cli.__doc__)
     p.add_argument("folder", help="run folder with run.json")
     p.add_argument("--rewards", nargs="+", default=[], metavar="FILE.py",
-                   help="the files of rewards that the run's settings name: training loads them, so look at those of somebody else's run first")
-    p.add_argument("--watched", action="store_true", help="stop after a step when standard input ends; a notebook's trainings are started so")
+                   help="the files of rewards that the run's settings name: training loads them, so look at those of "
+                        "somebody else's run first")
+    p.add_argument("--watched", action="store_true",
+                   help="stop after a step when standard input ends; a notebook's trainings are started so")
     given = p.parse_args(argv)
     folder, stop = Path(given.folder), StopRequest(given.watched).listen()
     try:
@@ -361,23 +388,29 @@ def train_cli(argv=None):
     except (ValueError, OSError) as e: p.exit(2, f"vsgrpo-train: {' '.join(str(e).split())}\n")
     try: _train_and_test(folder, s, data, stop)
     except Stopped as e:
-        if is_first(): print(f"{folder}: {e}; to resume: {_cli_line(folder, given.rewards)}, or -p resume True in its notebook", file=sys.stderr)
+        if is_first():
+            print(f"{folder}: {e}; to resume: {_cli_line(folder, given.rewards)}, or -p resume True in its notebook",
+                  file=sys.stderr)
         sys.exit(128 + stop.number)
 
 def _train_and_test(folder, s, data, stop):
     "What `train_cli` does, in each process."
     import torch
     if sharded := [k for k in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED") if os.environ.get(k, "").lower() in ("true", "1")]:
-        raise ValueError(f"{sharded[0]} is set: sharded weights are not supported, since rollouts call parts of the model by themselves; wanted a launcher's configuration with DDP (MULTI_GPU)")
+        raise ValueError(f"{sharded[0]} is set: sharded weights are not supported, since rollouts call parts of the "
+                         "model by themselves; wanted a launcher's configuration with DDP (MULTI_GPU)")
     if world_size() > 1 and not torch.cuda.is_available(): os.environ["ACCELERATE_USE_CPU"] = "true"
     with alone(folder):
-        if is_first(): begin(s, data, folder, True, world_size())      # what the settings name may have changed since they were written
+        # what the settings name may have changed since they were written
+        if is_first(): begin(s, data, folder, True, world_size())
         try: run_training(s, data, folder, stop)
         finally:
             if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
         gc.collect()
         if torch.cuda.is_available(): torch.cuda.empty_cache()
-        if is_first(): evaluate(s, load_model(s.model, folder/"adapter", four_bit=s.four_bit), load_processor(s.model), data, folder, stop=stop)
+        if is_first():
+            evaluate(s, load_model(s.model, folder/"adapter", four_bit=s.four_bit), load_processor(s.model), data,
+                     folder, stop=stop)
 
 def _check_given(folder, s, given):
     "Files of rewards are loaded by a training if whoever starts it names them."
@@ -394,9 +427,11 @@ def start(
     own_rewards:Sequence[Path]=(), # files of rewards that its settings name, which training loads
 )->subprocess.Popen:
     "Begin to train the run of a folder; what the processes say goes to train.log. When this process ends, the training stops after its step."
-    if is_running(folder): raise ValueError(f"{folder} is being trained by another process: follow({str(folder)!r}) shows it")
+    if is_running(folder):
+        raise ValueError(f"{folder} is being trained by another process: follow({str(folder)!r}) shows it")
     with open(Path(folder)/"train.log", "ab") as log:
-        return subprocess.Popen(train_command(folder, num_processes, own_rewards), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        return subprocess.Popen(train_command(folder, num_processes, own_rewards), stdin=subprocess.PIPE, stdout=log,
+                                stderr=subprocess.STDOUT, start_new_session=True,
                                 env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600"} | os.environ |     # seconds that torch's launcher gives a step to end
                                     {"PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])} |
                                     ({"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}))
@@ -417,7 +452,8 @@ def finish(
     if process.wait():
         raise RuntimeError(f"training of {folder} ended with {process.returncode}:\n" + "\n".join(_log(folder)[-15:]))
 
-def _log(folder): return (Path(folder)/"train.log").read_text("utf-8", "replace").splitlines() # lines that its processes wrote
+# lines that its processes wrote
+def _log(folder): return (Path(folder)/"train.log").read_text("utf-8", "replace").splitlines()
 
 def follow(
     folder:str|Path, # run folder
@@ -436,7 +472,8 @@ def follow(
             last, begin = metrics.iloc[-1], time.perf_counter()
             if len(metrics)*lines//steps > told*lines//steps:
                 left = (steps - last.step)*metrics["seconds/step"].tail(20).mean()
-                print(f"step {last.step:.0f} of {steps}, reward {metrics.reward.tail(5).mean():.3f}, {metrics['seconds/step'].tail(20).mean():.1f} s a step, {left/60:.1f} minutes left", flush=True)
+                print(f"step {last.step:.0f} of {steps}, reward {metrics.reward.tail(5).mean():.3f}, "
+                      f"{metrics['seconds/step'].tail(20).mean():.1f} s a step, {left/60:.1f} minutes left", flush=True)
             told = len(metrics)
             if begin - drawn < 15: continue
             shown = shown or display(display_id=True)
@@ -448,7 +485,9 @@ def follow(
             stop(process)
             print(*_log(folder)[-1:])
         raise
-    if not run.metrics_path.is_file(): raise ValueError(f"{folder}: nothing trains here and no step was recorded; {folder}/train.log has what a training said last")
+    if not run.metrics_path.is_file():
+        raise ValueError(f"{folder}: nothing trains here and no step was recorded; {folder}/train.log has what a "
+                         "training said last")
     metrics = run.read_metrics()
     if shown: shown.update(plot_curves(metrics))
     else: display(plot_curves(metrics))
@@ -472,7 +511,8 @@ def evaluate(
 )->dict: # arm → {question id: prediction}
     "Ask every arm the held-out questions and write the scores; an arm whose answers are there is not asked again."
     questions, folder = held_out(s, data, split), Path(folder)
-    reader, features = VideoReader(processor, held_out_video(s, data), frame_folder(), blank=s.blank), VisionFeatureCache(model, feature_folder())
+    reader, features = VideoReader(processor, held_out_video(s, data), frame_folder(),
+                                   blank=s.blank), VisionFeatureCache(model, feature_folder())
     arms = arms or [a for a in ARMS if a != "trained_vanilla" or s.mode != "vanilla"]
     for arm in arms:
         if arm not in ARMS: raise ValueError(f"arm is {arm!r}: wanted one of {ARMS}")
@@ -480,17 +520,24 @@ def evaluate(
             mode = arm_mode(s, arm)
             length = s.max_new_tokens if mode == s.mode else min(s.max_new_tokens, MAX_NEW_TOKENS[mode])
             with model.disable_adapter() if arm == "base" else nullcontext():
-                answers = generate_answers(model, processor, questions, reader, data.bench or data.folder, mode, "train", length, s.ask_batch, other_videos(questions, s.seed) if arm == "trained_shuffled" else None, arm, features,
-                              between=partial(stop.check, "in its test; answers of whole arms are kept") if stop else None)
+                answers = generate_answers(model, processor, questions, reader, data.bench or data.folder, mode,
+                                           "train", length, s.ask_batch,
+                                           other_videos(questions, s.seed) if arm == "trained_shuffled" else None, arm,
+                                           features,
+                              between=partial(stop.check, "in its test; answers of whole arms are kept") if stop
+                              else None)
             save_answers(answers, folder/"answers", arm)
     predictions = {arm: read_predictions(s, data, folder, split)[arm] for arm in arms}
-    scores = pd.concat([arm_scores({arm: said}, questions, "official" if arm == "constant" else PARSER[arm_mode(s, arm)]) for arm, said in predictions.items()])
+    scores = pd.concat([arm_scores({arm: said}, questions,
+                                   "official" if arm == "constant" else PARSER[arm_mode(s, arm)])
+                        for arm, said in predictions.items()])
     write_text(csv_text(scores), folder/"scores.csv")
     return predictions
 
 ARMS = ("base", "trained", "trained_shuffled", "trained_vanilla", "constant")
 
-def arm_mode(s:Settings, arm:str)->str: return "vanilla" if arm == "trained_vanilla" else s.mode # prompt mode an arm is asked in
+def arm_mode(s:Settings, arm:str)->str:
+    return "vanilla" if arm == "trained_vanilla" else s.mode # prompt mode an arm is asked in
 
 def held_out(s:Settings, data:Dataset, split:str="test")->list[Question]:
     "Questions about `test_scenes` scenes, evenly by name."
@@ -500,7 +547,8 @@ def held_out_video(s:Settings, data:Dataset)->VideoSpec:
     "What the model is shown of held-out films: of a benchmark the frames that its own pipeline takes."
     return replace(s.video, sampling=BENCH_SAMPLING) if data.bench else s.video
 
-def read_predictions(s:Settings, data:Dataset, folder:str|Path, split:str="test")->dict: # arm → {question id: prediction}
+def read_predictions(s:Settings, data:Dataset, folder:str|Path,
+                     split:str="test")->dict: # arm → {question id: prediction}
     "What the arms of a run answered, and the constant answers."
     files = {arm: Path(folder)/"answers"/f"{arm}.jsonl" for arm in ARMS}
     tables = {arm: read_records(path, ANSWERS) for arm, path in files.items() if is_committed(path)}

@@ -78,19 +78,23 @@ def _check_choices(s):
     "Names that are known, and fit together."
     _check(s.method in METHODS, "method", s.method, f"one of {METHODS}")
     _check(s.mode in MODES, "mode", s.mode, f"one of {list(MODES)}")
-    _check(s.method == "grpo" or s.mode == "vanilla", "mode", s.mode, f"vanilla: the rows hold answers and no thoughts that {s.method} could learn")
+    _check(s.method == "grpo" or s.mode == "vanilla", "mode", s.mode,
+           f"vanilla: the rows hold answers and no thoughts that {s.method} could learn")
     _check(s.pairs in (*RULES, "sampled"), "pairs", s.pairs, f"one of {[*RULES, 'sampled']}")
     _check(s.on_collapse in ("note", "stop", "rollback"), "on_collapse", s.on_collapse, "note, stop or rollback")
     heaviest = max(term.weight for term in parse_rewards(s.rewards))
     _check(heaviest <= MOST_WEIGHT, "rewards", s.rewards, f"weights of at most {MOST_WEIGHT:,}")
 
-MOST_QUESTIONS, MOST_WEIGHT = 5_000_000, 1_000_000 # 43 passes over VSI-100k, which are drawn before the first step; of a reward
-_AT_LEAST = {1: "steps questions_per_step micro_groups questions_per_scene num_iterations lora_rank lora_alpha max_new_tokens ask_batch save_every",
+# 43 passes over VSI-100k, which are drawn before the first step; of a reward
+MOST_QUESTIONS, MOST_WEIGHT = 5_000_000, 1_000_000
+_AT_LEAST = {1: "steps questions_per_step micro_groups questions_per_scene num_iterations lora_rank lora_alpha "
+                "max_new_tokens ask_batch save_every",
              0: "warmup_steps beta probe_every test_scenes curve_every curve_scenes seed"}
 
 def _check_ranges(s):
     "Numbers that a run can be made with."
-    _check(s.num_generations >= 2, "num_generations", s.num_generations, "at least 2: an advantage compares answers of one group")
+    _check(s.num_generations >= 2, "num_generations", s.num_generations,
+           "at least 2: an advantage compares answers of one group")
     for least, names in _AT_LEAST.items():
         for name in names.split(): _check(getattr(s, name) >= least, name, getattr(s, name), f"{least} or more")
     _check(s.lr > 0, "lr", s.lr, "above 0")
@@ -99,10 +103,13 @@ def _check_ranges(s):
     _check(s.method != "dpo" or s.beta > 0, "beta", s.beta, "above 0: DPO learns nothing without it")
     _check(s.warmup_steps < s.steps, "warmup_steps", s.warmup_steps, f"less than the {s.steps} steps of the run")
     most = max(1, MOST_QUESTIONS//s.questions_per_step)
-    _check(s.steps <= most, "steps", s.steps, f"at most {most:,}: with questions_per_step {s.questions_per_step} these are {MOST_QUESTIONS:,} questions")
+    _check(s.steps <= most, "steps", s.steps,
+           f"at most {most:,}: with questions_per_step {s.questions_per_step} these are {MOST_QUESTIONS:,} questions")
     window = Limits().window
-    _check(s.on_collapse != "rollback" or s.save_every >= window, "save_every", s.save_every, f"{window} or more, so that a checkpoint from before a collapse is kept")
-    _check(s.questions_per_step % s.micro_groups == 0, "micro_groups", s.micro_groups, f"a divisor of questions_per_step {s.questions_per_step}")
+    _check(s.on_collapse != "rollback" or s.save_every >= window, "save_every", s.save_every,
+           f"{window} or more, so that a checkpoint from before a collapse is kept")
+    _check(s.questions_per_step % s.micro_groups == 0, "micro_groups", s.micro_groups,
+           f"a divisor of questions_per_step {s.questions_per_step}")
 
 # %% ../../nbs/25a_settings.ipynb #26-008
 RATES = {"tiny": 3e-3, "2B": 1e-5, "7B": 5e-6} # learning rate by size
@@ -125,18 +132,24 @@ def default_settings(
         if value is not None: check_kind(name, value, int)
     given = {"questions_per_step": SCALES[scale]["questions_per_step"]} | {k: v for k, v in given.items() if v is not None}
     steps = SCALES[scale]["steps"] or 1 if steps is None else steps
-    Settings(**{"micro_groups": 1, **given, "model": model, "steps": steps})     # a bad value is refused before any file is read
+    # a bad value is refused before any file is read
+    Settings(**{"micro_groups": 1, **given, "model": model, "steps": steps})
     mode = given.get("mode", "vanilla")
-    _check(mode == "vanilla" or not lacks_tags(model), "mode", mode, f"vanilla: model {model!r} keeps no tag, so nothing it says would be paid; tiny-cot does")
+    _check(mode == "vanilla" or not lacks_tags(model), "mode", mode,
+           f"vanilla: model {model!r} keeps no tag, so nothing it says would be paid; tiny-cot does")
     size = model_size(model)
     q = given["questions_per_step"]
     per_scene = given.setdefault("questions_per_scene", max(1, min(8, q//4)))
     method = given.get("method", "grpo")
     given.setdefault("lr", TINY_RATES.get(method, RATES[size]) if size == "tiny" else RATES[size])
     if method == "dpo": given.setdefault("beta", 1. if size == "tiny" else .1)
-    given.setdefault("rewards", ("accuracy:ratio" if size == "tiny" else "accuracy:linear") + (" format" if mode != "vanilla" else ""))
-    if size == "tiny": own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
-    else: own = dict(micro_groups=max(k for k in range(1, min(per_scene, q) + 1) if q % k == 0), gradient_checkpointing=True, ask_batch=32, max_new_tokens=MAX_NEW_TOKENS[mode])
+    given.setdefault("rewards", ("accuracy:ratio"if size == "tiny"
+                                 else "accuracy:linear") + (" format" if mode != "vanilla" else ""))
+    if size == "tiny":
+        own = dict(micro_groups=q, warmup_steps=steps//14, max_new_tokens=16 if mode == "vanilla" else 48)
+    else:
+        own = dict(micro_groups=max(k for k in range(1, min(per_scene, q) + 1) if q % k == 0),
+                   gradient_checkpointing=True, ask_batch=32, max_new_tokens=MAX_NEW_TOKENS[mode])
     s = Settings(model=model, steps=steps, video=default_spec(model, frames, max_pixels), **{**own, **given})
     reward_terms(s.rewards)     # own functions are looked for now, not after the data is read
     return s

@@ -30,14 +30,16 @@ def vision_difference(
 )->pd.DataFrame|None: # of `paired_difference`; None where answers or the questions that were scored are not here
     "By how much a model scores higher with the right video than with another room's."
     folder, s = Path(folder), Run(folder).read_settings()["settings"]
-    rows, files = Path(s.get("bench") or s.get("data") or folder)/"test.parquet", [folder/"answers"/f"{a}.jsonl" for a in ("trained", "trained_shuffled")]
+    rows, files = Path(s.get("bench") or s.get("data") or folder)/"test.parquet", [folder/"answers"/f"{a}.jsonl"
+                                                                                   for a in ("trained", "trained_shuffled")]
     if s.get("mode") not in PARSER or not all(f.is_file() for f in (rows, folder/"scores.csv", *files)): return None
     said = [dict(zip(t.id, t.prediction)) for t in map(read_records, files)]
     asked = [q for q in read_rows(rows)[0] if q.id in said[0]]
     if not asked or not {q.id for q in asked} == set(said[0]) == set(said[1]): return None
     told = read_scores(folder).query("arm == 'trained'").set_index("question_type").score
     again = score_table(asked, said[0], PARSER[s["mode"]], n_boot=0).set_index("question_type").score
-    if set(told.index) != set(again.index) or (told - again).abs().max() > 1e-6: return None     # other questions of the same ids
+    # other questions of the same ids
+    if set(told.index) != set(again.index) or (told - again).abs().max() > 1e-6: return None
     return paired_difference(asked, *said, PARSER[s["mode"]])
 
 def _number(score, low, high, sign=""): return f"{score:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
@@ -55,11 +57,17 @@ def vision_verdict(
     by = "their intervals do not meet; the answers were not compared one by one" if paired is None else "the paired 95 % interval of the difference, over scenes, is above 0"
     tasks = higher.drop("overall", errors="ignore")
     if "overall" in right.index:
-        told = " with the right video, ".join(_number(t.score, t.ci_low, t.ci_high) for t in (right.loc["overall"], other.loc["overall"])) + " with another room's"
-        if paired is not None: told += ", difference " + _number(*paired.set_index("question_type").loc["overall", ["difference", "ci_low", "ci_high"]], "+")
+        told = " with the right video, ".join(_number(t.score, t.ci_low, t.ci_high)
+                                              for t in (right.loc["overall"],
+                                                        other.loc["overall"])) + " with another room's"
+        if paired is not None:
+            told += ", difference " + _number(*paired.set_index("question_type").loc["overall",
+                                                                                     ["difference", "ci_low",
+                                                                                      "ci_high"]], "+")
         head = f"{'**It looks**' if higher['overall'] else '**That it looks is not shown**'}: overall {told}."
     else: head = f"**It looks in {tasks.sum()} of {len(tasks)} tasks**; an overall score is not recorded."
-    return (f"{head} By task, higher with the right video: {', '.join(map(_cell, tasks.index[tasks])) or 'none'}; not shown: {', '.join(map(_cell, tasks.index[~tasks])) or 'none'}. "
+    return (f"{head} By task, higher with the right video: {', '.join(map(_cell, tasks.index[tasks])) or 'none'}; not "
+            f"shown: {', '.join(map(_cell, tasks.index[~tasks])) or 'none'}. "
             f"(Higher means: {by}.)")
 
 # %% ../../nbs/27_sharing.ipynb #27-007
@@ -68,7 +76,9 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 def _cell(x):
     "Text on one line of Markdown, in a table or out of it."
     if x is None or x == "": return "not recorded"
-    return re.sub(r"\s+", " ", json.dumps(x) if isinstance(x, (dict, list)) else str(x)).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return re.sub(r"\s+", " ",
+                  json.dumps(x) if isinstance(x, (dict, list))
+                  else str(x)).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 def _table(rows, head):
     "A Markdown table, text escaped."
@@ -76,7 +86,9 @@ def _table(rows, head):
 
 def _score_cells(scores):
     "One row a task, one column an arm."
-    cells = scores.assign(cell=[_number(r.score, r.ci_low, r.ci_high) for r in scores.itertuples()]).pivot(index="question_type", columns="arm", values="cell")
+    cells = scores.assign(cell=[_number(r.score, r.ci_low, r.ci_high)
+                                for r in scores.itertuples()]).pivot(index="question_type", columns="arm",
+                                                                     values="cell")
     cells = cells[list(dict.fromkeys(scores.arm))].reindex(dict.fromkeys(scores.question_type)).fillna("—")
     n = scores.drop_duplicates("question_type").n
     return _table([[t, *r, k] for t, r, k in zip(cells.index, cells.values, n)], ["task", *cells.columns, "n"])
@@ -91,7 +103,10 @@ def _course(folder, s):
     metrics = read_metrics(folder) if (folder/"metrics.jsonl").is_file() else None
     told = ["Steps: not recorded." if metrics is None else f"Steps: {len(metrics)} of {_cell(s.get('steps'))}."]
     probe = metrics.dropna(subset=["probe/own", "probe/other"]) if metrics is not None and {"probe/own", "probe/other"} <= set(metrics) else ()
-    if len(probe): told.append(f"Last probe on training questions, step {probe.step.iloc[-1]}: accuracy reward {probe['probe/own'].iloc[-1]:.2f} with the own video, {probe['probe/other'].iloc[-1]:.2f} with another room's.")
+    if len(probe):
+        told.append(f"Last probe on training questions, step {probe.step.iloc[-1]}: accuracy reward "
+                    f"{probe['probe/own'].iloc[-1]:.2f} with the own video, {probe['probe/other'].iloc[-1]:.2f} with "
+                    "another room's.")
     if not (folder/"collapse.json").is_file(): return " ".join([*told, "No collapse is recorded."])
     c = read_json(folder/"collapse.json")
     left = "" if "good" not in c else f", the adapter is that of step {_cell(c['good'])}" if c["good"] else ", the adapter was set back to the base"
@@ -110,27 +125,38 @@ def card_text(
     merged:bool=False, # whether the card is that of a merged model, not of the adapter
 )->str:
     "What the run recorded, as a model card."
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence): raise ValueError(f"licence is {licence!r}, wanted a name as the hub has it, such as apache-2.0 or other")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise ValueError(f"licence is {licence!r}, wanted a name as the hub has it, such as apache-2.0 or other")
     folder = Path(folder)
     told, scores = Run(folder).read_settings(), read_scores(folder) if (folder/"scores.csv").is_file() else None
     s, used = told["settings"], told.get("dataset") or {}
     base, data, name = resolve_model(s["model"]), Path(s.get("data") or ""), public_name(s["model"])
-    front = [f"library_name: {'transformers' if merged else 'peft'}", f'license: "{licence}"', "pipeline_tag: video-text-to-text", "tags: [grpo, lora, qwen2-vl, visual-spatial-reasoning, vsi-bench]"]
+    front = [f"library_name: {'transformers' if merged else 'peft'}", f'license: "{licence}"',
+             "pipeline_tag: video-text-to-text", "tags: [grpo, lora, qwen2-vl, visual-spatial-reasoning, vsi-bench]"]
     if _ID.fullmatch(base) and not Path(base).exists(): front.append(f"base_model: {json.dumps(base)}")
     taught = Path(base)/"base.json" # of these very weights, or not told
     taught = [_cell(read_json(taught).get("taught"))] if taught.is_file() and s.get("weights") == weights_id(s["model"]) else []
-    what = [f"{_cell(name)} with {'its LoRA adapter merged in' if merged else 'this LoRA adapter'} answers questions about videos of rooms, asked in {_cell(s.get('mode'))} mode.",
-            f"It was trained with GRPO: {_cell(s.get('num_generations'))} answers to a question, paid by `{_cell(without_paths(s.get('rewards') or s.get('reading')))}`, KL weight {_cell(s.get('beta'))}."]
+    what = [f"{_cell(name)} with {'its LoRA adapter merged in' if merged else 'this LoRA adapter'} answers questions "
+            f"about videos of rooms, asked in {_cell(s.get('mode'))} mode.",
+            f"It was trained with GRPO: {_cell(s.get('num_generations'))} answers to a question, paid by "
+            f"`{_cell(without_paths(s.get('rewards') or s.get('reading')))}`, KL weight {_cell(s.get('beta'))}."]
     result = ["No held-out scores are recorded."] if scores is None else [
         vision_verdict(scores, vision_difference(folder)), _score_cells(scores), *_same_answers(scores),
-        f"Scored as VSI-Bench does, 0–100, on {'`' + _cell(Path(s['bench']).name) + '`' if s.get('bench') else 'held-out scenes of the dataset'}, 95 % intervals over scenes. `trained_shuffled` is the trained model shown another "
-        "room's video, `constant` the best answer that is always the same, `trained_vanilla` the trained model asked in vanilla mode."]
+        "Scored as VSI-Bench does, 0–100, on "
+        f"{'`' + _cell(Path(s['bench']).name) + '`' if s.get('bench') else 'held-out scenes of the dataset'}, 95 % "
+        "intervals over scenes. `trained_shuffled` is the trained model shown another "
+        "room's video, `constant` the best answer that is always the same, `trained_vanilla` the trained model asked "
+        "in vanilla mode."]
     settings = without_paths(s) | {k: Path(s[k]).name for k in ("data", "bench") if s.get(k)} | {"model": name}
-    parts = ["\n".join(["---", *front, "---"]), f"# {_cell(name)}, trained with GRPO in {_cell(s.get('mode'))} mode", " ".join(what), *taught, _course(folder, s), "## Scores", *result,
+    parts = ["\n".join(["---", *front, "---"]), f"# {_cell(name)}, trained with GRPO in {_cell(s.get('mode'))} mode",
+             " ".join(what), *taught, _course(folder, s), "## Scores", *result,
              "## How to ask it", *_how_to_ask(s, merged),
-             "## Data", f"`{_cell(data.name)}`, {_cell(used.get('questions'))} training questions, sha256 `{_cell(used.get('sha256'))}`. {_terms(data)}",
+             "## Data",
+             f"`{_cell(data.name)}`, {_cell(used.get('questions'))} training questions, sha256 "
+             f"`{_cell(used.get('sha256'))}`. {_terms(data)}",
              "## Settings", _table(settings.items(), ["setting", "value"]),
-             "## Versions", _table(sorted((told.get("versions") or {}).items()), ["package", "version"]), f"Commit {_cell(told.get('commit'))}, seed {_cell(told.get('seed'))}."]
+             "## Versions", _table(sorted((told.get("versions") or {}).items()), ["package", "version"]),
+             f"Commit {_cell(told.get('commit'))}, seed {_cell(told.get('seed'))}."]
     return "\n\n".join(parts) + "\n"
 
 def write_card(
@@ -139,7 +165,9 @@ def write_card(
 )->Path:
     "The adapter's README.md, from what the run recorded."
     adapter = Path(folder)/"adapter"
-    if not (adapter/"adapter_model.safetensors").is_file(): raise FileNotFoundError(f"{folder}: no adapter/adapter_model.safetensors there, wanted a run that was trained to its end")
+    if not (adapter/"adapter_model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder}: no adapter/adapter_model.safetensors there, wanted a run that was trained "
+                                "to its end")
     write_text(card_text(folder, licence), adapter/"README.md")
     return adapter/"README.md"
 
@@ -188,20 +216,25 @@ def ask(film, question, options=()):
 
 print(ask("film.mp4", "How many chair(s) are in this room?"))'''
 
-_ROUNDINGS = {"uniform": ".round().astype(int)", "uniform_floor": ".astype(int)"} # sampling → code for whole frame numbers
+# sampling → code for whole frame numbers
+_ROUNDINGS = {"uniform": ".round().astype(int)", "uniform_floor": ".astype(int)"}
 
 def answer_code(
     s:dict, # settings of run.json
     merged:bool=False, # for a merged model, not for an adapter
 )->str|None: # Python; None where the run did not record how it asked
     "How to ask a trained model without this library, so that it answers as it did here."
-    if s.get("mode") not in PARSER or not isinstance(s.get("video"), dict) or not isinstance(s.get("max_new_tokens"), int): return None
+    if s.get("mode") not in PARSER or not isinstance(s.get("video"),
+                                                     dict) or not isinstance(s.get("max_new_tokens"), int):
+        return None
     spec = VideoSpec(**s["video"])
     number = Question("q", "generated", "room", "room_size_estimation", "How large?", "1")
     choice = Question("q", "generated", "room", "route_planning", "Where to?", "A", ["A. left", "B. right"])
     post, letter = (prompt(q, s["mode"], "train").split("\n")[-1] for q in (number, choice))
-    return _ASK.format(load=_LOAD[merged].format(base=public_name(s["model"])), peft="" if merged else "\nfrom peft import PeftModel", frames=spec.frames,
-                       rounding=_ROUNDINGS[spec.sampling], pre=PRE, post=post, letter=letter, length=s["max_new_tokens"])
+    return _ASK.format(load=_LOAD[merged].format(base=public_name(s["model"])),
+                       peft="" if merged else "\nfrom peft import PeftModel", frames=spec.frames,
+                       rounding=_ROUNDINGS[spec.sampling], pre=PRE, post=post, letter=letter,
+                       length=s["max_new_tokens"])
 
 def _how_to_ask(s, merged):
     "The card's part with the code, and what it stands on."
@@ -209,8 +242,11 @@ def _how_to_ask(s, merged):
     if code is None: return ["How it was asked is not recorded, so there is no code that asks in the same way."]
     base = resolve_model(s["model"])
     where = [] if merged or not Path(base).exists() else [f"`BASE` is the folder of the base, `{_cell(public_name(s['model']))}`{SHIPPED if s['model'] in ALIASES else ''}."]
-    return [f"```python\n{code}\n```", " ".join([*where, f"`{'MODEL' if merged else 'ADAPTER'}` is this folder; its processor is set to this run's frames and pixels. "
-            "Where torch is built for the CPU and torchvision is not (`operator torchvision::nms does not exist`), install torchvision from where torch came from."])]
+    return [f"```python\n{code}\n```", " ".join([*where,
+                                                 f"`{'MODEL' if merged else 'ADAPTER'}` is this folder; its processor "
+                                                 "is set to this run's frames and pixels. "
+            "Where torch is built for the CPU and torchvision is not (`operator torchvision::nms does not exist`), "
+            "install torchvision from where torch came from."])]
 
 SHIPPED = ", which comes with vsgrpo" # said of a base
 
@@ -226,11 +262,17 @@ def merge_adapter(
     if (folder/"adapter_config.json").is_file(): folder = folder.resolve().parent
     if out.exists(): raise ValueError(f"out {out} is there already, wanted a new folder")
     s, config = Run(folder).read_settings()["settings"], folder/"adapter"/"adapter_config.json"
-    if not config.is_file(): raise FileNotFoundError(f"{config}: no such file, wanted a run that was trained to its end")
-    if "weights" not in s: raise ValueError(f"{folder/'run.json'} does not record the weights of {s['model']!r}, so it cannot be told whether the adapter fits")
-    if weights_id(s["model"]) != s["weights"]: raise ValueError(f"{folder} was trained on other weights than {s['model']!r} has now: wanted {s['weights'][:12]}…")
+    if not config.is_file():
+        raise FileNotFoundError(f"{config}: no such file, wanted a run that was trained to its end")
+    if "weights" not in s:
+        raise ValueError(f"{folder/'run.json'} does not record the weights of {s['model']!r}, so it cannot be told "
+                         "whether the adapter fits")
+    if weights_id(s["model"]) != s["weights"]:
+        raise ValueError(f"{folder} was trained on other weights than {s['model']!r} has now: wanted "
+                         f"{s['weights'][:12]}…")
     made_for = read_json(config)["base_model_name_or_path"]
-    if not {made_for, Path(made_for).name} & {public_name(s["model"]), Path(resolve_model(s["model"])).name}: raise ValueError(f"{config}: an adapter of {made_for!r}, but the run trained {s['model']!r}")
+    if not {made_for, Path(made_for).name} & {public_name(s["model"]), Path(resolve_model(s["model"])).name}:
+        raise ValueError(f"{config}: an adapter of {made_for!r}, but the run trained {s['model']!r}")
     card = card_text(folder, licence, merged=True)
     model = load_model(s["model"], folder/"adapter", dtype=dtype).merge_and_unload()
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
@@ -255,15 +297,21 @@ def check_shareable(
     "Refuse a run that is not finished, an adapter without its card, and pickled files."
     folder, adapter = Path(folder), Path(folder)/"adapter"
     for name in ("adapter_model.safetensors", "adapter_config.json", "processor_config.json", "README.md"):
-        if not (adapter/name).is_file(): raise FileNotFoundError(f"{adapter}: no {name} there; wanted a trained adapter with its card (write_card)")
-    if "[More Information Needed]" in (adapter/"README.md").read_text("utf-8"): raise ValueError(f"{adapter/'README.md'} is peft's empty form, wanted the run's card (write_card)")
+        if not (adapter/name).is_file():
+            raise FileNotFoundError(f"{adapter}: no {name} there; wanted a trained adapter with its card (write_card)")
+    if "[More Information Needed]" in (adapter/"README.md").read_text("utf-8"):
+        raise ValueError(f"{adapter/'README.md'} is peft's empty form, wanted the run's card (write_card)")
     if (base := read_json(adapter/"adapter_config.json")["base_model_name_or_path"]) != without_paths(base):
-        raise ValueError(f"{adapter/'adapter_config.json'} names its base by a folder of this machine, {base}; wanted its name alone")
+        raise ValueError(f"{adapter/'adapter_config.json'} names its base by a folder of this machine, {base}; wanted "
+                         "its name alone")
     pickled = [p.name for p in sorted(adapter.rglob("*")) if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")]
-    if pickled: raise ValueError(f"{adapter} holds pickled files, which run code where they are loaded: {', '.join(pickled)}; wanted safetensors alone")
+    if pickled:
+        raise ValueError(f"{adapter} holds pickled files, which run code where they are loaded: {', '.join(pickled)}; "
+                         "wanted safetensors alone")
     wanted, done = Run(folder).read_settings()["settings"]["steps"], read_metrics(folder).step.max()
     stopped = (folder/"collapse.json").is_file() and read_json(folder/"collapse.json")["action"] in ("stop", "rollback")
-    if done < wanted and not stopped: raise ValueError(f"{folder}: trained {done} of {wanted} steps, wanted a finished run")
+    if done < wanted and not stopped:
+        raise ValueError(f"{folder}: trained {done} of {wanted} steps, wanted a finished run")
 
 def push_adapter(
     folder:str|Path, # run folder with its adapter and card
@@ -278,6 +326,8 @@ def push_adapter(
     try:
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=str(Path(folder)/"adapter"), allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.md"]))
-    except (*HfHubHTTPError.__bases__, ValueError) as e:      # the client's own errors, those of its network library among them
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(Path(folder)/"adapter"),
+                                     allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.md"]))
+    # the client's own errors, those of its network library among them
+    except (*HfHubHTTPError.__bases__, ValueError) as e:
         raise RuntimeError(f"push_to_hub {repo_id}: the hub did not take it ({type(e).__name__}: {e})") from e

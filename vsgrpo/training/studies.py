@@ -50,11 +50,19 @@ def study_arms(
 )->list[tuple[str, Settings]]: # name, settings: every arm with every seed
     "The runs of a study."
     if study not in STUDIES: raise ValueError(f"study is {study!r}, expected one of {', '.join(STUDIES)}")
-    if type(seeds) is not int or seeds < 1: raise ValueError(f"seeds is {seeds!r}, expected a whole number of at least 1")
-    if study in ("kl", "rewards", "dynamics") and s.mode == "vanilla": raise ValueError(f"study {study!r} is about the format reward, which vanilla mode does not have: pass -p mode think or -p mode observe")
-    if study == "modes" and s.mode == "vanilla": raise ValueError("study 'modes' trains all three modes with one longest answer, and vanilla mode's is too short for tags: pass -p mode think or -p mode observe")
-    arms = {"single": lambda: [("run", s)], "dynamics": lambda: [(s.mode, s)], "modes": lambda: [(m, _in_mode(s, m)) for m in MODES], "rewards": lambda: _reward_arms(s),
-            "kl": lambda: [(f"β = {b:g}", replace(s, beta=b)) for b in BETAS] + [(f"β = 0, lr × {k}", replace(s, beta=0., lr=k*s.lr)) for k in FASTER]}[study]()
+    if type(seeds) is not int or seeds < 1:
+        raise ValueError(f"seeds is {seeds!r}, expected a whole number of at least 1")
+    if study in ("kl", "rewards", "dynamics") and s.mode == "vanilla":
+        raise ValueError(f"study {study!r} is about the format reward, which vanilla mode does not have: pass -p mode "
+                         "think or -p mode observe")
+    if study == "modes" and s.mode == "vanilla":
+        raise ValueError("study 'modes' trains all three modes with one longest answer, and vanilla mode's is too "
+                         "short for tags: pass -p mode think or -p mode observe")
+    arms = {"single": lambda: [("run", s)], "dynamics": lambda: [(s.mode, s)],
+            "modes": lambda: [(m, _in_mode(s, m)) for m in MODES], "rewards": lambda: _reward_arms(s),
+            "kl": lambda: [(f"β = {b:g}", replace(s, beta=b)) for b in BETAS] + [(f"β = 0, lr × {k}",
+                                                                                  replace(s, beta=0., lr=k*s.lr))
+                                                                                 for k in FASTER]}[study]()
     return [(name, replace(a, seed=s.seed + k)) for name, a in arms for k in range(seeds)]
 
 def _name(term): return re.split("[:*]", term)[0]
@@ -72,7 +80,8 @@ def _reward_arms(s):
     weight = own[len(own.split("*")[0]):]
     paid = lambda name, *more: replace(s, rewards=" ".join([f"accuracy:{name}{weight}", *rest, *more]))
     limits = {"ramp": s.max_new_tokens, "words": 12, "naive": s.max_new_tokens}
-    return [(r, paid(r)) for r in READINGS] + [(f"{reading} + length:{f}", paid(reading, f"length:{f}(0,{high})*0.5")) for f, high in limits.items()]
+    return [(r, paid(r)) for r in READINGS] + [(f"{reading} + length:{f}", paid(reading, f"length:{f}(0,{high})*0.5"))
+                                               for f, high in limits.items()]
 
 # %% ../../nbs/28_studies.ipynb #28-009
 def run_arms(
@@ -85,12 +94,14 @@ def run_arms(
     "Train and test every arm that is not there yet, each in a process of its own."
     import torch
     at_once = at_once or (1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0))//num_processes))
-    runs = pd.DataFrame([(name, a.seed, str(Path(folder)/f"{i:02d}-{_slug(name)}-s{a.seed}")) for i, (name, a) in enumerate(arms)], columns=["arm", "seed", "folder"])
+    runs = pd.DataFrame([(name, a.seed, str(Path(folder)/f"{i:02d}-{_slug(name)}-s{a.seed}"))
+                         for i, (name, a) in enumerate(arms)], columns=["arm", "seed", "folder"])
     waiting, running, began = [], {}, time.time()
     own_rewards = {where: own_files(a.rewards) for (_, a), where in zip(arms, runs.folder)}
     for (_, a), where in zip(arms, runs.folder):
         if is_committed(Path(where)/"scores.csv"): continue
-        begin(a, data, where, (Path(where)/"run.json").is_file(), num_processes)        # all are checked before one begins
+        # all are checked before one begins
+        begin(a, data, where, (Path(where)/"run.json").is_file(), num_processes)
         waiting.append(where)
     wanted = len(waiting)
     try:
@@ -100,7 +111,8 @@ def run_arms(
                 running[where] = start(where, num_processes, 1 if at_once > 1 else None, own_rewards[where])
             for where in [w for w, p in running.items() if p.poll() is not None]:
                 finish(running.pop(where), where)
-                print(f"{wanted - len(waiting) - len(running)} of {wanted} runs, {(time.time() - began)/60:.1f} minutes: {Path(where).name}", flush=True)
+                print(f"{wanted - len(waiting) - len(running)} of {wanted} runs, {(time.time() - began)/60:.1f} "
+                      f"minutes: {Path(where).name}", flush=True)
             time.sleep(.5)
     finally: stop(*running.values())
     return runs
@@ -138,7 +150,8 @@ def run_all(
     write_text(csv_text(arm_table(runs), index=True), folder/"scores.csv")
     return runs
 
-def _slug(name): return "".join(c if c.isalnum() or c in "-." else "_" for c in name.replace("β = ", "beta").replace("lr × ", "lr"))
+def _slug(name):
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name.replace("β = ", "beta").replace("lr × ", "lr"))
 
 # %% ../../nbs/28_studies.ipynb #28-011
 def read_collapse(
@@ -161,8 +174,11 @@ def arm_row(
     m, scores = read_metrics(folder), read_scores(folder).set_index(["arm", "question_type"]).score
     end = m.tail(last)
     mean = lambda name: float(end[name].mean()) if name in end else np.nan
-    row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"), "entropy": mean("entropy"), "tokens": mean("completion_tokens"), "equal groups": mean("zero_variance_groups")}
-    row |= {f"held-out {arm}": scores.get((arm, "overall"), np.nan) for arm in ("base", "trained", "trained_shuffled", "trained_vanilla")}
+    row = {"accuracy reward": mean("accuracy"), "format reward": mean("format"), "KL": mean("kl"),
+           "entropy": mean("entropy"), "tokens": mean("completion_tokens"),
+           "equal groups": mean("zero_variance_groups")}
+    row |= {f"held-out {arm}": scores.get((arm, "overall"), np.nan)
+            for arm in ("base", "trained", "trained_shuffled", "trained_vanilla")}
     noticed, _, onset = read_collapse(folder)
     patterns = {f"pattern: {c.split('/')[1]}": mean(c) for c in m if c.startswith("hacks/")}
     return row | {"collapsed from step": onset, "noticed in step": noticed} | patterns
@@ -199,7 +215,8 @@ def plot_arms(
 ): # matplotlib Figure
     "Metrics of all arms: each seed thin, their mean thick (Figure 4)."
     import matplotlib.pyplot as plt
-    units = {"format": "reward", "accuracy": "reward", "reward": "reward", "kl": "nats a token", "entropy": "nats a token", "completion_tokens": "tokens"}
+    units = {"format": "reward", "accuracy": "reward", "reward": "reward", "kl": "nats a token",
+             "entropy": "nats a token", "completion_tokens": "tokens"}
     metrics = {f: read_metrics(f).set_index("step") for f in runs.folder}
     names = [name for name in names if any(name in m for m in metrics.values())]
     fig, axes = plt.subplots(1, len(names), figsize=(3.2*len(names), 2.9), dpi=80, layout="constrained", squeeze=False)
@@ -226,21 +243,29 @@ def plot_dynamics(
     for name, colour in (("format", "tab:blue"), ("accuracy", "tab:red"), ("reward", "goldenrod")):
         if name not in metrics: continue
         axes[0].plot(metrics.step, metrics[name], color=colour, lw=.6, alpha=.4)
-        axes[0].plot(metrics.step, smooth(metrics[name], window), color=colour, lw=1.6, label={"reward": "total"}.get(name, name))
-    for c in [c for c in metrics if c.startswith("accuracy/")]: axes[1].plot(metrics.step, smooth(metrics[c], 2*window), lw=1, label=c.split("/")[1])
+        axes[0].plot(metrics.step, smooth(metrics[name], window), color=colour, lw=1.6,
+                     label={"reward": "total"}.get(name, name))
+    for c in [c for c in metrics if c.startswith("accuracy/")]:
+        axes[1].plot(metrics.step, smooth(metrics[c], 2*window), lw=1, label=c.split("/")[1])
     axes[2].plot(metrics.step, metrics.zero_variance_groups, lw=.6, alpha=.4, color="C0")
     axes[2].plot(metrics.step, smooth(metrics.zero_variance_groups, window), color="C0")
     axes[3].plot(metrics.step, metrics.completion_tokens, color="C0")
-    for ax, title, unit in zip(axes, ("rewards", "accuracy by question type", "groups without difference", "completion length"), ("reward", "reward", "share", "tokens")): ax.set(title=title, xlabel="step", ylabel=unit)
+    for ax, title, unit in zip(axes, ("rewards", "accuracy by question type", "groups without difference",
+                                      "completion length"), ("reward", "reward", "share", "tokens")):
+        ax.set(title=title, xlabel="step", ylabel=unit)
     for ax in axes[:2]: ax.legend(fontsize=6)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/28_studies.ipynb #28-013
-ROWS = [("base", "V", "vanilla", "base"), ("vsGRPO-T", "V", "think", "trained_vanilla"), ("vsGRPO-O", "V", "observe", "trained_vanilla"),
-        ("vsGRPO-T", "T", "think", "trained"), ("vsGRPO-O", "O", "observe", "trained"), ("vsGRPO-V", "V", "vanilla", "trained")] # method, how it is asked, training mode, arm of scores.csv
+ROWS = [("base", "V", "vanilla", "base"), ("vsGRPO-T", "V", "think", "trained_vanilla"),
+        ("vsGRPO-O", "V", "observe", "trained_vanilla"),
+        # method, how it is asked, training mode, arm of scores.csv
+        ("vsGRPO-T", "T", "think", "trained"), ("vsGRPO-O", "O", "observe", "trained"),
+        ("vsGRPO-V", "V", "vanilla", "trained")]
 
-def paper_model(model:str)->str: return "Qwen2-VL-7B" if model_size(model) == "7B" else "Qwen2-VL-2B" # whose rows of the paper stand beside a model
+def paper_model(model:str)->str:
+    return "Qwen2-VL-7B" if model_size(model) == "7B" else "Qwen2-VL-2B" # whose rows of the paper stand beside a model
 
 def table_two(
     runs:pd.DataFrame, # of `run_arms`, arms named by mode
@@ -249,7 +274,8 @@ def table_two(
 )->pd.DataFrame: # a row for each of ROWS: paper and ours per task, means over seeds; what was not run is a dash
     "The vsGRPO rows of Table 2, paper beside ours."
     printed = paper[paper.model == paper_model(model)].set_index(["method", "eval_mode"])
-    scores = {(arm, seed): read_scores(f).set_index(["arm", "question_type"]).score for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)}
+    scores = {(arm, seed): read_scores(f).set_index(["arm", "question_type"]).score
+              for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)}
     tasks = [t for t in printed.columns if any(("trained", t) in x.index for x in scores.values())]
     cells = {}
     for method, asked, mode, arm in ROWS:
@@ -270,18 +296,26 @@ def findings(
     mean = rows.drop(columns=["arm", *_COLLAPSE]).astype(float).groupby(rows.arm, sort=False).mean()
     n = rows.groupby("arm").size()
     fell = rows["noticed in step"].notna().groupby(rows.arm).sum()
-    if lacking := [c for c in (("format reward",) if study in ("kl", "dynamics") else ()) if mean[c].isna().any()]: return [f"Nothing to say: {', '.join(lacking)} was not paid in every arm."]
-    if study != "dynamics" and mean["held-out trained"].isna().any(): return ["Nothing to say: an arm has no overall score, since not every task was asked."]
-    return {"modes": _found_modes, "kl": _found_kl, "rewards": _found_rewards, "dynamics": _found_dynamics, "single": lambda *a: []}[study](runs, mean, n, fell)
+    if lacking := [c for c in (("format reward",) if study in ("kl", "dynamics") else ()) if mean[c].isna().any()]:
+        return [f"Nothing to say: {', '.join(lacking)} was not paid in every arm."]
+    if study != "dynamics" and mean["held-out trained"].isna().any():
+        return ["Nothing to say: an arm has no overall score, since not every task was asked."]
+    return {"modes": _found_modes, "kl": _found_kl, "rewards": _found_rewards, "dynamics": _found_dynamics,
+            "single": lambda *a: []}[study](runs, mean, n, fell)
 
 def _spread(n): return "" if n.min() > 1 else "; one seed, so which arm is first may be chance"
 
 def _found_modes(runs, mean, n, fell):
-    v, own = mean["held-out trained"], {m: mean["held-out trained"][m] - mean["held-out trained_vanilla"][m] for m in MODES[1:] if m in mean.index}
+    v, own = mean["held-out trained"], {m: mean["held-out trained"][m] - mean["held-out trained_vanilla"][m]
+                                        for m in MODES[1:]if m in mean.index}
     best = v.idxmax()
     base = mean["held-out base"]
-    return [f"Trained and asked in {best} mode scores highest ({', '.join(f'{m} {v[m]:.1f}, its base {base[m]:.1f}' for m in v.index)}{_spread(n)}); the paper's highest is vanilla (35.4, observe 31.2, think 29.6).",
-            f"Asked in its own mode instead of vanilla, a model gains {' and '.join(f'{d:+.1f} ({m})' for m, d in own.items())} points; in the paper +3.5 (think) and +3.2 (observe)."]
+    return [f"Trained and asked in {best} mode scores highest "
+            f"({', '.join(f'{m} {v[m]:.1f}, its base {base[m]:.1f}' for m in v.index)}{_spread(n)}); the paper's "
+            "highest is vanilla (35.4, observe 31.2, think 29.6).",
+            "Asked in its own mode instead of vanilla, a model gains "
+            f"{' and '.join(f'{d:+.1f} ({m})' for m, d in own.items())} points; in the paper +3.5 (think) and +3.2 "
+            "(observe)."]
 
 def _found_kl(runs, mean, n, fell):
     columns = ["noticed in step", "reason", "collapsed from step"]
@@ -293,18 +327,25 @@ def _found_kl(runs, mean, n, fell):
     plain, faster = [a for a in mean.index if "lr" not in a], [a for a in mean.index if "lr" in a]
     shown = fell[plain[0]] == n[plain[0]] and fell[plain[1]] == 0
     why = Counter(re.split(r" from | is | in step ", reason)[0] for reason in collapses.reason)
-    told = [f"Collapsed: {'; '.join(map(tell, plain))}. That training collapses without the penalty and a β of 1e-4 prevents it is {'shown' if shown else 'not shown'} at this scale."]
+    told = [f"Collapsed: {'; '.join(map(tell, plain))}. That training collapses without the penalty and a β of 1e-4 "
+            f"prevents it is {'shown' if shown else 'not shown'} at this scale."]
     if faster: told.append(f"Without the penalty at higher learning rates: {'; '.join(map(tell, faster))}.")
-    return told + [f"Ways of collapsing: {', '.join(f'{k} ({v})' for k, v in why.items() if k) or 'none'}.", f"{plain[1]}: {_found_dynamics(runs[runs.arm == plain[1]], mean, n, fell)[0]}"]
+    return told + [f"Ways of collapsing: {', '.join(f'{k} ({v})' for k, v in why.items() if k) or 'none'}.",
+                   f"{plain[1]}: {_found_dynamics(runs[runs.arm == plain[1]], mean, n, fell)[0]}"]
 
 def _found_rewards(runs, mean, n, fell):
     readings, lengths = [a for a in mean.index if "+" not in a], [a for a in mean.index if "+" in a]
     own = mean["held-out trained"]
-    told = [f"Of the readings of the accuracy reward {own[readings].idxmax()} scores highest in its own mode ({', '.join(f'{a} {own[a]:.1f}' for a in readings)}; the base {mean['held-out base'].iloc[0]:.1f}{_spread(n)})."]
+    told = [f"Of the readings of the accuracy reward {own[readings].idxmax()} scores highest in its own mode "
+            f"({', '.join(f'{a} {own[a]:.1f}' for a in readings)}; the base "
+            f"{mean['held-out base'].iloc[0]:.1f}{_spread(n)})."]
     for a in lengths:
         plain = a.split(" + ")[0]
-        told.append(f"{a}: {mean['tokens'][a]:.0f} tokens a completion instead of {mean['tokens'][plain]:.0f}, extra tags in {mean['pattern: extra tags'][a]:.0%} instead of {mean['pattern: extra tags'][plain]:.0%}, "
-                    f"repetition in {mean['pattern: repetition'][a]:.0%} instead of {mean['pattern: repetition'][plain]:.0%}, held-out {own[a]:.1f} instead of {own[plain]:.1f}.")
+        told.append(f"{a}: {mean['tokens'][a]:.0f} tokens a completion instead of {mean['tokens'][plain]:.0f}, extra "
+                    f"tags in {mean['pattern: extra tags'][a]:.0%} instead of "
+                    f"{mean['pattern: extra tags'][plain]:.0%}, "
+                    f"repetition in {mean['pattern: repetition'][a]:.0%} instead of "
+                    f"{mean['pattern: repetition'][plain]:.0%}, held-out {own[a]:.1f} instead of {own[plain]:.1f}.")
     return told
 
 def _found_dynamics(runs, mean, n, fell):
@@ -317,7 +358,9 @@ def _found_dynamics(runs, mean, n, fell):
     said = [", ".join("no rise" if x is None else str(x) for x in part) for part in zip(*ways)]
     end = {name: np.mean([m[name].tail(5).mean() for m in tables]) for name in ("format", "accuracy")}
     sooner = sum(f is not None and (a is None or f < a) for f, a in ways)
-    return [f"Nine tenths of its rise is reached by the format reward in step {said[0]}, by the accuracy reward in step {said[1]} (by seed; a rise is a tenth or more); at the end they are {end['format']:.2f} and {end['accuracy']:.2f}. "
+    return [f"Nine tenths of its rise is reached by the format reward in step {said[0]}, by the accuracy reward in "
+            f"step {said[1]} (by seed; a rise is a tenth or more); at the end they are {end['format']:.2f} and "
+            f"{end['accuracy']:.2f}. "
             f"Format is learnt sooner in {sooner} of {len(ways)} seeds; the paper finds it learnt sooner."]
 
 # %% ../../nbs/28_studies.ipynb #28-017
@@ -340,10 +383,12 @@ def before_after(
         return score["trained"][q.id] - score["base"][q.id], readable, changed
     q = max(asked, key=gain) if largest_gain else asked[int(np.random.default_rng(seed).integers(len(asked)))]
     how = f"Chosen as the largest gain of {len(asked)}" if largest_gain else f"Drawn by seed {seed} from {len(asked)}"
-    esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames, held_out_video(s, data))).decode()
+    esc, strip = html.escape, b64encode(film_png(data.bench or data.folder, q, frames,
+                                                 held_out_video(s, data))).decode()
     lines = [f"<p><small>{how} questions of type {esc(kind)}.</small></p>",
              f'<img alt="frames of the video" src="data:image/png;base64,{strip}" style="max-width:100%">',
-             f"<p><b>{esc(q.question)}</b><br>{esc(' · '.join(q.options or []))}<br>truth: <b>{esc(q.ground_truth)}</b></p><table>"]
+             f"<p><b>{esc(q.question)}</b><br>{esc(' · '.join(q.options or []))}<br>truth: "
+             f"<b>{esc(q.ground_truth)}</b></p><table>"]
     for arm in ("base", "trained"):
         right = score[arm][q.id] >= .5
         lines.append(f'<tr style="color:{"#1a7f37" if right else "#c4302b"}"><td>{arm}</td><td style="text-align:left;white-space:pre-wrap">{esc(said[arm][q.id])}</td><td>{"✓" if right else "✗"}</td></tr>')
@@ -362,11 +407,14 @@ def method_arms(
     for text in methods.split():
         method, _, pairs = text.partition(":")
         if method not in METHODS or pairs and (method != "dpo" or pairs not in (*RULES, "sampled")):
-            raise ValueError(f"methods: {text!r} is none, expected {', '.join(METHODS)}, or dpo:{'|'.join((*RULES, 'sampled'))}")
+            raise ValueError(f"methods: {text!r} is none, expected {', '.join(METHODS)}, or "
+                             f"dpo:{'|'.join((*RULES, 'sampled'))}")
         s = replace(settings[method], pairs=pairs) if pairs else settings[method]
         arms.append((arm_name(s), s))
-    if len({n for n, _ in arms}) < max(1, len(arms)): raise ValueError(f"methods is {methods!r}: wanted at least one, and none twice")
-    if type(seeds) is not int or seeds < 1: raise ValueError(f"seeds is {seeds!r}, expected a whole number of at least 1")
+    if len({n for n, _ in arms}) < max(1, len(arms)):
+        raise ValueError(f"methods is {methods!r}: wanted at least one, and none twice")
+    if type(seeds) is not int or seeds < 1:
+        raise ValueError(f"seeds is {seeds!r}, expected a whole number of at least 1")
     return [(n, replace(s, seed=s.seed + k)) for n, s in arms for k in range(seeds)]
 
 def arm_name(s:Settings)->str:
@@ -378,7 +426,8 @@ def all_scores(
     runs:pd.DataFrame, # of `run_arms`
 )->pd.DataFrame: # arm, seed, shown (base, trained, trained_shuffled, constant), question_type, score, ci_low, ci_high
     "The held-out scores of all runs."
-    return pd.concat([read_scores(f).rename(columns={"arm": "shown"}).assign(arm=arm, seed=seed) for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)])
+    return pd.concat([read_scores(f).rename(columns={"arm": "shown"}).assign(arm=arm, seed=seed)
+                      for arm, seed, f in runs[["arm", "seed", "folder"]].itertuples(index=False)])
 
 # %% ../../nbs/28_studies.ipynb #30-016
 def mean_difference(
@@ -401,7 +450,9 @@ def difference(
     for seed, folder in runs.loc[runs.arm == ours, ["seed", "folder"]].itertuples(index=False):
         s, data = read_run(folder)
         other = folder if theirs == "base" else runs.loc[(runs.arm == theirs) & (runs.seed == seed), "folder"].iloc[0]
-        a, b = read_predictions(s, data, folder)["trained"], read_predictions(s, data, other)["base" if theirs == "base" else "trained"]
+        a, b = read_predictions(s, data, folder)["trained"], read_predictions(s, data,
+                                                                              other)["base" if theirs == "base"
+                                                                              else "trained"]
         high, low = (score_draws(held_out(s, data), x, PARSER[s.mode], 1000 if n < 3 else 0)[task] for x in (a, b))
         draws.append(high - low)
     return mean_difference(draws)

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.generate import end_tokens, other_videos, vision_tokens
-from .checks import (PLAIN_FORWARD_EVERY, CheckFailed, Movement, check_features, check_gap, check_gradient,
+from .checks import (PLAIN_FORWARD_EVERY, CheckFailed, Movement, check_features, check_gap,
+                                    check_gradient,
                                     check_group, check_pixels, objective_gradient, plain_forward, precision)
 from ..engine.models import VideoReader, check_texts, lora_config, make_prompt
 from ..data.pairs import Pair, make_pairs, pairs_of_answers
@@ -44,7 +45,10 @@ class VideoPassMixin:
     def watch(self, asked, reader, settings, record, data):
         trained = any(p.requires_grad for name, p in self.model.named_parameters() if ".visual." in name)
         self.asked, self.reader, self.settings, self.record, self._made = asked, reader, settings, record, {}
-        self.guard, self.seconds = VisionGuard(self.model, None if trained else VisionFeatureCache(self.model, feature_folder())), defaultdict(float)
+        self.guard, self.seconds = VisionGuard(self.model,
+                                               None if trained
+                                               else VisionFeatureCache(self.model,
+                                                                       feature_folder())), defaultdict(float)
         self.data, self.movement, self._looked_in = data, Movement(), None
         self.kind = precision(self.model, self.args.bf16)
 
@@ -56,9 +60,12 @@ class VideoPassMixin:
             item, q = self.asked[row], self.data.train[row]
             if (item["id"], item["prompt"]) != (str(q.id), prompt(q, self.settings.mode, "train")):
                 raise CheckFailed(f"{self._where()}: row {row} is not question {q.id} of the training set")
-            if item["video"] != str(self.data.folder/q.video): raise CheckFailed(f"{self._where()}: row {row} asks about {item['video']}, its question is about {q.video}")
+            if item["video"] != str(self.data.folder/q.video):
+                raise CheckFailed(f"{self._where()}: row {row} asks about {item['video']}, its question is about "
+                                  f"{q.video}")
             video = self.reader(item["video"])
-            if video.path != item["video"]: raise ValueError(f"row {row} asks about {item['video']} but was given {video.path}")
+            if video.path != item["video"]:
+                raise ValueError(f"row {row} asks about {item['video']} but was given {video.path}")
             self._made[row] = make_prompt(self.processing_class, item["prompt"], video)
         return self._made[row]
 
@@ -68,7 +75,8 @@ class VideoPassMixin:
         start, prompts, told = time.perf_counter(), [self._prompt(row) for row in rows], []
         for i in range(0, len(rows), part):
             trees = build_prefix_trees(prompts[i:i+part], answers[i:i+part], self.guard.video_id)
-            told.append([torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in completion_logps(model, trees, temperature, self.guard, where, more)])
+            told.append([torch.nn.functional.pad(x, (0, width - x.shape[1]))
+                         for x in completion_logps(model, trees, temperature, self.guard, where, more)])
         tables = [torch.cat(x) for x in zip(*told)]
         if where == "policy" and tables[0].isfinite().all(): self._look_again(rows, answers, tables[0], temperature)
         self.seconds[where] += time.perf_counter() - start
@@ -82,7 +90,8 @@ class VideoPassMixin:
         self._looked_in, i = step, step % len(rows)
         video, answer = self._prompt(rows[i]).video, answers[i]
         where = f"{self._where()}, {video.path}"
-        look = plain_forward(self.accelerator.unwrap_model(self.model), self.processing_class, self.asked[rows[i]]["video"], self.reader.spec,
+        look = plain_forward(self.accelerator.unwrap_model(self.model), self.processing_class,
+                             self.asked[rows[i]]["video"], self.reader.spec,
                           self.asked[rows[i]]["prompt"], answer, temperature, self.reader.blank)
         check_pixels(video.pixels, look.pixels, where)
         used = None if self.guard.features_of is None else self.guard.features_of.get(video)
@@ -91,7 +100,8 @@ class VideoPassMixin:
                   "what the step saw is not what a plain pass over this film and this question sees", temperature)
 
     def _finite(self, loss):
-        if not self.accelerator.gather(loss.detach()).isfinite().all(): raise FloatingPointError("the loss is not finite")
+        if not self.accelerator.gather(loss.detach()).isfinite().all():
+            raise FloatingPointError("the loss is not finite")
         return loss
 
 # %% ../../nbs/26_trainer.ipynb #26-012
@@ -107,7 +117,8 @@ def grpo_trainer():
         def __init__(self, *args, asked, order, reader, ends, banned, terms, settings, data, record=None, **kw):
             super().__init__(*args, train_dataset=asked.select(order), **kw)
             _check(self.args.per_device_train_batch_size % self.num_generations == 0, "per_device_train_batch_size",
-                   self.args.per_device_train_batch_size, f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
+                   self.args.per_device_train_batch_size,
+                   f"a multiple of num_generations {self.num_generations}, so that groups stay whole")
             self.ends, self.banned, self.terms = ends, banned, terms
             self.watch(asked, reader, settings, record, data)
 
@@ -131,21 +142,25 @@ def grpo_trainer():
             if self.beta == 0 and self.settings.track_kl: output["kl_ref"] = self._reference(output)
             output["noted_advantages"] = torch.tensor(self._note(inputs), device=self.accelerator.device)
             every = self.settings.probe_every
-            if every and self.state.global_step % every < self.num_iterations: self._probe(inputs)      # the first rollouts at or after each
+            # the first rollouts at or after each
+            if every and self.state.global_step % every < self.num_iterations: self._probe(inputs)
             return output
 
         def _reference(self, output):
             "Log-probabilities of the base model, where TRL does not ask for them."
-            ids, mask = (torch.cat([output[f"{part}_{what}"] for part in ("prompt", "completion")], 1) for what in ("ids", "mask"))
+            ids, mask = (torch.cat([output[f"{part}_{what}"] for part in ("prompt", "completion")], 1)
+                         for what in ("ids", "mask"))
             with torch.no_grad(), self.accelerator.unwrap_model(self.model).disable_adapter():
-                return self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1], self.args.per_device_train_batch_size)[0]
+                return self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1],
+                                                               self.args.per_device_train_batch_size)[0]
 
         def _tokenize_prompts(self, prompts):
             return [list(self._prompt(row).ids) for row in self._rows], None, {}
 
         def _generate_single_turn(self, prompt_ids, images, fields, num_generations, has_tool_images=False):
             start, groups = time.perf_counter(), list(dict.fromkeys(self._rows))
-            made = self._answer([self._prompt(row) for row in groups], len(self._rows)//len(groups), self.temperature, [self._seed(row) for row in groups])
+            made = self._answer([self._prompt(row) for row in groups], len(self._rows)//len(groups), self.temperature,
+                                [self._seed(row) for row in groups])
             by_row = {row: list(zip(*of)) for row, *of in zip(groups, *made, strict=True)}
             self.seconds["rollout"] += time.perf_counter() - start
             said, self._sampled = zip(*(by_row[row].pop(0) for row in self._rows))
@@ -154,14 +169,17 @@ def grpo_trainer():
 
         def _seed(self, row):
             "Luck of a question's rollouts: by seed, step and question, whatever else is asked and by how many processes."
-            return int(hashlib.sha256(f"{self.settings.seed} {self.state.global_step} {row}".encode()).hexdigest()[:15], 16)
+            return int(hashlib.sha256(f"{self.settings.seed} {self.state.global_step} {row}".encode()).hexdigest()[:15],
+                       16)
 
         def _answer(self, prompts, n, temperature, seeds=None):
             "Answers (questions, n, tokens) of the policy and their log-probabilities, as many questions at a time as an update takes."
-            was_training, part, made = self.model.training, max(1, self.args.per_device_train_batch_size//self.num_generations), ([], [])
+            was_training, part, made = self.model.training, max(1,
+                                                                self.args.per_device_train_batch_size//self.num_generations), ([], [])
             self.model.eval()
             for i in range(0, len(prompts), part):
-                some = sample_answers(self.model, prompts[i:i+part], n, self.max_completion_length, temperature, self.ends, self.banned,
+                some = sample_answers(self.model, prompts[i:i+part], n, self.max_completion_length, temperature,
+                                      self.ends, self.banned,
                                       seeds[i:i+part] if seeds else None, self.guard, logps=True)
                 for whole, new in zip(made, some): whole += new
             self.model.train(was_training)
@@ -173,18 +191,22 @@ def grpo_trainer():
             pays = next((t.function for t in self.terms if t.name == "accuracy_reward"), accuracy_reward)
             columns = {k: [x[k] for x in asked] for k in ("question_type", "ground_truth", "mode", "options")}
             for name, video in (("own", "video"), ("other", "other")):
-                said, _ = self._answer([make_prompt(self.processing_class, x["prompt"], self.reader(x[video])) for x in asked], 1, 0)
-                paid = pays(completions=self.processing_class.batch_decode([a[0] for a in said], skip_special_tokens=True), **columns)
+                said, _ = self._answer([make_prompt(self.processing_class, x["prompt"],
+                                                    self.reader(x[video])) for x in asked], 1, 0)
+                paid = pays(completions=self.processing_class.batch_decode([a[0] for a in said],
+                                                                           skip_special_tokens=True), **columns)
                 self._metrics["train"][f"probe/{name}"].append(self.accelerator.gather(torch.tensor(paid, device=self.accelerator.device)).mean().item())
 
         def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, batch_size=None,
                                                compute_entropy=False, **unused):
             width = input_ids.shape[1] - logits_to_keep
             for row, ids, m in zip(self._rows, input_ids[:, :width], attention_mask[:, :width], strict=True):
-                if ids[m.bool()].tolist() != list(self._prompt(row).ids): raise ValueError(f"an update of row {row} carries the prompt of another question")
+                if ids[m.bool()].tolist() != list(self._prompt(row).ids):
+                    raise ValueError(f"an update of row {row} carries the prompt of another question")
             answers = [ids[m.bool()].tolist() for ids, m in zip(input_ids[:, width:], attention_mask[:, width:])]
             where = "policy" if torch.is_grad_enabled() else "reference"
-            logps, entropies = self._look(model, self._rows, answers, logits_to_keep, batch_size or len(answers), where, self.temperature)
+            logps, entropies = self._look(model, self._rows, answers, logits_to_keep, batch_size or len(answers), where,
+                                          self.temperature)
             if where == "policy": self._hold(logps, entropies)
             return logps, entropies if compute_entropy else None, None
 
@@ -193,8 +215,10 @@ def grpo_trainer():
             mask, ref = self._now["completion_mask"], self._now.get("ref_per_token_logps", self._now.get("kl_ref"))
             sums = {"tokens": mask.sum().float(), "entropy": (entropies.detach()*mask).sum()}
             self._logps, self._updates, parts = logps, self.movement.updates, self.args.steps_per_generation
-            if self._step % (parts*self.num_iterations) < parts and logps.isfinite().all():      # the policy that wrote the answers
-                gap = check_gap(logps, self._now["sampled_logps"], mask, self.kind, self._where(), "the rollouts are not of this policy", self.temperature)
+            # the policy that wrote the answers
+            if self._step % (parts*self.num_iterations) < parts and logps.isfinite().all():
+                gap = check_gap(logps, self._now["sampled_logps"], mask, self.kind, self._where(),
+                                "the rollouts are not of this policy", self.temperature)
                 sums["rollout_gap"] = gap*sums["tokens"]
             if ref is not None:
                 sums["moved"] = ((ref - logps.detach()).abs()*mask).sum()
@@ -202,7 +226,8 @@ def grpo_trainer():
                 delta = (ref - logps.detach())*mask
                 sums["kl"] = ((delta.exp() - delta - 1)*mask).sum()
                 if self.beta != 0: self._now["ref_per_token_logps"] = ref
-            for name, x in zip(sums, self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()): self._metrics["train"][f"sum/{name}"].append(x)
+            for name, x in zip(sums, self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()):
+                self._metrics["train"][f"sum/{name}"].append(x)
 
         def _compute_loss(self, model, inputs):
             self._rows, self._now = inputs["row"].tolist(), dict(inputs)
@@ -215,36 +240,47 @@ def grpo_trainer():
         def _watch_gradient(self):
             "Compare what reaches the log-probabilities in the backward pass with the printed objective."
             x, where = self._now, self._where()
-            wanted = objective_gradient(self._logps, x.get("old_per_token_logps"), x.get("ref_per_token_logps"), x["advantages"],
-                                        x["completion_mask"], self.beta, self.epsilon_low)/self.current_gradient_accumulation_steps
+            wanted = objective_gradient(self._logps, x.get("old_per_token_logps"), x.get("ref_per_token_logps"),
+                                        x["advantages"],
+                                        x["completion_mask"], self.beta,
+                                        self.epsilon_low)/self.current_gradient_accumulation_steps
             self._logps.register_hook(lambda got: check_gradient(got, wanted, where))
 
         def log(self, logs, *args, **kw):
             "Divergence and entropy as means over all tokens of the step, for our record and whoever else is reported to."
             told = self._metrics["train"]
-            sums = {k: sum(told.pop(f"sum/{k}")) for k in ("tokens", "kl", "entropy", "rollout_gap", "moved") if f"sum/{k}" in told}
+            sums = {k: sum(told.pop(f"sum/{k}")) for k in ("tokens", "kl", "entropy", "rollout_gap",
+                                                           "moved") if f"sum/{k}" in told}
             if "moved" in sums: self._check_moved(sums.pop("moved"))
             for k in sums.keys() - {"tokens"}: told[k] = [sums[k]/sums["tokens"]]
             super().log(logs, *args, **kw)
 
-        def _check_moved(self, moved): self.movement.check_reference(moved, self._updates, self.kind, f"step {self.state.global_step}")
+        def _check_moved(self, moved):
+            self.movement.check_reference(moved, self._updates, self.kind, f"step {self.state.global_step}")
 
         def _note(self, inputs):
             "Keep every completion of the step, of all processes, and check one group; log rewards by question type and the patterns of hacks. Advantages of this process."
             kept = ("id", "scene_name", "question_type", "ground_truth", "options", "mode")
-            asked = gather_object([dict({k: x[k] for k in kept}, question=x["prompt"], n_tokens=n) for x, n in zip(inputs, self._lengths)])
+            asked = gather_object([dict({k: x[k] for k in kept}, question=x["prompt"], n_tokens=n)
+                                   for x, n in zip(inputs, self._lengths)])
             names, logs = list(self._logs["rewards"]), self._logs
-            columns = {k: list(v)[-len(asked):] for k, v in [("completion", logs["completion"]), ("advantage", logs["advantages"]), *logs["rewards"].items()]}
+            columns = {k: list(v)[-len(asked):] for k, v in [("completion", logs["completion"]),
+                                                             ("advantage", logs["advantages"]),
+                                                             *logs["rewards"].items()]}
             rows = pd.DataFrame(asked).assign(step=self.state.global_step + 1, **columns)
-            rows["reward"] = (rows[names].astype(float)*self.reward_weights.tolist()).sum(axis=1, min_count=1)      # what no function could pay is not a nought
-            told = {"same": rows.completion.value_counts(normalize=True).iloc[0]} | {f"hacks/{k}": v for k, v in hack_rates(rows).items()}
-            if "accuracy_reward" in rows: told |= {f"accuracy/{k}": v for k, v in rows.groupby("question_type").accuracy_reward.mean().items()}
+            # what no function could pay is not a nought
+            rows["reward"] = (rows[names].astype(float)*self.reward_weights.tolist()).sum(axis=1, min_count=1)
+            told = {"same": rows.completion.value_counts(normalize=True).iloc[0]} | {f"hacks/{k}": v
+                                                                                     for k, v in hack_rates(rows).items()}
+            if "accuracy_reward" in rows:
+                told |= {f"accuracy/{k}": v for k, v in rows.groupby("question_type").accuracy_reward.mean().items()}
             for name, value in told.items(): self._metrics["train"][name].append(float(value))
             if self.record and self.accelerator.is_main_process: self.record.log_rollouts(rows.to_dict("records"))
             first = self.accelerator.process_index*len(inputs)
             own = rows.iloc[first:first + len(inputs)].assign(row=[x["row"] for x in inputs])
             most_varied = own.groupby("row").completion.nunique().idxmax()
-            check_group(own[own.row == most_varied], self.data.train[most_varied], self.terms, self.settings.mode, self._where())
+            check_group(own[own.row == most_varied], self.data.train[most_varied], self.terms, self.settings.mode,
+                        self._where())
             return own.advantage.tolist()
 
     return VideoGRPOTrainer
@@ -262,23 +298,27 @@ def tuning_trainers():
             self.watch(asked, reader, settings, record, data)
 
         def _prepare_dataset(self, dataset, *args, **kw): return dataset      # nothing to tokenize: the collator does
-        def _get_train_sampler(self, dataset=None): return torch.utils.data.SequentialSampler(dataset or self.train_dataset)
+        def _get_train_sampler(self, dataset=None):
+            return torch.utils.data.SequentialSampler(dataset or self.train_dataset)
 
         def _seen(self, model, where):
             "What TRL calls in the model's place: log-probabilities of the labels, by a pass that sees the videos."
             def score(*, row, input_ids, labels, **kw):
                 asked = labels[:, 1:] != -100
                 answers = [ids[m].tolist() for ids, m in zip(input_ids[:, 1:], asked)]
-                logps, entropies, top, mean = self._look(model, row.tolist(), answers, asked.shape[1], len(answers), where, more=True)
+                logps, entropies, top, mean = self._look(model, row.tolist(), answers, asked.shape[1], len(answers),
+                                                         where, more=True)
                 if where == "policy": self._logps = logps.detach()
-                return SimpleNamespace(log_probs=logps, entropy=entropies, is_top1=top, mean_logits=mean, label_mask=asked)
+                return SimpleNamespace(log_probs=logps, entropy=entropies, is_top1=top, mean_logits=mean,
+                                       label_mask=asked)
             return score
 
     class VideoSFTTrainer(Tuning, SFTTrainer):
         "Supervised fine-tuning on answers to questions about videos."
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             self._made = {}
-            return self._finite(super().compute_loss(self._seen(model, "policy"), dict(inputs), False, num_items_in_batch))
+            return self._finite(super().compute_loss(self._seen(model, "policy"), dict(inputs), False,
+                                                     num_items_in_batch))
 
     class VideoDPOTrainer(Tuning, DPOTrainer):
         "Direct preference optimization; the chosen and the rejected answer share their prompt's pass, under policy and reference alike."
@@ -286,11 +326,13 @@ def tuning_trainers():
             self._made, inputs = {}, dict(inputs)
             labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
             with torch.no_grad(), self.accelerator.unwrap_model(self.model).disable_adapter():
-                ref = self._seen(self.model, "reference")(row=inputs["row"], input_ids=inputs["input_ids"], labels=labels).log_probs.sum(1)
+                ref = self._seen(self.model, "reference")(row=inputs["row"], input_ids=inputs["input_ids"],
+                                                          labels=labels).log_probs.sum(1)
             inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = ref.chunk(2)
             self.precompute_ref_logps = True      # they come with the batch
             loss = self._finite(super()._compute_loss(self._seen(model, "policy"), inputs, False))
-            self.movement.check_reference(float((ref - self._logps.sum(1)).abs().sum()), self.movement.updates, self.kind, self._where())
+            self.movement.check_reference(float((ref - self._logps.sum(1)).abs().sum()), self.movement.updates,
+                                          self.kind, self._where())
             return loss
 
     return VideoSFTTrainer, VideoDPOTrainer
@@ -320,8 +362,10 @@ def training_rows(
     "Questions as TRL takes them; `row` is a question's own number."
     from datasets import Dataset as Table
     others = other_videos(questions, seed)
-    return Table.from_list([dict(row=i, id=str(q.id), prompt=prompt(q, mode, "train"), video=str(Path(folder)/q.video), other=str(Path(folder)/others[q.scene_name]), mode=mode,
-                                 scene_name=q.scene_name, question_type=q.question_type, ground_truth=q.ground_truth, options=q.options)
+    return Table.from_list([dict(row=i, id=str(q.id), prompt=prompt(q, mode, "train"), video=str(Path(folder)/q.video),
+                                 other=str(Path(folder)/others[q.scene_name]), mode=mode,
+                                 scene_name=q.scene_name, question_type=q.question_type, ground_truth=q.ground_truth,
+                                 options=q.options)
                             for i, q in enumerate(questions)])
 
 def draw_questions(
@@ -335,7 +379,8 @@ def draw_questions(
         shuffled = [rng.permutation(of).tolist() for of in scenes.values()]
         parts = [of[k:k+s.questions_per_scene] for of in shuffled for k in range(0, len(of), s.questions_per_scene)]
         round_ = [i for k in rng.permutation(len(parts)) for i in parts[k]]
-        order += round_[:len(round_)//s.questions_per_step*s.questions_per_step]     # a step never reaches over a round's end
+        # a step never reaches over a round's end
+        order += round_[:len(round_)//s.questions_per_step*s.questions_per_step]
     return order[:s.steps*s.questions_per_step]
 
 def make_trainer(
@@ -348,18 +393,29 @@ def make_trainer(
     "TRL's trainer of a method with the paper's settings, our eyes and our records; of a step's questions each process takes as many as the others."
     import torch
     from transformers import PrinterCallback
-    cuda, world, reader = torch.cuda.is_available(), world_size(), VideoReader(processor, s.video, frame_folder(), blank=s.blank)
+    cuda, world, reader = torch.cuda.is_available(), world_size(), VideoReader(processor, s.video, frame_folder(),
+                                                                               blank=s.blank)
     groups = math.gcd(s.micro_groups, s.questions_per_step//world)      # in one pass of one process
     rows = [q for part in (data.train, data.dev, data.test) for q in part]
     check_texts(processor, [(q.id, text) for q in rows for text in (prompt(q, s.mode, "train"), q.ground_truth)])
     asked, order = training_rows(data.train, data.folder, s.mode, s.seed), draw_questions(data.train, s)
-    common = dict(output_dir=str(folder), max_steps=s.steps, gradient_accumulation_steps=s.questions_per_step//world//groups, learning_rate=s.lr, lr_scheduler_type="linear",
-                  warmup_steps=s.warmup_steps, max_grad_norm=1.0, gradient_checkpointing=s.gradient_checkpointing, bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
-                  remove_unused_columns=False, logging_steps=1, save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations,
-                  report_to=s.report_to, ddp_find_unused_parameters=False, disable_tqdm=True, dataloader_pin_memory=cuda)
-    ours = dict(processing_class=processor, peft_config=lora_config(s.lora_rank, s.lora_alpha), reader=reader, settings=s, record=record, data=data)
+    common = dict(output_dir=str(folder), max_steps=s.steps,
+                  gradient_accumulation_steps=s.questions_per_step//world//groups, learning_rate=s.lr,
+                  lr_scheduler_type="linear",
+                  warmup_steps=s.warmup_steps, max_grad_norm=1.0, gradient_checkpointing=s.gradient_checkpointing,
+                  bf16=cuda, use_cpu=not cuda, seed=s.seed, data_seed=s.seed,
+                  remove_unused_columns=False, logging_steps=1,
+                  save_steps=-(-s.save_every//s.num_iterations)*s.num_iterations,
+                  report_to=s.report_to, ddp_find_unused_parameters=False, disable_tqdm=True,
+                  dataloader_pin_memory=cuda)
+    ours = dict(processing_class=processor, peft_config=lora_config(s.lora_rank, s.lora_alpha), reader=reader,
+                settings=s, record=record, data=data)
     if s.method == "grpo": trainer = _grpo(s, model, common, groups, dict(ours, asked=asked, order=order))
-    else: trainer = _tuning(s, model, common, groups, dict(ours, order=order, asked=asked if s.method == "sft" else _with_pairs(asked, _pairs(s, model, processor, reader, data, order, record))))
+    else:
+        trainer = _tuning(s, model, common, groups,
+                          dict(ours, order=order,
+                               asked=asked if s.method == "sft"
+                               else _with_pairs(asked, _pairs(s, model, processor, reader, data, order, record))))
     trainer.remove_callback(PrinterCallback)
     if record: trainer.add_callback(_callback(trainer, record, s, data))
     return trainer
@@ -367,20 +423,28 @@ def make_trainer(
 def _grpo(s, model, common, groups, ours):
     Trainer, terms = grpo_trainer(), reward_terms(s.rewards)
     from trl import GRPOConfig
-    config = GRPOConfig(**common, per_device_train_batch_size=groups*s.num_generations, num_generations=s.num_generations, beta=s.beta, epsilon=s.epsilon, temperature=s.temperature,
-                        max_completion_length=s.max_new_tokens, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False, num_iterations=s.num_iterations,
+    config = GRPOConfig(**common, per_device_train_batch_size=groups*s.num_generations,
+                        num_generations=s.num_generations, beta=s.beta, epsilon=s.epsilon, temperature=s.temperature,
+                        max_completion_length=s.max_new_tokens, loss_type="grpo", scale_rewards="group",
+                        use_bias_correction_kl=False, num_iterations=s.num_iterations,
                         reward_weights=[t.weight for t in terms], shuffle_dataset=False)
     processor = ours["processing_class"]
-    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor), banned=vision_tokens(processor), terms=terms, **ours)
+    return Trainer(model=model, reward_funcs=[t.function for t in terms], args=config, ends=end_tokens(processor),
+                   banned=vision_tokens(processor), terms=terms, **ours)
 
 def _tuning(s, model, common, groups, ours):
     SFT, DPO = tuning_trainers()
     from trl import DPOConfig, SFTConfig
-    write, end = lambda text: ours["processing_class"].tokenizer(text, add_special_tokens=False)["input_ids"], end_tokens(ours["processing_class"])[0]
+    write, end = lambda text: ours["processing_class"].tokenizer(text,
+                                                                 add_special_tokens=False)["input_ids"], end_tokens(ours["processing_class"])[0]
     columns = ("ground_truth",) if s.method == "sft" else ("chosen", "rejected")
-    common = common | dict(per_device_train_batch_size=groups, max_length=None, gradient_checkpointing_kwargs={"use_reentrant": False})
-    if s.method == "sft": return SFT(model=model, args=SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}), data_collator=lambda rows: answer_batch(rows, columns, write, end), **ours)
-    return DPO(model=model, args=DPOConfig(**common, beta=s.beta), data_collator=lambda rows: answer_batch(rows, columns, write, end), **ours)
+    common = common | dict(per_device_train_batch_size=groups, max_length=None,
+                           gradient_checkpointing_kwargs={"use_reentrant": False})
+    if s.method == "sft":
+        return SFT(model=model, args=SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}),
+                   data_collator=lambda rows: answer_batch(rows, columns, write, end), **ours)
+    return DPO(model=model, args=DPOConfig(**common, beta=s.beta),
+               data_collator=lambda rows: answer_batch(rows, columns, write, end), **ours)
 
 def _with_pairs(asked, pairs):
     "Rows with the two answers of their question, empty where there are none: those are not asked."
@@ -394,8 +458,10 @@ def _pairs(s, model, processor, reader, data, order, record):
     else:
         by_rule = make_pairs(data.train, "other" if s.pairs == "sampled" else s.pairs, s.seed)
         made = [by_rule[i] for i in rows]
-        if s.pairs == "sampled": made = pairs_of_answers(some, sample_texts(s, model, processor, reader, data, rows), made)
-    if [p.id for p in made] != [q.id for q in some]: raise ValueError(f"{path}: {len(made)} pairs that are not those of the {len(some)} questions to be asked")
+        if s.pairs == "sampled":
+            made = pairs_of_answers(some, sample_texts(s, model, processor, reader, data, rows), made)
+    if [p.id for p in made] != [q.id for q in some]:
+        raise ValueError(f"{path}: {len(made)} pairs that are not those of the {len(some)} questions to be asked")
     if path and is_first() and not path.is_file():
         write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in made), path)
     by_row = dict(zip(rows, made))
@@ -415,9 +481,11 @@ def sample_texts(
     try:
         for k in range(0, len(at), s.ask_batch):
             part = at[k:k+s.ask_batch]
-            prompts = [make_prompt(processor, prompt(data.train[i], s.mode, "train"), reader(data.folder/data.train[i].video)) for i in part]
+            prompts = [make_prompt(processor, prompt(data.train[i], s.mode, "train"),
+                                   reader(data.folder/data.train[i].video)) for i in part]
             seeds = [int(hashlib.sha256(f"{s.seed} pairs {i}".encode()).hexdigest()[:15], 16) for i in part]
-            answers = sample_answers(model, prompts, n, s.max_new_tokens, 1., end_tokens(processor), vision_tokens(processor), seeds, guard)
+            answers = sample_answers(model, prompts, n, s.max_new_tokens, 1., end_tokens(processor),
+                                     vision_tokens(processor), seeds, guard)
             said |= {i: processor.batch_decode(a, skip_special_tokens=True) for i, a in zip(part, answers)}
     finally: guard.close()
     return [said[i] for i in rows]

@@ -36,8 +36,10 @@ _SEVERAL = re.compile(rf"(?<![\d,.]){_NUMBER}\s*(?:,\s+|/|\bor\b|\band\b|\s)\s*{
 
 HACKS = { # pattern: whether a completion (text, mode) shows it
     "template": lambda text, mode: mode != "vanilla" and bool(_TEMPLATE.fullmatch(_thought(text, mode))),
-    "under 3 words of thought": lambda text, mode: mode != "vanilla" and f"</{mode}>" in text and len(_thought(text, mode).split()) < 3,
-    "extra tags": lambda text, mode: any(text.count(tag) > 1 or mode == "vanilla" for tag in set(m[0] for m in _TAGS.finditer(text))),
+    "under 3 words of thought": lambda text,
+    mode: mode != "vanilla" and f"</{mode}>" in text and len(_thought(text, mode).split()) < 3,
+    "extra tags": lambda text,
+    mode: any(text.count(tag) > 1 or mode == "vanilla" for tag in set(m[0] for m in _TAGS.finditer(text))),
     "several answers": lambda text, mode: bool(_SEVERAL.search(extract_answer(text, mode) or "")),
     "repetition": lambda text, mode: _repeats(text),
 }
@@ -57,7 +59,8 @@ def hack_rates(
     "How frequent each pattern is."
     found = [find_hacks(c, m) for c, m in zip(rows.completion, rows["mode"])]
     shares = {name: float(np.mean([name in f for f in found])) for name in HACKS}
-    same = [_usual(of) for _, of in rows.groupby("question_type") if of.id.nunique() >= 3 and of.ground_truth.nunique() >= 2]
+    same = [_usual(of)for _, of in rows.groupby("question_type")if of.id.nunique() >= 3
+            and of.ground_truth.nunique() >= 2]
     if same: shares["constant answer"] = sum(n for n, _, _ in same)/sum(m for _, m, _ in same)
     return shares
 
@@ -80,11 +83,13 @@ def plot_hacks(
     "Patterns over the steps, a panel for each."
     import matplotlib.pyplot as plt
     names = list(dict.fromkeys(c for t in tables.values() for c in t))
-    fig, axes = plt.subplots(-(-len(names)//3), 3, figsize=(10, 2.4*-(-len(names)//3)), dpi=80, layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(-(-len(names)//3), 3, figsize=(10, 2.4*-(-len(names)//3)), dpi=80, layout="constrained",
+                             squeeze=False)
     for ax in axes.flat[len(names):]: ax.axis("off")
     for ax, name in zip(axes.flat, names):
         for i, (run, t) in enumerate(tables.items()):
-            if name in t: ax.plot(t.index, t[name].rolling(window, min_periods=1).mean(), color=f"C{i}", lw=1.2, label=run)
+            if name in t:
+                ax.plot(t.index, t[name].rolling(window, min_periods=1).mean(), color=f"C{i}", lw=1.2, label=run)
         ax.set(title=name, xlabel="step", ylabel="share of completions", ylim=(-.03, 1.03))
     axes.flat[0].legend(fontsize=7)
     plt.close(fig)
@@ -103,14 +108,18 @@ def warnings_of(
     "What looks wrong in the last steps of a run."
     found, m = [], metrics[metrics.step > metrics.step.max()-last]
     for name in ("loss", "kl", "grad_norm", "reward"):
-        if name in m and (bad := m.step[m[name].isna()].tolist() if name != "reward" or m[name].isna().all() else []): found.append(f"{name} was not finite in step {bad[0]}" + (f" and {len(bad)-1} more" if bad[1:] else ""))
-    if "zero_variance_groups" in m and (s := m.zero_variance_groups.mean()) > same_share: found.append(f"{s:.0%} of the groups have equal rewards: they teach nothing")
+        if name in m and (bad := m.step[m[name].isna()].tolist() if name != "reward" or m[name].isna().all() else []):
+            found.append(f"{name} was not finite in step {bad[0]}" + (f" and {len(bad)-1} more" if bad[1:] else ""))
+    if "zero_variance_groups" in m and (s := m.zero_variance_groups.mean()) > same_share:
+        found.append(f"{s:.0%} of the groups have equal rewards: they teach nothing")
     if "probe/own" in metrics and len(p := metrics.dropna(subset=["probe/own"]).tail(3)) and (p["probe/own"] - p["probe/other"]).mean() < guard:
-        found.append(f"it answers as well with another room's video: reward {p['probe/own'].mean():.2f} with its own, {p['probe/other'].mean():.2f} with another's")
+        found.append(f"it answers as well with another room's video: reward {p['probe/own'].mean():.2f} with its own, "
+                     f"{p['probe/other'].mean():.2f} with another's")
     r = rows[rows.step > rows.step.max()-last]
     if "mode" not in r: return found
     shares = hack_rates(r)
-    found += [f"{shares[name]:.0%} of the completions show the pattern {name!r}" for name in HACKS if shares[name] > pattern_share]
+    found += [f"{shares[name]:.0%} of the completions show the pattern {name!r}"for name in HACKS
+              if shares[name] > pattern_share]
     for kind, of in r.groupby("question_type"):
         if of.id.nunique() < 3 or of.ground_truth.nunique() < 2: continue
         n, total, answer = _usual(of)
