@@ -37,8 +37,8 @@ def test_exported_modules_are_current(tmp_path):
     subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path,
                    env=env, check=True, capture_output=True)
     here, fresh = python_files(ROOT/"vsgrpo"), python_files(tmp_path/"vsgrpo")
-    wrong = [f"{f} has no notebook" for f in here.keys() - fresh.keys()] + [f"{f} is missing"
-                                                                            for f in fresh.keys() - here.keys()]
+    wrong = [f"{f} has no notebook" for f in here.keys() - fresh.keys()]
+    wrong += [f"{f} is missing" for f in fresh.keys() - here.keys()]
     wrong += [f"{f} differs from its notebook" for f in here.keys() & fresh.keys() if here[f] != fresh[f]]
     assert not wrong, f"run nbdev_export: {'; '.join(sorted(wrong))}"
 
@@ -49,8 +49,8 @@ def test_one_notebook_one_module():
     for nb in NOTEBOOKS:
         assert nb.stem.endswith("_" + module(nb).split(".")[-1]), f"{nb.name} owns {module(nb)}"
         for src, _ in cells(nb):
-            assert not re.search(r"^#\|\s*exporti?[ \t]+\S", src,
-                                 re.M), f"{nb.name}: exports into another module:\n{src[:80]}"
+            elsewhere = re.search(r"^#\|\s*exporti?[ \t]+\S", src, re.M)
+            assert not elsewhere, f"{nb.name}: exports into another module:\n{src[:80]}"
 
 
 PACKAGES = ("engine", "evaluation", "data", "training", "teaching")
@@ -63,19 +63,28 @@ def rank(module):
     return len(PACKAGES) + 1 if module in CHAPTERS else PACKAGES.index(package) + 1 if package else 0
 
 
+def source_of(module): return ROOT/"vsgrpo"/f"{module.replace('.', '/')}.py"
+
+
 def imports(module):
     "Modules of ours that a module imports, in functions too."
     package = module.split(".")[:-1]
-    for node in ast.walk(ast.parse((ROOT/"vsgrpo"/f"{module.replace('.', '/')}.py").read_text("utf-8"))):
-        if not isinstance(node, ast.ImportFrom): continue
-        if node.level: yield ".".join([*package[:len(package) + 1 - node.level], node.module])
-        elif (node.module or "").startswith("vsgrpo."): yield node.module.removeprefix("vsgrpo.")
+    for node in ast.walk(ast.parse(source_of(module).read_text("utf-8"))):
+        if isinstance(node, ast.Import): found = [a.name for a in node.names if a.name.startswith("vsgrpo.")]
+        elif not isinstance(node, ast.ImportFrom): continue
+        elif node.level: found = [".".join(["vsgrpo", *package[:len(package) + 1 - node.level], node.module or ""])]
+        else: found = [node.module] if (node.module or "").split(".")[0] == "vsgrpo" else []
+        for target in found:
+            target = target.removeprefix("vsgrpo").strip(".")
+            if target and source_of(target).is_file(): yield target
+            else: yield from (f"{target}.{a.name}".strip(".") for a in node.names)      # modules of a package
 
 
 def test_imports_go_down():
     "engine → evaluation → data → training → teaching → chapters: nothing imports what stands above it, nobody a chapter."
     for me in map(module, NOTEBOOKS):
         for other in imports(me):
+            assert source_of(other).is_file(), f"{me} imports {other}, which is no module of ours"
             assert other not in CHAPTERS, f"{me} imports the chapter {other}"
             assert rank(other) <= rank(me), f"{me} imports {other}, which stands above it"
 
