@@ -169,6 +169,8 @@ def damage(
             return f"{path}: its bytes are not those that were written (SHA-256 in {MANIFEST})"
     return ""
 
+
+# %% ../nbs/07_files.ipynb #07-m08
 def is_committed(
     path:str|Path, # a file in a run folder
 )->bool: # whether it is there and, in a folder with a manifest, has an entry

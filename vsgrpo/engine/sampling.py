@@ -159,6 +159,21 @@ def _tree_cache(batch, prefill, forks, branches, single):
     own = _own_prefix(batch, forks, branches.tree, branches.slot, single)
     return TreeKVCache(prefill.past_key_values, places, labels, *own)
 
+# %% ../../nbs/04b_sampling.ipynb #04b-s01
+def _decode_step(core, cache, branches, token):
+    "Last hidden states (N, width) after a token (N,) of each branch."
+    import torch
+    with torch.no_grad():
+        out = core.model(input_ids=branches.grid(token), attention_mask={"full_attention": cache}, use_cache=False,
+                         position_ids=branches.grid(branches.position).expand(3, -1, -1))
+    return out.last_hidden_state[branches.tree, branches.slot]
+
+def _by_prompt(values, rows, n_prompts):
+    "Values of answers `rows` (N,) as a list for each prompt."
+    lists = [[] for _ in range(n_prompts)]
+    for row, value in zip(rows, values): lists[row].append(value)
+    return lists
+
 # %% ../../nbs/04b_sampling.ipynb #04-027
 def sample_answers(
     model, # Qwen2-VL, wrapped or not
@@ -204,17 +219,3 @@ def sample_answers(
         hidden = _decode_step(core, cache, branches, token[goes])
     answers = _by_prompt(sampled, rows, len(prompts))
     return (answers, _by_prompt(sampled_logps, rows, len(prompts))) if logps else answers
-
-def _by_prompt(values, rows, n_prompts):
-    "Values of answers `rows` (N,) as a list for each prompt."
-    lists = [[] for _ in range(n_prompts)]
-    for row, value in zip(rows, values): lists[row].append(value)
-    return lists
-
-def _decode_step(core, cache, branches, token):
-    "Last hidden states (N, width) after a token (N,) of each branch."
-    import torch
-    with torch.no_grad():
-        out = core.model(input_ids=branches.grid(token), attention_mask={"full_attention": cache}, use_cache=False,
-                         position_ids=branches.grid(branches.position).expand(3, -1, -1))
-    return out.last_hidden_state[branches.tree, branches.slot]

@@ -337,6 +337,8 @@ def _decode_in_order(path, packets, spec):
             if found < packets.least: raise ValueError(f"{found} of its {len(packets.times)} frames can be decoded")
             if found == total: return _stack(images, wanted)
 
+
+# %% ../../nbs/02_video.ipynb #02-d02
 def _stack(images, wanted):
     "Images by number as one array, in the wanted order."
     sizes = {f"{image.shape[1]}×{image.shape[0]}" for image in images.values()}
