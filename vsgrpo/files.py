@@ -383,7 +383,7 @@ def save_tensor(
     _replace(Path(path), save({"x": x}, _label(x, about)))
 
 def load_tensor(
-    path:str|Path, # of `save_tensor`
+    path:str|Path, # file written by `save_tensor`
     framework:str="np", # "np" or "pt"
     **about, # what it must have been made from
 ): # numpy array or torch tensor; None if it is broken, with a warning
@@ -476,7 +476,7 @@ CONTROL = re.compile(r"<\|[^\s<>|]+\|>|</?tool_(?:call|response)>")
 
 def check_text(
     text:str, # from a file
-    name:str, # of the text, for the error
+    name:str, # what the text is, for the error
     control:re.Pattern=CONTROL, # what it must not hold
 ):
     "Refuse text that a model cannot be given as text."

@@ -206,8 +206,8 @@ def model_size(
 
 def default_spec(
     name:str, # alias, hub id or folder
-    frames:int|None=None, # of a video; None: by the model's size
-    max_pixels:int|None=None, # of a frame; None: by the model's size
+    frames:int|None=None, # number of frames of a video; None: by the model's size
+    max_pixels:int|None=None, # most pixels of a frame; None: by the model's size
     sampling:str="uniform", # one of SAMPLINGS
 )->VideoSpec:
     "Frames and pixels that a model sees."
@@ -334,7 +334,7 @@ def fit_processor(
 def save_adapter(
     model, # PeftModel
     folder:str|Path, # to be written
-    name:str, # of the base: alias, hub id or folder
+    name:str, # the base: alias, hub id or folder
     spec:VideoSpec, # frames and pixels that it was trained on
 ):
     "Write an adapter, its base by its public name, and the processor that shows videos as in training."

@@ -65,7 +65,7 @@ def gather_places(
 
 def attention_bias(
     mask, # torch bool, True where a query attends to a key
-    dtype=None, # of the scores; None: torch's default
+    dtype=None, # torch type of the scores; None: torch's default
 ): # torch, of the mask's shape and device
     "A mask as it is added to scores: 0 where a query attends, minus infinity where not."
     import torch
@@ -77,7 +77,7 @@ class TreeAttention:
     def __init__(self,
         packed:list[Packed], # trees, one behind the other
         device=None, # torch device of the model
-        dtype=None, # of the queries; None: torch's default
+        dtype=None, # torch type of the queries; None: torch's default
     ):
         import torch
         trunks, branches, masks, start = [], [], [], 0
@@ -206,7 +206,7 @@ def _tree_positions(model, tree, packed):
 def completion_logps(
     model, # Qwen2-VL, wrapped or not
     trees:list[PrefixTree], # answers inside
-    temperature:float=1.0, # of the distribution that is scored
+    temperature:float=1.0, # temperature of the distribution that is scored
     guard:VisionGuard|None=None, # checks that the pass sees its videos; its model must be this one
     where:str="policy", # name of the pass, for the guard's message
     more:bool=False, # also whether each token was the likeliest, and the mean logit

@@ -84,8 +84,8 @@ def fix_torchvision():
 
 # %% ../../nbs/02_video.ipynb #02-s01
 def frame_size(
-    height:int,      # of the video's frames, pixels
-    width:int,       # of the video's frames, pixels
+    height:int,      # height of the video's frames, pixels
+    width:int,       # width of the video's frames, pixels
     spec:VideoSpec,  # limits and factor
 )->tuple[int,int]:   # (height, width) that the model sees, multiples of spec.factor
     "Qwen2-VL's `smart_resize` under the spec's limits."
@@ -94,8 +94,8 @@ def frame_size(
     return smart_resize(height, width, factor=spec.factor, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
 
 def vision_tokens(
-    height:int,      # of the video's frames, pixels
-    width:int,       # of the video's frames, pixels
+    height:int,      # height of the video's frames, pixels
+    width:int,       # width of the video's frames, pixels
     spec:VideoSpec,  # limits and factor
 )->int:              # tokens the whole video takes in the prompt
     "Two frames of one `factor`×`factor` square are one token."

@@ -101,7 +101,7 @@ class VisionGuard:
     "Checks in each pass that a model sees its videos; with `features`, the tower computes each video once."
     def __init__(self,
         model, # Qwen2-VL, wrapped or not
-        features:VisionFeatureCache|None=None, # of this model's frozen tower; None: the tower runs in every pass
+        features:VisionFeatureCache|None=None, # features by this model's frozen tower; None: it runs in every pass
     ):
         core = unwrap_model(model)
         self.video_id, self.tower, self.features_of = core.config.video_token_id, core.model.visual, features
@@ -118,7 +118,7 @@ class VisionGuard:
 
     @contextmanager
     def expect(self,
-        videos:list[VideoInputs], # of the pass, in order
+        videos:list[VideoInputs], # videos of the pass, in order
         where:str, # name of the pass, for the message
     ):
         "Inside, one pass over `videos` must happen; leaving, it is checked."
