@@ -3,9 +3,9 @@
     .venv/bin/python bench/seeing.py                             # 6 recipes × 2 seeds, most of an hour on 2 cores
     .venv/bin/python bench/seeing.py --steps 24 --rooms 40 --unseen 20   # that the bench itself works
 
-The recipe is that of nbs/16_tiny_base.ipynb cut short: 350 steps of 1,700, 5,600 rooms each seen once, and no questions in the benchmark's
-form. Each row changes one thing of it and asks held-out rooms with their own film and with another room's: a word is bound to sight
-as far as the two differ. The last line is one JSON object.
+The recipe is that of nbs/16_tiny_base.ipynb cut short: 350 steps of 1,700, 5,600 rooms each seen once, and no
+questions in the benchmark's form. Each row changes one part of it and evaluates on held-out rooms with their own film
+and with another room's: the more the two scores differ, the more the model looks. The last line is one JSON object.
 """
 import argparse
 import json
@@ -20,8 +20,8 @@ import pandas as pd
 from vsgrpo.teaching.lessons import draw_lessons
 from vsgrpo.teaching.tiny_base import fresh_base, grounding_eval, train_base
 
-# seed of the rooms, no base's; DRAWN: answer pool, unseen lessons, lessons; the workers inherit it
-ROOMS, DRAWN = 20, []
+ROOMS_SEED = 20   # no base's
+DRAWN = []        # answer pool, unseen lessons, lessons; the workers inherit it
 RECIPES = {
     "the recipe": {},
     "few rooms (600, seen again and again)": dict(rooms=600),
@@ -32,8 +32,8 @@ RECIPES = {
 }
 
 
-def one(job):
-    "Teach one recipe and ask it: a row of the table."
+def train_recipe(job):
+    "Train and evaluate one recipe: a row of the table."
     name, seed, steps = job
     pool, unseen, lessons = DRAWN
     import torch
@@ -42,8 +42,10 @@ def one(job):
     part = lessons[:recipe.pop("rooms")]
     model, processor, reader = fresh_base(part, pool, seed)
     curve = train_base(model, processor, reader, part, pool, steps, seed=seed, n_form=0, **recipe)
-    own, other = grounding_eval(model, processor, reader, unseen), grounding_eval(model, processor, reader, unseen, 7)
-    return dict(recipe=name, seed=seed, seconds=curve[-1]["seconds"], **{k: (own[k], other[k]) for k in own})
+    own_film = grounding_eval(model, processor, reader, unseen)
+    other_film = grounding_eval(model, processor, reader, unseen, 7)
+    scores = {kind: (own_film[kind], other_film[kind]) for kind in own_film}
+    return dict(recipe=name, seed=seed, seconds=curve[-1]["seconds"], **scores)
 
 
 def main():
@@ -56,20 +58,22 @@ def main():
     args = p.parse_args()
     rows, start = [], time.time()
     for size in sorted({r.get("size", 84) for r in RECIPES.values()}):
-        DRAWN[:] = draw_lessons(args.rooms, args.unseen, ROOMS, size=size, workers=args.workers)
-        jobs = [(n, s, args.steps) for n, r in RECIPES.items() if r.get("size", 84) == size for s in range(args.seeds)]
+        DRAWN[:] = draw_lessons(args.rooms, args.unseen, ROOMS_SEED, size=size, workers=args.workers)
+        names = [name for name, recipe in RECIPES.items() if recipe.get("size", 84) == size]
+        jobs = [(name, seed, args.steps) for name in names for seed in range(args.seeds)]
         with ProcessPoolExecutor(args.workers, mp_context=get_context("fork")) as workers:
-            for row in workers.map(one, jobs):
+            for row in workers.map(train_recipe, jobs):
                 rows.append(row)
                 print(row, flush=True)
     table = pd.DataFrame(rows)
     kinds = [k for k in table if k not in ("recipe", "seed", "seconds")]
-    show = {n: {k: " · ".join(f"{a:.0f}/{b:.0f}" for a, b in g[k])
-                for k in kinds} | {"seconds": round(g.seconds.mean())} for n, g in table.groupby("recipe", sort=False)}
-    print(pd.DataFrame(show).T.reindex([n for n in RECIPES if n in show]).to_string())
+    shown = {}
+    for name, group in table.groupby("recipe", sort=False):
+        shown[name] = {k: " · ".join(f"{own:.0f}/{other:.0f}" for own, other in group[k]) for k in kinds}
+        shown[name]["seconds"] = round(group.seconds.mean())
+    print(pd.DataFrame(shown).T.reindex([name for name in RECIPES if name in shown]).to_string())
     print(json.dumps(dict(bench="seeing", steps=args.steps, rooms=args.rooms, unseen=args.unseen,
-                          machine=platform.machine(),
-                          seconds=round(time.time() - start), rows=rows)))
+                          machine=platform.machine(), seconds=round(time.time() - start), rows=rows)))
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -86,15 +86,16 @@ TURNED |= dict.fromkeys(("mp4 fragments", "3gp", "ismv", "avi", "mpegts", "nut")
 
 
 def picture(i, width, height):
-    "Frame i: a slope of grey, a bar that moves, and the number in binary squares."
-    x = np.broadcast_to(np.linspace(40, 180, width).astype(np.uint8)[None, :, None], (height, width, 3)).copy()
+    "Frame i: a gradient of grey, a bar that moves, and the number in binary squares."
+    grey = np.linspace(40, 180, width).astype(np.uint8)[None, :, None]
+    x = np.broadcast_to(grey, (height, width, 3)).copy()
     x[height//2:, (3*i) % (width - 8):][:, :8] = (240, 200, 60)
     for bit in range(7): x[4:12, 4 + 8*bit:12 + 8*bit] = 235*(i >> bit & 1)
     return x
 
 
 def write(path, container, codec, gop, turn="as it is"):
-    "A film; how many frames it was given."
+    "Write a film of FRAMES pictures."
     form, options = CONTAINERS[container]
     width, height = SIZES.get(codec, (64, 64))
     with av.open(str(path), "w", format=form, options=options) as out:
@@ -131,13 +132,14 @@ def in_order(path):
 
 def compare(path, frames):
     "For every even number of frames from 2 to 64: why a film was refused, and how many frames are others."
-    height, width = frames[0].shape[:2]
-    refused, wrong = "", 0
+    (height, width), refused, wrong = frames[0].shape[:2], "", 0
     for n in range(2, 65, 2):
         spec = VideoSpec(frames=n, min_pixels=height*width, max_pixels=height*width, factor=16)
         try: seen = decode(path, spec)
-        except ValueError as e: refused = refused or f"{n} frames: {e}".replace(str(path), path.name)
-        else: wrong += sum(not np.array_equal(a, frames[i]) for a, i in zip(seen, sample_indices(len(frames), n)))
+        except ValueError as e:
+            refused = refused or f"{n} frames: {e}".replace(str(path), path.name)
+            continue
+        for got, i in zip(seen, sample_indices(len(frames), n)): wrong += not np.array_equal(got, frames[i])
     return refused, wrong
 
 
@@ -157,55 +159,61 @@ def films():
             for turn in list(QUARTERS)[1:]: yield container, codec, "intra" if codec in INTRA else "closed", turn
 
 
+def try_film(film, folder):
+    "Write a film and compare: why it was skipped, what is odd about it, why it was refused, how many frames differ."
+    container, codec, gop, turn = film
+    path = Path(folder)/f"{container}.film"
+    try: write(path, container, codec, gop, turn)
+    except (av.FFmpegError, ValueError) as e: return why_not(e, container), "", "", 0
+    try: frames, kept = in_order(path)
+    except (av.FFmpegError, ValueError, IndexError) as e:
+        why = "no film in it" if isinstance(e, IndexError) else getattr(e, "strerror", e)
+        return f"PyAV writes it but does not decode it whole: {why}", "", "", 0
+    if turn != "as it is" and (kept is None or kept[:5] != matrix(turn, 64, 64)[:5]):
+        return "the container keeps no display matrix, or another one", "", "", 0
+    odd = "frames alike" if len({f.tobytes() for f in frames}) < len(frames) else ""
+    if len(frames) != FRAMES: odd = f"{len(frames)} of {FRAMES} frames"
+    return "", odd, *compare(path, [QUARTERS[turn][1](f) for f in frames])
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--only", default="", help="part of the names of films to try")
     args = p.parse_args()
-    begin, done, skipped, refused, wrong, short = time.time(), Counter(), defaultdict(list), {}, {}, {}
+    begin, done, skipped, refused, wrong, odd = time.time(), Counter(), defaultdict(list), {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for film in films():
             name = ", ".join(film)
             if args.only not in name: continue
-            container, codec, gop, turn = film
-            path = Path(folder)/f"{container}.film"
-            try: write(path, container, codec, gop, turn)
-            except (av.FFmpegError, ValueError) as e:
-                skipped[why_not(e, container)].append(name)
+            why_skipped, oddity, why_refused, n_wrong = try_film(film, folder)
+            if why_skipped:
+                skipped[why_skipped].append(name)
                 continue
-            try: frames, kept = in_order(path)
-            except (av.FFmpegError, ValueError, IndexError) as e:
-                said = "no film in it" if isinstance(e, IndexError) else getattr(e, "strerror", e)
-                skipped[f"PyAV writes it but does not decode it whole: {said}"].append(name)
-                continue
-            if turn != "as it is" and (kept is None or kept[:5] != matrix(turn, 64, 64)[:5]):
-                skipped["the container keeps no display matrix, or another one"].append(name)
-                continue
-            if len({f.tobytes() for f in frames}) < len(frames): short[name] = "frames alike"
-            if len(frames) != FRAMES: short[name] = f"{len(frames)} of {FRAMES} frames"
-            said, off = compare(path, [QUARTERS[turn][1](f) for f in frames])
-            done[container] += 1
-            if said: refused[name] = said
-            if off: wrong[name] = off
-            if said or off: print(f"{name}: {off} frames wrong{', refused: ' + said if said else ''}", flush=True)
+            done[film[0]] += 1
+            if oddity: odd[name] = oddity
+            if why_refused: refused[name] = why_refused
+            if n_wrong: wrong[name] = n_wrong
+            if why_refused or n_wrong:
+                print(f"{name}: {n_wrong} frames wrong{', refused: ' + why_refused if why_refused else ''}", flush=True)
         print(dict(done), flush=True)
-    told = dict(bench="video", films=done.total(), refused=len(refused), wrong_frames=sum(wrong.values()),
-                by_container=dict(done), frame_counts="even, 2 to 64", frames_of_a_film=FRAMES,
-                refused_films=refused, wrong_films=wrong, odd_films=short,
-                combinations_skipped=sum(map(len, skipped.values())), skipped=by_container(skipped),
-                pyav=av.__version__, ffmpeg=av.ffmpeg_version_info, commit=git_commit(repo_root()),
-                seconds=round(time.time() - begin))
-    print(json.dumps(told))
+    print(json.dumps(dict(
+        bench="video", films=done.total(), refused=len(refused), wrong_frames=sum(wrong.values()),
+        by_container=dict(done), frame_counts="even, 2 to 64", frames_of_a_film=FRAMES,
+        refused_films=refused, wrong_films=wrong, odd_films=odd,
+        combinations_skipped=sum(map(len, skipped.values())), skipped=by_container(skipped),
+        pyav=av.__version__, ffmpeg=av.ffmpeg_version_info, commit=git_commit(repo_root()),
+        seconds=round(time.time() - begin))))
     return bool(refused or wrong)
 
 
 def by_container(skipped):
     "Reason → container → what of it could not be written."
-    told = defaultdict(lambda: defaultdict(list))
+    grouped = defaultdict(lambda: defaultdict(list))
     for why, names in skipped.items():
         for name in names:
             container, rest = name.split(", ", 1)
-            told[why][container].append(rest)
-    return told
+            grouped[why][container].append(rest)
+    return grouped
 
 
 if __name__ == "__main__": sys.exit(main())

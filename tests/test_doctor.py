@@ -37,9 +37,8 @@ def test_misfits_in_words():
     bounds = {"trl": "<1.17,>=1.16"}
     assert misfits({"trl": "1.16.0"}, {"trl": "1.16.1"}, bounds) == ["trl 1.16.1 is installed, 1.16.0 was tested"]
     for version in ("1.15.0", "1.17.0", "1.17.0rc1"):
-        assert misfits({"trl": "1.16.0"}, {"trl": version}, bounds) == [f"trl {version} is installed, 1.16.0 was "
-                                                                        "tested; outside <1.17,>=1.16 of "
-                                                                        "pyproject.toml"]
+        [line] = misfits({"trl": "1.16.0"}, {"trl": version}, bounds)
+        assert line == f"trl {version} is installed, 1.16.0 was tested; outside <1.17,>=1.16 of pyproject.toml"
     assert misfits({"no-such-package-vsgrpo": "1.0"}) == ["no-such-package-vsgrpo is not installed, 1.0 was tested"]
 
 
@@ -75,7 +74,8 @@ def test_modules_that_do_not_load(tmp_path, monkeypatch):
 
 def test_container_limit(tmp_path):
     assert cgroup_free(tmp_path) is None
-    (tmp_path/"memory.current").write_text("30\n"); (tmp_path/"memory.max").write_text("100\n")
+    (tmp_path/"memory.current").write_text("30\n")
+    (tmp_path/"memory.max").write_text("100\n")
     assert cgroup_free(tmp_path) == 70
 
 
@@ -93,7 +93,8 @@ def test_hub_answers(monkeypatch):
     import http.server, threading
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
-            self.send_response(200 if self.path == "/" else 404); self.end_headers()
+            self.send_response(200 if self.path == "/" else 404)
+            self.end_headers()
         def log_message(self, *a): pass
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -136,21 +137,18 @@ def test_unknown_parameters_are_refused():
 def test_unknown_parameters_are_refused_through_papermill(tmp_path):
     nbformat, pm = pytest.importorskip("nbformat"), pytest.importorskip("papermill")
     cell = nbformat.v4.new_code_cell
-    nb = nbformat.v4.new_notebook(cells=[cell("steps: int = 2", metadata={"tags": ["parameters"]}),
-                                         cell("from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), "
-                                              "['steps'])")],
-                                  metadata={"kernelspec": {"name": "python3", "language": "python",
-                                                           "display_name": "python3"}})
-    nbformat.write(nb, tmp_path/"a.ipynb")
-    pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"steps": 3}, kernel_name="python3", progress_bar=False)
-    with pytest.raises(pm.PapermillExecutionError, match=re.escape("-p step: no such parameter")):
-        pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", {"step": 3}, kernel_name="python3",
-                            progress_bar=False)
+    cells = [cell("steps: int = 2", metadata={"tags": ["parameters"]}),
+             cell("from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), ['steps'])")]
+    kernel = {"name": "python3", "language": "python", "display_name": "python3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path/"a.ipynb")
+    def run(**settings):
+        pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", settings, kernel_name="python3", progress_bar=False)
+    run(steps=3)
+    with pytest.raises(pm.PapermillExecutionError, match=re.escape("-p step: no such parameter")): run(step=3)
 
 
-# What is overridden or called of other packages beyond their documented interface: package, name, parameters ("*":
-# whatever stands there;
-# None: an attribute). An overridden method may get no parameter that ours does not take.
+# Names of other packages that this code overrides or calls beyond their documented interface: package, name, parameters
+# ("*": whatever stands there; None: an attribute). An overridden method may get no parameter that ours does not take.
 INTERNALS = [
     ("trl", "GRPOTrainer._prepare_inputs", "self generation_batch"),
     ("trl", "GRPOTrainer._generate_and_score_completions", "self inputs"),
@@ -163,8 +161,7 @@ INTERNALS = [
     ("trl", "GRPOTrainer.log", "self logs start_time"),
     *[("trl", f"GRPOTrainer.{name}", None) for name in (
         "_step", "_buffered_inputs", "_metrics", "_logs", "num_generations", "num_iterations", "beta", "temperature",
-        "epsilon_low",
-        "max_completion_length", "reward_weights", "reward_func_names")],
+        "epsilon_low", "max_completion_length", "reward_weights", "reward_func_names")],
     ("trl", "SFTTrainer._prepare_dataset", "self dataset *"),
     ("trl", "SFTTrainer._get_train_sampler", "self train_dataset"),
     ("trl", "SFTTrainer.compute_loss", "self model inputs return_outputs num_items_in_batch"),
@@ -215,7 +212,8 @@ def fault_of(package, name, parameters):
         return None if found else "is gone"
     if not hasattr(owner, last): return "is gone"
     has = " ".join(inspect.signature(getattr(owner, last)).parameters)
-    return None if fnmatch.fnmatchcase(f"{has} ", f"{parameters} ".replace(" * ", " *")) else f"takes ({has}), wanted ({parameters})"
+    if fnmatch.fnmatchcase(f"{has} ", f"{parameters} ".replace(" * ", " *")): return None
+    return f"takes ({has}), wanted ({parameters})"
 
 
 def internals_that_differ():
@@ -226,7 +224,8 @@ def internals_that_differ():
 
 
 def test_installed_packages_have_what_we_override_and_call():
-    assert not (words := internals_that_differ()), "not as this code uses it:\n" + "\n".join(words)
+    faults = internals_that_differ()
+    assert not faults, "not as this code uses it:\n" + "\n".join(faults)
 
 
 def test_a_missing_or_changed_method_is_named(monkeypatch):
@@ -245,6 +244,7 @@ def test_the_table_holds_every_method_that_the_trainers_override():
     known = {name for _, name, _ in INTERNALS}
     for ours in (grpo_trainer(), *tuning_trainers()):
         theirs = next(base for base in ours.__mro__ if base.__module__.startswith("trl."))
-        own = {n for base in ours.__mro__ if base.__module__ == "vsgrpo.training.trainer" for n, x in vars(base).items() if inspect.isfunction(x)}
-        overridden = {n for n in own if hasattr(theirs, n)} - {"__init__"}
-        assert overridden and {f"{theirs.__name__}.{n}" for n in overridden} <= known, overridden
+        bases = [base for base in ours.__mro__ if base.__module__ == "vsgrpo.training.trainer"]
+        methods = {name for base in bases for name, x in vars(base).items() if inspect.isfunction(x)}
+        overridden = {name for name in methods if hasattr(theirs, name)} - {"__init__"}
+        assert overridden and {f"{theirs.__name__}.{name}" for name in overridden} <= known, overridden

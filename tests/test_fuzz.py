@@ -12,6 +12,6 @@ from vsgrpo.doctor import repo_root
 def test_broken_files_are_refused_by_name(what, n, refused):
     run = subprocess.run([sys.executable, "bench/fuzz.py", "--what", what, "--n", str(n), "--seed", "7"],
                          cwd=repo_root(), capture_output=True, text=True, timeout=300)
-    told = json.loads(run.stdout.splitlines()[-1])
-    assert run.returncode == 0 and told["wrong"] == 0, run.stdout[-2000:]
-    assert told["ends"]["refused"] > refused
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert run.returncode == 0 and result["wrong"] == 0, run.stdout[-2000:]
+    assert result["ends"]["refused"] > refused

@@ -15,7 +15,7 @@ def processor(): return models.load_processor("tiny")
 
 def frames(seed=0): return np.random.default_rng(seed).integers(0, 255, (4, 56, 56, 3), dtype=np.uint8)
 
-def test_a_model_that_is_nowhere_names_where_was_looked():
+def test_a_model_that_is_nowhere_names_the_places_searched():
     with pytest.raises(FileNotFoundError, match=r"nobody/nothing.*does not hold it.*folder of a local copy"):
         models.load_model("nobody/nothing")
 
@@ -35,7 +35,7 @@ def test_another_kind_of_model_is_refused(tmp_path):
     (tmp_path/"config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="'bert'; this library speaks qwen2_vl"): models.load_model(str(tmp_path))
 
-def test_a_hub_model_is_told_by_its_commit(tmp_path, monkeypatch):
+def test_a_hub_model_is_identified_by_its_commit(tmp_path, monkeypatch):
     import huggingface_hub.constants
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     commit, repo = "0123456789abcdef0123456789abcdef01234567", tmp_path/"models--owner--name"
@@ -56,14 +56,13 @@ def test_tokens_equal_those_of_the_processor(processor):
     import torch
     reader = models.VideoReader(processor, SPEC)
     ours = models.make_prompt(processor, "How many?", reader.prepare(frames(), "a"))
-    chat = processor.apply_chat_template([{"role": "user",
-                                           "content": [{"type": "video"}, {"type": "text", "text": "How many?"}]}],
-                                         tokenize=False, add_generation_prompt=True)
+    turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "How many?"}]}
+    chat = processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
     theirs = processor(text=[chat], videos=[torch.from_numpy(frames()).permute(0, 3, 1, 2)], return_tensors="pt",
                        videos_kwargs=dict(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=True))
     assert list(ours.ids) == theirs["input_ids"][0].tolist()
-    assert torch.equal(ours.video.pixels,
-                       theirs["pixel_values_videos"]) and torch.equal(ours.video.grid, theirs["video_grid_thw"])
+    assert torch.equal(ours.video.pixels, theirs["pixel_values_videos"])
+    assert torch.equal(ours.video.grid, theirs["video_grid_thw"])
     assert ours.ids.count(processor.tokenizer.convert_tokens_to_ids(processor.video_token)) == ours.video.tokens == 32
 
 def test_a_blank_video_is_refused_unless_asked_for(processor):
@@ -88,12 +87,12 @@ def test_the_reader_forgets_the_oldest_first(processor, tmp_path):
 def test_a_model_without_a_chat_template_is_refused(tmp_path):
     shutil.copytree(models.TINY, tmp_path/"tiny", ignore=shutil.ignore_patterns("chat_template*"))
     for f in (tmp_path/"tiny").glob("*config.json"):
-        told = json.loads(f.read_text())
-        if told.pop("chat_template", None): f.write_text(json.dumps(told))
+        config = json.loads(f.read_text())
+        if config.pop("chat_template", None): f.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="no chat template"): models.load_processor(str(tmp_path/"tiny"))
 
 def test_texts_are_checked_against_the_tokenizer():
-    "Tokens that only this tokenizer has are found too; the tags of the prompt modes are text, even where it has tokens for them."
+    "Tokens that only this tokenizer has are found too; tags of the prompt modes are text, even where they are tokens."
     processor = models.load_processor("tiny")
     processor.tokenizer.add_tokens(["<point>", "<think>", "</answer>"])
     models.check_texts(processor, [(1, "<think> </think> <answer>4</answer> a < b"), ("a", "🙂")])

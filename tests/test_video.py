@@ -80,16 +80,16 @@ def test_sample_indices_as_qwen_vl_utils_does():
     import torch
     for total in (16, 17, 31, 100, 999, 4321):
         for n in (2, 8, 16, 32):
-            if n <= total:
-                assert sample_indices(total, n).tolist() == torch.linspace(0, total-1,
-                                                                           n).round().long().tolist(), (total, n)
+            if n > total: continue
+            theirs = torch.linspace(0, total-1, n).round().long()
+            assert sample_indices(total, n).tolist() == theirs.tolist(), (total, n)
 
 
 def test_sample_indices_as_the_benchmarks_pipeline_does():
     for total in (1, 5, 16, 17, 31, 100, 999, 4321):
         for n in (2, 8, 16, 32):
-            assert sample_indices(total, n, BENCH_SAMPLING).tolist() == np.linspace(0, total - 1, n,
-                                                                                    dtype=int).tolist(), (total, n)
+            theirs = np.linspace(0, total - 1, n, dtype=int)
+            assert sample_indices(total, n, BENCH_SAMPLING).tolist() == theirs.tolist(), (total, n)
 
 
 @pytest.mark.parametrize("size, spec, want, tokens", [
@@ -161,8 +161,8 @@ def kept_order(path, even=range(2, 65, 6)):
     frames = all_frames(path)
     assert len({f.tobytes() for f in frames}) == len(frames)
     specs = [VideoSpec(n, H*W, H*W, 32, sampling) for n in even for sampling in SAMPLINGS]
-    return sum(not np.array_equal(decode(path, s),
-                                  frames[sample_indices(len(frames), s.frames, s.sampling)]) for s in specs)
+    wanted = [frames[sample_indices(len(frames), s.frames, s.sampling)] for s in specs]
+    return sum(not np.array_equal(decode(path, s), x) for s, x in zip(specs, wanted))
 
 
 X265 = {"x265-params": "log-level=error:pools=1:keyint=24:min-keyint=24"}
@@ -201,23 +201,24 @@ def test_ordinary_films_are_not_decoded_whole(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (60, H, W, 3), dtype=np.uint8)
     films = [encode(film(130), tmp_path/"a.mp4"), encode(noise, tmp_path/"b.mp4"),
              write(tmp_path/"c.mkv", film(130), gop=24, b=3)]
-    monkeypatch.setattr("vsgrpo.engine.video._in_order", lambda *a: pytest.fail("decoded in order"))
+    monkeypatch.setattr("vsgrpo.engine.video._decode_in_order", lambda *a: pytest.fail("decoded in order"))
     for p in films: assert decode(p, FULL).shape == (16, H, W, 3)
 
 
 # ---- orientation, streams, length
 
-EIGHT = {(1, 0, 0, 1): lambda x: x, (0, 1, -1, 0): lambda x: np.rot90(x, -1), (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
-         (0, -1, 1, 0): np.rot90,
-         (-1, 0, 0, 1): np.fliplr, (1, 0, 0, -1): np.flipud, (0, 1, 1, 0): lambda x: x.transpose(1, 0, 2),
-         (0, -1, -1, 0): lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
+EIGHT = {
+    (1, 0, 0, 1): lambda x: x, (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
+    (0, 1, -1, 0): lambda x: np.rot90(x, -1), (0, -1, 1, 0): np.rot90,
+    (-1, 0, 0, 1): np.fliplr, (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda x: x.transpose(1, 0, 2), (0, -1, -1, 0): lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
 
 @pytest.mark.parametrize("turn", EIGHT, ids=str)
 def test_all_eight_orientations(tmp_path, turn):
     a, b, c, d = (v << 16 for v in turn)
     p = write(tmp_path/"a.mp4", film(4), matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
-    assert all(np.array_equal(x, EIGHT[turn](y))
-               for x, y in zip(decode(p, VideoSpec(4, H*W, H*W, 32)), all_frames(p), strict=True))
+    seen = decode(p, VideoSpec(4, H*W, H*W, 32))
+    for got, stored in zip(seen, all_frames(p), strict=True): assert np.array_equal(got, EIGHT[turn](stored))
 
 
 def test_a_photograph_with_exif_is_turned(tmp_path):
@@ -240,8 +241,8 @@ def test_of_two_films_the_best_and_never_a_cover(tmp_path):
         streams[1].disposition = av.stream.Disposition.default
         for i in range(60):
             for s in streams:
-                out.mux(s.encode(av.VideoFrame.from_ndarray(np.full((s.height, s.width, 3), 4*i,
-                                                                    np.uint8), format="rgb24")))
+                grey = np.full((s.height, s.width, 3), 4*i, np.uint8)
+                out.mux(s.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         for s in streams: out.mux(s.encode(None))
     with av.open(str(both)) as c: assert c.streams.best("video").width == 128
     assert decode(both, VideoSpec(2, 32*32, 10**5, 32)).shape == (2, 128, 128, 3)
@@ -252,14 +253,14 @@ def with_cover(path, frames):
     import av
     with av.open(str(path), "w") as out:
         cover = out.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt, cover.disposition = 256, 256, "yuvj420p", av.stream.Disposition.attached_pic
+        cover.width, cover.height, cover.pix_fmt = 256, 256, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
         if len(frames):
             s = out.add_stream("libx264", rate=30)
             s.width, s.height, s.pix_fmt = W, H, "yuv420p"
         else: s = out.add_stream("aac", rate=16000)
-        picture = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 90, np.uint8),
-                                             format="rgb24").reformat(format="yuvj420p")
-        out.mux(cover.encode(picture))
+        picture = av.VideoFrame.from_ndarray(np.full((256, 256, 3), 90, np.uint8), format="rgb24")
+        out.mux(cover.encode(picture.reformat(format="yuvj420p")))
         out.mux(cover.encode(None))
         for f in frames: out.mux(s.encode(av.VideoFrame.from_ndarray(f, format="rgb24")))
         if not len(frames):
@@ -326,8 +327,8 @@ def test_the_list_of_packets_is_small(tmp_path):
     p = write(tmp_path/"a.mkv", np.zeros((400, 240, 320, 3), np.uint8), codec="rawvideo")
     assert p.stat().st_size > 40e6
     code = f"""import resource
-from vsgrpo.engine.video import _opened, _Packets
-with _opened({str(p)!r}) as (c, stream):
+from vsgrpo.engine.video import _open_video, _Packets
+with _open_video({str(p)!r}) as (c, stream):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     packets = _Packets(c, stream)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
@@ -337,8 +338,8 @@ with _opened({str(p)!r}) as (c, stream):
 
 def test_frame_times_of_films_without_time_stamps(tmp_path):
     p = write(tmp_path/"a.h264", film(40))
-    # FFmpeg's rate where none is stored
-    for sampling in SAMPLINGS: assert np.allclose(frame_times(p, 6, sampling)[:, 0], sample_indices(40, 6, sampling)/25)
+    for sampling in SAMPLINGS:      # FFmpeg's rate where none is stored
+        assert np.allclose(frame_times(p, 6, sampling)[:, 0], sample_indices(40, 6, sampling)/25)
 
 
 def test_encode_is_faithful_and_repeatable(tmp_path):
@@ -349,7 +350,8 @@ def test_encode_is_faithful_and_repeatable(tmp_path):
     assert sorted(q.name for q in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     import av
     with av.open(str(a)) as c:
-        keys = [i for i, q in enumerate(sorted((q for q in c.demux(video=0) if q.size), key=lambda q: q.pts)) if q.is_keyframe]
+        packets = sorted((q for q in c.demux(video=0) if q.size), key=lambda q: q.pts)
+        keys = [i for i, q in enumerate(packets) if q.is_keyframe]
         assert c.streams.video[0].average_rate == 24 and keys[0] == 0 and max(np.diff([*keys, 50])) <= 24
 
 
@@ -377,7 +379,8 @@ def test_sound_only_is_refused(tmp_path):
         a = out.add_stream("aac", rate=16000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.sample_rate = 16000
-        out.mux(a.encode(sound)); out.mux(a.encode(None))
+        out.mux(a.encode(sound))
+        out.mux(a.encode(None))
     with pytest.raises(ValueError, match="s.mp4.*no video stream"): decode(tmp_path/"s.mp4", FULL)
 
 
@@ -397,7 +400,9 @@ def test_damaged_bytes_never_give_anything_but_frames_or_a_clear_error(tmp_path)
         for at in rng.integers(100, len(data), 1 + 20*i): data[at] ^= int(rng.integers(1, 256))
         (tmp_path/"d.mp4").write_bytes(data)
         try: assert decode(tmp_path/"d.mp4", FULL).shape == (16, H, W, 3)
-        except ValueError as e: refused += 1; assert "d.mp4: not a readable video" in str(e)
+        except ValueError as e:
+            refused += 1
+            assert "d.mp4: not a readable video" in str(e)
     assert refused > 0
 
 
@@ -438,8 +443,8 @@ def cached(tmp_path):
 def test_broken_entries_are_made_anew(tmp_path, damage):
     cache, p, spec, want, entry = cached(tmp_path)
     entry.write_bytes(damage(entry.read_bytes()))
-    with pytest.warns(UserWarning, match="broken cache entry") as told: assert np.array_equal(cache(p, spec), want)
-    assert cache.broken == len(told) == 1
+    with pytest.warns(UserWarning, match="broken cache entry") as caught: assert np.array_equal(cache(p, spec), want)
+    assert cache.broken == len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(cache(p, spec), want)
@@ -484,7 +489,8 @@ def test_no_cache_folder_decodes_each_time(tmp_path):
     assert [q.name for q in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_film_strip(): assert [len(film_strip(film(T), n).axes) for T, n in ((20, 8), (3, 8), (1, 8))] == [8, 3, 1]
+@pytest.mark.parametrize("T, n, pictures", [(20, 8, 8), (3, 8, 3), (1, 8, 1)])
+def test_film_strip(T, n, pictures): assert len(film_strip(film(T), n).axes) == pictures
 
 
 def test_import_is_light_and_the_torchvision_fix_works_twice():
