@@ -6,11 +6,12 @@ import pytest
 
 from vsgrpo.evaluation import generate as answering
 from vsgrpo.evaluation.generate import (ANSWER_FIELDS, SPREAD, answer_report, answer_spread, answer_warnings,
-                                        arm_scores, generate_answers, other_videos, paired_difference, spread_table)
+                                        arm_scores, generate_answers, other_videos, spread_table)
 from vsgrpo.training.settings import default_settings
 from vsgrpo.engine.models import VideoReader, load_model, load_processor
 from vsgrpo.evaluation.records import Run
 from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.scores import paired_difference
 from vsgrpo.evaluation.vsibench import Question
 
 @pytest.fixture(scope="module")

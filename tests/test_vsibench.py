@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.evaluation import rows as rows_module
-from vsgrpo.evaluation.rows import _text, read_questions, read_rows, write_questions
+from vsgrpo.evaluation.rows import cell_text, read_questions, read_rows, write_questions
 from vsgrpo.evaluation.vsibench import (LETTER_POST, MCA_TYPES, NA_TYPES, PARSERS, PRE, QUESTION_TYPES, TASKS,
                                         Question, mra, official_parse, parse_answer, parse_number, prompt,
                                         score_answer, tagged_answer)
@@ -234,9 +234,9 @@ def test_rows_that_are_none_are_named_and_counted(tmp_path):
     assert [i for i, _ in read_rows(tmp_path/"q.jsonl")[1]] == [2, 3, 4] and "ground_truth: nan, expected text" in read_rows(tmp_path/"q.jsonl")[1][2][1]
 
 def test_numbers_of_all_kinds_are_text(tmp_path):
-    for gold in (np.int64(4), np.float32(4), 4.0, 4): assert _text(gold, "x") in ("4", "4.0")
+    for gold in (np.int64(4), np.float32(4), 4.0, 4): assert cell_text(gold, "x") in ("4", "4.0")
     for gold in (True, np.True_, float("nan"), np.inf, None, [4]):
-        with pytest.raises(ValueError, match="x: .*, expected text"): _text(gold, "x")
+        with pytest.raises(ValueError, match="x: .*, expected text"): cell_text(gold, "x")
 
 def packed(path, **columns):
     pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
@@ -244,7 +244,7 @@ def packed(path, **columns):
 
 def test_packed_files_are_bounded(tmp_path, monkeypatch):
     "Few bytes on disk: too many rows, too many items of lists, one long text many times over; the last is known only while it is read."
-    for name, most in (("MOST_ROWS", 5000), ("MOST_CELLS", 20_000), ("MOST_BYTES", 10**7), ("_AT_ONCE", 10**6)):
+    for name, most in (("MOST_ROWS", 5000), ("MOST_CELLS", 20_000), ("MOST_BYTES", 10**7), ("_BATCH_BYTES", 10**6)):
         monkeypatch.setattr(rows_module, name, most)
     rows = packed(tmp_path/"rows.parquet", id=pa.array(np.zeros(6000, np.int64)))
     items = packed(tmp_path/"items.parquet",

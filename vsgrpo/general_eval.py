@@ -104,7 +104,7 @@ def run_eval(
     if store.answers_path.is_file() and len(store.read_answers()) == 2*len(bench.questions): return
     model, processor = load_model(s.model, s.adapter or None), load_processor(s.model)
     sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, modes=s.protocol,
-                wording=s.benchmark, put=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
+                wording=s.benchmark, question_text=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
                 features=VisionFeatureCache(model, feature_folder), seed=s.seed, store=store)
     for arm in ("own", "blind"):
         generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=arm == "blind"), arm=arm, **sent)

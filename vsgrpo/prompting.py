@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .evaluation.generate import paired_difference
 from .evaluation.vsibench import MODES, PARSERS, TASKS, parse_answer, score_answer
-from .evaluation.scores import score_table
+from .evaluation.scores import paired_difference, score_table
 from .evaluation.answer_store import Answers
 
 # %% ../nbs/00_prompting.ipynb #00-017

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.generate import PARSER, answer_warnings, paired_difference
+from ..evaluation.generate import PARSER, answer_warnings
 from ..files import draft, read_json, without_paths, write_text
 from ..engine.models import (ALIASES, fit_processor, load_model, load_processor, public_name, resolve_model,
                                   weights_id)
@@ -22,7 +22,7 @@ from ..engine.video import VideoSpec
 from ..data.dataset import CARDS
 from ..evaluation.vsibench import PRE, Question, prompt
 from ..evaluation.rows import read_rows
-from ..evaluation.scores import score_table
+from ..evaluation.scores import paired_difference, score_table
 
 # %% ../../nbs/27_sharing.ipynb #27-005
 def vision_difference(
