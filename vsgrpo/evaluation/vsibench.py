@@ -213,7 +213,7 @@ _CAPITAL = re.compile(r"(?<![A-Za-z])([A-F])(?=$|[\s.,:;!?)\]*_`}])")
 _LONE_SMALL = re.compile(r"^\W*([a-f])\W*$")
 
 def _tagged_or_last_letter(text):
-    "Letter that opens the answer tags, else the one standing capital on the last line with any (VLMEvalKit, shortened)."
+    "Letter that opens the answer tags, else the one capital that stands on the last line with any (VLMEvalKit)."
     ends = [match.start() for match in _ANSWER_ENDS.finditer(text)]
     tagged = _TAGGED_LETTER.search(text[:max(ends, default=0)])
     if tagged: return tagged[1].upper()
