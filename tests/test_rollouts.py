@@ -54,7 +54,8 @@ def test_settings_say_what_the_numbers_depend_on(tmp_path):
     assert written["dataset"] == {"questions": 4, "sha256": questions_hash(Q)} and "commit" in written
     assert sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "run.json"]
     assert run.changed_settings(settings) == []
-    assert run.changed_settings({**settings, "lr": 5e-6, "new": 1}) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
+    changed = {**settings, "lr": 5e-6, "new": 1}
+    assert run.changed_settings(changed) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
 
 
 def test_data_hash_is_of_the_questions_not_of_the_file(tmp_path):

@@ -20,9 +20,9 @@ import pandas as pd
 from .evaluation.generate import SPREAD, generate_answers
 from .training.studies import arm_name, mean_difference
 from .evaluation.scores import t_interval
-from .evaluation.benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, score_items, part_draws, part_scores,
-                                          part_spread,
-                                          format_prompt, read_items, write_items)
+from .evaluation.benchmark_scores import (PARSERS, PROTOCOLS, format_prompt, part_draws, part_scores,
+                                                part_spread, score_items)
+from .evaluation.benchmarks import BENCHMARKS, read_items, write_items
 from .engine.models import (absolute_model, VideoReader, default_spec, load_config, load_model, load_processor,
                                   model_size)
 from .engine.vision_guard import VisionFeatureCache

@@ -201,7 +201,8 @@ class Run:
         "Refuse other settings or other films; warn in one line of what else has changed."
         data = self.read_settings()
         if read_manifest(self.folder) is None:
-            raise ValueError(f"{self.folder} keeps no manifest, so what is in it cannot be relied on; begin another run")
+            raise ValueError(f"{self.folder} keeps no manifest, so what is in it cannot be relied on; "
+                             "begin another run")
         if differ := self.changed_settings(settings):
             raise ValueError(f"{self.folder} began with other settings: {'; '.join(differ)}")
         known = data.get("films") or {}

@@ -87,7 +87,7 @@ def _draw_panel(ax, metrics, names, window):
     for name in names:
         columns += [c for c in metrics if c == name or name.endswith("/") and c.startswith(name)]
     for column in columns:
-        values = metrics.set_index("step")[column].astype(float).dropna() # with several updates a rollout, steps lack some
+        values = metrics.set_index("step")[column].astype(float).dropna() # steps may lack some
         if column == "reward": ax.plot(values, lw=.7, alpha=.4, color="C0")
         is_noisy = column == "reward" or "/" in column
         ax.plot(smooth(values, window) if is_noisy else values, lw=1.2, label=column.split("/")[-1])
