@@ -19,7 +19,7 @@ import pandas as pd
 
 from .evaluation.generate import SPREAD, generate_answers
 from .training.studies import arm_name, mean_difference
-from .evaluation.scores import t_interval
+from .evaluation.scores import format_interval, t_interval
 from .evaluation.benchmark_scores import (PARSERS, PROTOCOLS, format_prompt, part_draws, part_scores,
                                                 part_spread, score_items)
 from .evaluation.benchmarks import BENCHMARKS, read_items, write_items
@@ -235,7 +235,7 @@ def retention(
     return mean_difference(draws)
 
 def _say(d):
-    return "—" if np.isnan(d[0]) else f"{d[0]:+.1f}" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
+    return format_interval(*d, "+")
 
 def retention_table(
     exams:pd.DataFrame,
@@ -267,7 +267,7 @@ def general_table(
         cell = {}
         for arm, rows in of.groupby("arm", sort=False):
             mean, low, high = t_interval(rows.score) if len(rows) > 1 else rows.iloc[0][["score", "ci_low", "ci_high"]]
-            cell[arm] = "—" if np.isnan(mean) else f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+            cell[arm] = format_interval(mean, low, high)
         columns[name, "paper"] = {arm: f"{printed[arm.split()[0]]:.1f}" if printed is not None and arm.split()[0] in printed else "—" for arm in cell}
         columns[name, "ours"] = cell
         columns[name, "blind"] = {arm: f"{rows.blind.mean():.1f}" for arm, rows in of.groupby("arm", sort=False)}
