@@ -116,7 +116,7 @@ def part_draws(
     items:list[Item], # the questions answered
     scores:np.ndarray, # (n,) from `score_items`
     n_boot:int=1000, # draws of videos
-    seed:int=0, # of the draws: equal seeds draw equal videos, so that two sets of answers can be paired
+    seed:int=0, # seed of the draws: equal seeds draw equal videos, so that two sets of answers can be paired
 )->dict[tuple[str, str], np.ndarray]: # (part, value) → (1 + n_boot,) per cent, the first one of all videos
     "Scores overall and by part, on all videos and on bootstrap draws of them."
     parts, overall, first = _parts(bench, items), ("overall", ""), bench.parts[0]
@@ -143,7 +143,7 @@ def part_scores(
     items:list[Item], # the questions answered
     scores:np.ndarray, # (n,) from `score_items`
     n_boot:int=1000, # draws of videos
-    seed:int=0, # of the draws
+    seed:int=0, # seed of the draws
 )->pd.DataFrame: # part, value, n, left_out, score, ci_low, ci_high; overall first
     "Scores with 95 % intervals over videos."
     rows = []
@@ -154,13 +154,14 @@ def part_scores(
     table = pd.DataFrame(rows, columns=["part", "value", "n", "left_out", "score", "ci_low", "ci_high"])
     return table.sort_values("part", key=lambda part: part != "overall", kind="stable", ignore_index=True)
 
+# %% ../../nbs/41a_benchmark_scores.ipynb #41a-d4
 def part_difference(
     bench:Benchmark, # one of BENCHMARKS
     items:list[Item], # the questions both answered
     ours:np.ndarray, # (n,) our scores, from `score_items`
     theirs:np.ndarray, # (n,) the scores they are compared with
     n_boot:int=1000, # draws of videos
-    seed:int=0, # of the draws
+    seed:int=0, # seed of the draws
 )->pd.DataFrame: # part, value, difference, ci_low, ci_high (points)
     "Our scores minus theirs, with paired 95 % intervals over videos."
     our_draws, their_draws = (part_draws(bench, items, scores, n_boot, seed) for scores in (ours, theirs))

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.video import frame_times
-from .bench_folder import VIDEOS, answerable_questions, check_enough
+from .bench_folder import VIDEOS, Bench, answerable_questions, check_enough
 from .rows import table_rows
 from ..files import check_text
 
@@ -166,7 +166,7 @@ def _tables(folder, pattern):
 def _names(folder, tables): return [str(p.relative_to(folder)) for p in tables] or "none"
 
 def one_table(
-    folder:str|Path, # of a benchmark, as downloaded
+    folder:str|Path, # folder of a benchmark, as downloaded
 )->list[tuple[str, dict]]: # place, record
     "The rows of the only table of a folder, or of the one named as on the hub."
     tables = sorted(_tables(folder, "**/*"))
@@ -354,6 +354,7 @@ def matches(
         return candidate in true
     return any(map(is_right, candidates))
 
+# %% ../../nbs/41_benchmarks.ipynb #41-m6
 def _mmmu_read(item, text):
     if text == "": return None, np.nan # lmms-eval leaves it out
     if item.options:
@@ -441,8 +442,8 @@ def open_benchmark(
     frames:tuple|None=None, # VideoReader's frame cache, and the VideoSpec to read each video by
     max_skipped:float=.05, # share of the questions that may be set aside
     subtitles:bool=False, # look up the subtitles of the frames
-): # Bench
-    "What of a benchmark can be asked, and what was set aside."
+)->Bench:
+    "Questions of a benchmark that can be asked, and those that were set aside."
     sampled = (frames[1].frames, frames[1].sampling) if subtitles else ()
     items, aside = read_benchmark(bench, folder, *sampled)
     check_enough(folder, len(items), aside, max_skipped)

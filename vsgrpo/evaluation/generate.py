@@ -32,7 +32,7 @@ MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512} # by prompt mode
 PARSER = {"vanilla": "official", "think": "tagged", "observe": "tagged"} # how answers of a mode are read
 
 def end_tokens(
-    processor, # Qwen2-VL's
+    processor, # processor of a Qwen2-VL
 )->tuple[int, ...]: # token ids that end an answer
     "The chat's end-of-turn token and the end-of-text token."
     ids = processor.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
@@ -40,7 +40,7 @@ def end_tokens(
     return tuple(ids)
 
 def vision_tokens(
-    processor, # Qwen2-VL's
+    processor, # processor of a Qwen2-VL
 )->tuple[int, ...]: # token ids an answer must not contain
     "Placeholders that stand for pixels and mean nothing in an answer."
     return tuple(processor.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
@@ -97,7 +97,7 @@ def _answer_row(processor, arm, mode, q, video, sample, tokens, ends, seconds):
 # %% ../../nbs/05_generate.ipynb #05-006
 def generate_answers(
     model, # Qwen2-VL, adapter on or off
-    processor, # of the same model
+    processor, # processor of the same model
     questions:Sequence[Question], # the questions, with distinct ids
     reader:VideoReader, # path → patches
     folder:str|Path, # dataset folder: videos at <dataset>/<scene_name>.mp4
@@ -110,7 +110,7 @@ def generate_answers(
     features:VisionFeatureCache|None=None, # vision features of the model's frozen tower; None: kept for this call
     samples:int=1, # answers to each prompt
     temperature:float=0, # 0: greedy
-    seed:int=0, # of the samples, which do not depend on what is in their batch
+    seed:int=0, # seed of the samples, which do not depend on what is in their batch
     store:Run|None=None, # where answers are written, and those of `arm` looked up
     question_text:Callable=prompt, # question, mode, wording → the text of a prompt; another benchmark has its own
     between:Callable|None=None, # called before each batch; what it raises stops the work there
@@ -157,7 +157,7 @@ def generate_answers(
 # %% ../../nbs/05_generate.ipynb #05-008
 def other_videos(
     questions:Sequence[Question], # about at least two scenes
-    seed:int=0, # of the circle
+    seed:int=0, # seed of the circle
 )->dict[str, str]: # scene name → relative path of another scene's video
     "A circle through all scenes: each is shown the next one's video."
     own = {q.scene_name: q.video for q in questions}
@@ -321,6 +321,7 @@ def answer_warnings(
     arms = _judged(scores).groupby(arm, sort=False)
     return [line for name, rows in arms if not str(name).startswith("constant") for line in _arm_warnings(name, rows)]
 
+# %% ../../nbs/05_generate.ipynb #05-p7
 def answer_report(
     scores:pd.DataFrame, # from `arm_scores`
     arm:str="arm", # column that names the arms
@@ -337,7 +338,7 @@ def arm_scores(
     arms:Mapping[str, Mapping[str, str]], # arm → {question id: prediction}
     questions:Sequence[Question], # the held-out questions
     parser:str="official", # how answers are read
-    seed:int=0, # of the bootstrap
+    seed:int=0, # seed of the bootstrap
 )->pd.DataFrame: # arm, question_type, n, score, ci_low, ci_high (scores 0–100), SPREAD
     "Scores of every arm on the same questions, with 95 % bootstrap intervals over scenes; how varied its answers are."
     def table(answers):
@@ -346,6 +347,7 @@ def arm_scores(
     scores = pd.concat([table(answers).assign(arm=arm) for arm, answers in arms.items()], ignore_index=True)
     return scores[["arm", "question_type", "n", "score", "ci_low", "ci_high", *SPREAD]]
 
+# %% ../../nbs/05_generate.ipynb #05-c1
 def constant_answers(
     constants:Mapping[str, str], # question type → answer, chosen on training scenes
     questions:Sequence[Question], # the questions to answer

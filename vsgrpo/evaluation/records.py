@@ -281,11 +281,12 @@ def _unfinished_folders(root, prefix):
     folders = [p.parent for p in runs if p.parent.name.startswith(prefix)]
     return [folder for folder in folders if not is_committed(folder/"scores.csv")]
 
+# %% ../../nbs/05a_records.ipynb #05a-f7
 def choose_folder(
     root:Path, # repository root
     out:str, # folder to use; "" for a new one, or the latest unfinished one when resuming
     resume:bool, # whether to resume the run that is there
-    name:str, # of the run, in a new folder's name
+    name:str, # name of the run, in a new folder's name
     kind:str="grpo", # first word of a new folder's name
 )->Path:
     "Where a run goes; a new folder is made at once, and nothing that is there is overwritten."

@@ -13,6 +13,7 @@ import math
 import numbers
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from .vsibench import Question, require
 from ..files import committed, draft, read_lines
 
 # %% ../../nbs/01a_rows.ipynb #01-036
-MOST_ROWS, MOST_CELLS, MOST_BYTES = 2_000_000, 50_000_000, 2**31 # of a file of rows
-_BATCH_BYTES = 2**26 # that a batch may unpack to, however it is packed
+MOST_ROWS, MOST_CELLS, MOST_BYTES = 2_000_000, 50_000_000, 2**31 # most that a file of rows may hold
+_BATCH_BYTES = 2**26 # most that a batch may unpack to, however it is packed
 
 def _too_large(**sizes):
     "The first size beyond its limit in words; empty if there is none."
@@ -76,7 +77,7 @@ def table_rows(
 def require_columns(
     record:dict, # column → cell
     where:str, # its place: file and row
-    names, # columns it must have
+    names:Sequence[str], # columns it must have
 )->None:
     "Refuse a record that lacks columns."
     missing = [name for name in names if name not in record]
@@ -93,15 +94,15 @@ def cell_text(
 
 def optional_cell(
     record:dict, # column → cell
-    name:str, # of the column
+    name:str, # name of the column
 ): # the cell; None where there is none
     "An optional cell; parquet may hold NaN for none."
     value = record.get(name)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 def refuse_duplicates(
-    ids, # of rows
-    what, # what holds them: a file or a word
+    ids:Iterable, # ids of rows
+    what:str|Path, # what holds them: a file or a word
 )->None:
     "Ids must differ as text too: 7 and '7' are one id to a JSON file."
     twice = [i for i, n in Counter(map(str, ids)).items() if n > 1]
@@ -194,7 +195,7 @@ class RowWriter:
         self.schema = _schema(pa.string())
         self.file = pq.ParquetWriter(self.beside, self.schema)
 
-    def write(self, record:dict):
+    def write(self, record:dict)->None:
         "Add a row of `record_of`."
         self.held.append(record)
         if len(self.held) >= self.group: self._flush()
@@ -204,7 +205,7 @@ class RowWriter:
         if self.held: self.file.write_table(pa.Table.from_pylist(self.held, self.schema))
         self.held = []
 
-    def close(self):
+    def close(self)->None:
         "Write what is held and move the file into place."
         self._flush()
         self.file.close()

@@ -60,13 +60,13 @@ def resampled_means(
     scores:np.ndarray, # (n,) in [0, 1]; NaN counts nowhere
     member:np.ndarray, # (n, k) whether an answer counts for each of k means
     n_boot:int, # draws of groups
-    seed:int, # of the draws
+    seed:int, # seed of the draws
 )->np.ndarray: # (1 + n_boot, k) per cent, the first row of all groups; NaN where a draw has no answer that counts
     "Means of scores on all groups and on bootstrap draws of groups."
     index = np.unique(groups, return_inverse=True)[1]
     n_groups = index.max() + 1
     counted = member*~np.isnan(scores)[:, None]
-    sums = np.zeros((2, n_groups, member.shape[1])) # of scores, and of answers that count
+    sums = np.zeros((2, n_groups, member.shape[1])) # sums of scores, numbers of answers that count
     np.add.at(sums, (slice(None), index), np.stack([np.nan_to_num(scores)[:, None]*counted, counted]))
     draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1/n_groups), n_boot)
     weights = np.vstack([np.ones(n_groups), draws]) # first row: every group once
@@ -102,7 +102,7 @@ def score_draws(
     predictions:dict|list[str], # answers by id, or in the order of the questions; None counts as empty
     parser:str="official", # one of PARSERS
     n_boot:int=1000, # draws of scenes; 0 for none
-    seed:int=0, # of the draws: equal seeds draw equal scenes, so that two models can be paired
+    seed:int=0, # seed of the draws: equal seeds draw equal scenes, so that two models can be paired
 )->dict[str, np.ndarray]: # task, or "overall" if all are there → (1 + n_boot,) scores 0–100, the first of all scenes
     "Scores by task as VSI-Bench aggregates them, on all scenes and on bootstrap draws of scenes."
     require(len(questions) > 0, "no questions to score")
@@ -121,7 +121,7 @@ def score_table(
     predictions:dict|list[str], # answers by id, or in the order of the questions; None counts as empty
     parser:str="official", # one of PARSERS
     n_boot:int=1000, # draws of scenes for the interval; 0 for none
-    seed:int=0, # of the draws
+    seed:int=0, # seed of the draws
 )->pd.DataFrame: # columns question_type, n, score, ci_low, ci_high (0–100, not rounded), a row per task
     "Scores by task with 95 % bootstrap intervals over scenes."
     n = Counter(q.task for q in questions) | {"overall": len(questions)}
@@ -155,7 +155,7 @@ def paired_difference(
     theirs:dict|list[str], # the answers they are compared with
     parser:str="official", # how answers are read
     n_boot:int=1000, # draws of scenes
-    seed:int=0, # of the draws
+    seed:int=0, # seed of the draws
     their_parser:str|None=None, # how the other answers are read; None: as ours
 )->pd.DataFrame: # question_type, difference, ci_low, ci_high (points of 0–100)
     "By how much one set of answers scores higher than another, with paired 95 % intervals over scenes."
