@@ -1,10 +1,11 @@
 """What SFT, DPO and GRPO cost in general ability, over several seeds.
 
-    .venv/bin/python bench/general.py                          # chapter 30 trains tiny-general with five seeds, chapter 40 asks what came of it
+    .venv/bin/python bench/general.py                          # tiny-general, five seeds
     .venv/bin/python bench/general.py --seeds 1 --scale smoke  # that the bench itself works
 
-Tells each method's spatial gain and its difference to the base on the general set, and GRPO's to SFT, with 95 % intervals (over seeds where
-there are three). The last line is one JSON object.
+Chapter 30 trains, chapter 40 evaluates. Shown are each method's spatial gain and its difference to the base on the
+general set, and GRPO's difference to the others, with 95 % intervals (over seeds where there are three). The last line
+is one JSON object.
 """
 import argparse
 import json
@@ -24,33 +25,49 @@ from vsgrpo.evaluation.records import Run, git_commit
 MODEL = "tiny-general"
 
 
+def run_chapter(name, folder, scale, **given):
+    "Run a chapter's notebook with parameters."
+    parameters = dict(given, model=MODEL, scale=scale)
+    words = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+    subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
+                    f"nbs/{name}.ipynb", str(folder/f"{name}.ipynb"), *words], cwd=repo_root(), check=True)
+
+
+def rounded(interval): return [round(float(x), 2) for x in interval]
+
+
+def differences(exams, method, others):
+    "A method's difference to others on each benchmark, with intervals: benchmark → other → numbers."
+    titles = list(dict.fromkeys(exams.benchmark))
+    return {title: {other: rounded(retention(exams, method, other, title)) for other in others} for title in titles}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--scale", default="default")
     args = p.parse_args()
     begin, folder = time.time(), Path(tempfile.mkdtemp())
-    def chapter(name, **given):
-        words = [x for k, v in dict(given, model=MODEL, scale=args.scale).items() for x in ("-p", k, str(v))]
-        subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
-                        f"nbs/{name}.ipynb", str(folder/f"{name}.ipynb"), *words], cwd=repo_root(), check=True)
-    chapter("30_baselines", seeds=args.seeds, methods="grpo sft dpo:other", out=folder/"trained")
-    chapter("40_general_eval", runs=folder/"trained", out=folder/"general")
-    runs = trained_adapters(folder/"trained", MODEL)
-    scores = pd.read_csv(folder/"general"/"scores.csv")
-    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[EvalResults(folder/"general"/name)
-                                                               for name in scores.store])
-    said = lambda d: [round(float(x), 2) for x in d]
-    arms, titles = [a for a in dict.fromkeys(exams.arm) if a != "base"], list(dict.fromkeys(exams.benchmark))
-    spatial = {a: difference(runs, a, "base") for a in arms}
-    told = dict(seeds=args.seeds, commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()),
-                seconds=round(time.time() - begin), spatial_minus_base={a: said(d) for a, d in spatial.items()},
-                scores=scores.drop(columns="store").round(2).to_dict("records"),
-                minus_base={n: {a: said(retention(exams, a, benchmark=n)) for a in arms} for n in titles},
-                grpo_minus={n: {a: said(retention(exams, "vsGRPO-V", a, n)) for a in arms if a != "vsGRPO-V"}
-                            for n in titles})
+    methods = "grpo sft dpo:other"
+    run_chapter("30_baselines", folder, args.scale, seeds=args.seeds, methods=methods, out=folder/"trained")
+    run_chapter("40_general_eval", folder, args.scale, runs=folder/"trained", out=folder/"general")
+    runs, scores = trained_adapters(folder/"trained", MODEL), pd.read_csv(folder/"general"/"scores.csv")
+    sheets = [EvalResults(folder/"general"/name) for name in scores.store]
+    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=sheets)
+    arms = [arm for arm in dict.fromkeys(exams.arm) if arm != "base"]
+    spatial = {arm: difference(runs, arm, "base") for arm in arms}
+    minus_base = {title: {arm: rounded(retention(exams, arm, benchmark=title)) for arm in arms}
+                  for title in dict.fromkeys(exams.benchmark)}
+    results = dict(
+        seeds=args.seeds,
+        commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()),
+        seconds=round(time.time() - begin),
+        spatial_minus_base={arm: rounded(interval) for arm, interval in spatial.items()},
+        scores=scores.drop(columns="store").round(2).to_dict("records"),
+        minus_base=minus_base,
+        grpo_minus=differences(exams, "vsGRPO-V", [arm for arm in arms if arm != "vsGRPO-V"]))
     print("\n".join(general_findings(exams, spatial, MODEL)))
-    print(json.dumps(dict(bench="general", **told)))
+    print(json.dumps(dict(bench="general", **results)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from vsgrpo.training.settings import default_settings
 from vsgrpo.training.settings import SCALES
 from vsgrpo.training import runs
 from vsgrpo.evaluation.generate import PARSER, arm_scores
-from vsgrpo.evaluation.scores import t_interval
+from vsgrpo.evaluation.scores import format_interval, t_interval
 from vsgrpo.doctor import repo_root
 from vsgrpo.data.dataset import build_rooms, open_dataset
 from vsgrpo.evaluation.scores import best_constant
@@ -100,7 +100,7 @@ def main():
                                       for v in t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy())]
                                   for t in tasks}
                    for a, b in [*PAIRS, ("trained", f"trained_{args.per_scene}_a_scene")] if {a, b} <= set(wide)}
-    print(pd.DataFrame({k: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*v) for t, v in d.items()}
+    print(pd.DataFrame({k: {t: format_interval(*v, "+") for t, v in d.items()}
                         for k, d in differences.items()}).reindex(tasks).to_string())
     told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}),
                 questions=len(data.test), machine=platform.machine(),

@@ -1,12 +1,12 @@
 """What does it cost to look at the rollouts of a long run?
 
-    .venv/bin/python bench/rollouts.py                  # 10^6 rollouts, half an hour and more on one core, 2 GB of disk while it runs
-    .venv/bin/python bench/rollouts.py --rows 5000      # that the bench itself works
+    .venv/bin/python bench/rollouts.py              # 10^6 rollouts: over half an hour on one core, 2 GB of disk
+    .venv/bin/python bench/rollouts.py --rows 5000  # that the bench itself works
 
-A made run, written as training writes it: 14 rollouts to a question, 8 questions a step, about 1.7 kB a rollout, and the dataset that it is
-about. Then what the closing cells of the chapters call, each in a process of its own: seconds and the highest resident memory, beside that of
-a process that imports the same and reads nothing (`nothing`; it begins with what the bench itself holds, so lower peaks are not seen). The
-folder is removed. The last line is one JSON object.
+A made run, written as training writes it: 14 rollouts to a question, 8 questions a step, about 1.7 kB a rollout, and
+the dataset that it is about. Then what the closing cells of the chapters call, each in a process of its own: seconds
+and the highest resident memory, beside that of a process that imports the same and reads nothing (`nothing`; it begins
+with what the bench itself holds, so lower peaks are not seen). The folder is removed. The last line is one JSON object.
 """
 import argparse
 import json
@@ -33,20 +33,33 @@ from vsgrpo.evaluation.vsibench import Question
 from vsgrpo.evaluation.rows import write_questions
 from vsgrpo.training.watch import hack_table, warnings_of
 
-GROUP, QUESTIONS, WORDS = 14, 8, "the chair stands left of a table near that wall and I count one two three more from here to there".split()
+GROUP, QUESTIONS = 14, 8 # rollouts to a question, questions a step
+WORDS = "the chair stands left of a table near that wall and I count one two three more from here to there".split()
 
 
 def make_question(k):
     "One of ten a room, numbers all, as the builder writes them."
-    return Question(f"room_{k//10:06d}-object_abs_distance-{k % 10}", "generated", f"room_{k//10:06d}",
-                    "object_abs_distance", "What is the distance between the chair and "
-                    "the table (in meters)?", f"{1 + k % 50/10:.1f}",
-                    provenance={"objects": [k % 7, 8], "points": [[.1*k, 1., 2.], [2., 1., 0.]],
-                                "distance_m": 1 + k % 50/10})
+    room, distance_m = f"room_{k//10:06d}", 1 + k % 50/10
+    return Question(
+        id=f"{room}-object_abs_distance-{k % 10}",
+        dataset="generated",
+        scene_name=room,
+        question_type="object_abs_distance",
+        question="What is the distance between the chair and the table (in meters)?",
+        ground_truth=f"{distance_m:.1f}",
+        provenance={"objects": [k % 7, 8], "points": [[.1*k, 1., 2.], [2., 1., 0.]], "distance_m": distance_m})
 
 
 def completion(rng, answer):
     return f"<think>{' '.join(rng.choice(WORDS, 270))}</think> <answer>{answer:.1f}</answer>"
+
+
+def rollout_row(step, q, completion, accuracy):
+    "A rollout as training records it."
+    return dict(step=step, id=q.id, scene_name=q.scene_name, question_type=q.question_type,
+                question=f"These are frames of a video.\n{q.question}", mode="think", ground_truth=q.ground_truth,
+                options=None, completion=completion, n_tokens=200, accuracy_reward=accuracy, format_reward=1.,
+                reward=1 + accuracy, advantage=accuracy - .5)
 
 
 def write_run(folder, rows):
@@ -59,11 +72,9 @@ def write_run(folder, rows):
     run.write_settings(dict(model="tiny", mode="think", data=str(folder/"data"), steps=steps, num_generations=GROUP),
                        seed=0, dataset=questions)
     for step in range(steps):
-        run.log_rollouts([dict(step=step + 1, id=q.id, scene_name=q.scene_name, question_type=q.question_type,
-                               question=f"These are frames of a video.\n{q.question}", mode="think",
-                               ground_truth=q.ground_truth, options=None, completion=texts[rng.integers(500)],
-                               n_tokens=200, accuracy_reward=float(x), format_reward=1., reward=1 + float(x),
-                               advantage=float(x) - .5) for q in questions[step*QUESTIONS:(step + 1)*QUESTIONS] for x in rng.random(GROUP).round(3)])
+        of_step = questions[step*QUESTIONS:(step + 1)*QUESTIONS]
+        run.log_rollouts([rollout_row(step + 1, q, texts[rng.integers(500)], float(accuracy))
+                          for q in of_step for accuracy in rng.random(GROUP).round(3)])
         run.log_metrics(step + 1, {"reward": 1.5, "kl": .001, "loss": 0.})
     return steps
 

@@ -1,8 +1,9 @@
-"Made answers to made rows of the general benchmarks, the same on every machine: what models say, and what they never would."
+"Made answers to made rows of the general benchmarks, the same on every machine: likely ones, and ones no model gives."
 import random
 
 SUBJECTS = ("Math", "Art_Theory", "Basic_Medical_Science", "Manage", "Electronics", "Psychology")
-WORDS = "the answer is red green blue so total Clearly 12 3.5 1,200 -4 2e3 .5 sofa I think because A B C D a b (A) (C) B. C: D, 7 ; ' = has are it was not".split()
+WORDS = ("the answer is red green blue so total Clearly 12 3.5 1,200 -4 2e3 .5 sofa I think because A B C D a b (A) "
+         "(C) B. C: D, 7 ; ' = has are it was not").split()
 FRAMES = ("{}", "{}.", "({})", "{})", "{}: yes", "The answer is {}", "The best answer is: {}", "<answer>{}</answer>",
           "<think>A or B</think><answer> {} </answer>", "I choose {} because A is wrong", "{}\n", " {}", "'{}'",
           "The correct answer is {}.", "so {} it is", "x = {}", "In total {} things\nso the result is {}", "", "A {} B",
@@ -17,9 +18,9 @@ def choice_row(rng):
     return dict(options=options, answer=chr(65 + rng.randrange(n)), question_type="multiple-choice")
 
 def open_row(rng):
-    return dict(options=[], answer=rng.choice(["12", "3.5", "1,200", "1200", "sofa", "a", "-4", "0.5", "2000",
-                                               "red sofa", "['24/7', '3.429', '3.43]", "50%",
-                                               "x"]), question_type=rng.choice(["open", "open", "None"]))
+    answers = ["12", "3.5", "1,200", "1200", "sofa", "a", "-4", "0.5", "2000", "red sofa", "['24/7', '3.429', '3.43]",
+               "50%", "x"]
+    return dict(options=[], answer=rng.choice(answers), question_type=rng.choice(["open", "open", "None"]))
 
 def say(rng, row):
     if rng.random() < .3: return " ".join(rng.choices(WORDS, k=rng.randrange(0, 14)))
@@ -32,10 +33,13 @@ def videomme(n=2400, seed=0):
     rng, rows = random.Random(seed), []
     for k in range(n):
         row = choice_row(rng)
-        row = dict(row, options=(row["options"] + ["x", "y"])[:4]) | dict(answer=rng.choice("ABCD"),
-                                                                          video_id=f"{k//3:03d}", videoID=f"v{k//3}",
-                                                                          question_id=f"{k//3:03d}-{k%3 + 1}",
-                                                                          question=f"Question {k}?",
+        row |= dict(
+            options=(row["options"] + ["x", "y"])[:4],
+            answer=rng.choice("ABCD"),
+            video_id=f"{k//3:03d}",
+            videoID=f"v{k//3}",
+            question_id=f"{k//3:03d}-{k%3 + 1}",
+            question=f"Question {k}?",
             duration=("short", "medium", "long")[k//3 % 3],
             domain=rng.choice(["Knowledge", "Life Record", "Multilingual"]),
             sub_category=rng.choice(["Geography", "Food", "Law"]),
@@ -58,11 +62,10 @@ def tempcompass(n=2400, seed=2):
     rng, rows = random.Random(seed), []
     for k in range(n):
         form = rng.choice(["multi-choice", "yes_no"])
-        answer = rng.choice(["yes", "no"]) if form == "yes_no" else rng.choice(["A. up", "B. down", "C. left",
-                                                                                "D. faster"])
-        said = rng.choice([answer, "Yes, it does", "no", "No.", "not at all", "Yesterday", answer[0],
+        answer = rng.choice(["yes", "no"] if form == "yes_no" else ["A. up", "B. down", "C. left", "D. faster"])
+        text = rng.choice([answer, "Yes, it does", "no", "No.", "not at all", "Yesterday", answer[0],
                            f"{answer[0]}) so", f"{answer[0]}. other", "B", "C.", "Bread", "", "A) up", "the first",
                            " B"])
         rows.append((dict(video_id=f"t{k//4}", question=f"Question {k}?", answer=answer,
-                          dim=rng.choice(["speed", "order"]), form=form, number=k), said))
+                          dim=rng.choice(["speed", "order"]), form=form, number=k), text))
     return rows

@@ -1,16 +1,17 @@
-"Asking: every question gets an answer, about the video it was told to show."
+"Generation of answers: every question gets one, about the video that is to be shown."
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from vsgrpo.evaluation import generate as answering
+from vsgrpo.evaluation import generate
 from vsgrpo.evaluation.generate import (ANSWER_FIELDS, SPREAD, answer_report, answer_spread, answer_warnings,
-                                        arm_scores, generate_answers, other_videos, paired_difference, spread_table)
+                                        arm_scores, generate_answers, other_videos, spread_table)
 from vsgrpo.training.settings import default_settings
 from vsgrpo.engine.models import VideoReader, load_model, load_processor
 from vsgrpo.evaluation.records import Run
 from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.scores import paired_difference
 from vsgrpo.evaluation.vsibench import Question
 
 @pytest.fixture(scope="module")
@@ -22,13 +23,13 @@ def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
 def test_batches_do_not_change_answers(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)
-    one, many = (generate_answers(model, processor, data.test, reader, data.folder, "vanilla", "train", 8,
-                                  batch) for batch in (1, 32))
+    sent = dict(reader=reader, folder=data.folder, modes="vanilla", wording="train", max_new_tokens=8)
+    one, many = (generate_answers(model, processor, data.test, batch=batch, **sent) for batch in (1, 32))
     assert one.id.tolist() == [q.id for q in data.test]
     assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
 
 def test_modes_asked_together_answer_as_apart(data, tiny):
-    "One pass over a video for all its prompts; each mode has the room it has alone."
+    "One pass over a video for all its prompts; each mode has the token limit it has alone."
     model, processor = tiny
     reader, modes = VideoReader(processor, default_settings("smoke", "tiny").video), ["vanilla", "think", "observe"]
     sent = dict(reader=reader, folder=data.folder, wording="test")
@@ -36,29 +37,32 @@ def test_modes_asked_together_answer_as_apart(data, tiny):
     assert together["mode"].tolist() == [m for m in modes for _ in data.test]
     for mode in modes:
         apart = generate_answers(model, processor, data.test, modes=mode, **sent)
-        assert together[together["mode"] == mode].reset_index(drop=True).drop(columns="seconds").equals(apart.drop(columns="seconds"))
+        same_mode = together[together["mode"] == mode].reset_index(drop=True)
+        assert same_mode.drop(columns="seconds").equals(apart.drop(columns="seconds"))
 
 def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
-    "Stopped anywhere, also within a line, and gone on: the same lines, and nothing is asked twice."
+    "Stopped anywhere, also within a line, and resumed: the same lines, and no answer is generated twice."
     model, processor = tiny
-    sent = dict(reader=VideoReader(processor, default_settings("smoke", "tiny").video), folder=data.folder,
-                wording="test", modes=["vanilla", "think"], batch=1,
+    reader = VideoReader(processor, default_settings("smoke", "tiny").video)
+    sent = dict(reader=reader, folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
                 max_new_tokens=6, samples=3, temperature=1.)
     whole = generate_answers(model, processor, data.test, store=Run(tmp_path/"whole"), **sent)
     lines = (tmp_path/"whole/answers.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(whole) == 2*3*len(data.test) and list(whole) == ANSWER_FIELDS
-    asked, honest = [], answering.sample_answers
-    monkeypatch.setattr(answering, "sample_answers", lambda model, prompts,
-                        *a: asked.append(len(prompts)) or honest(model, prompts, *a))
+    n_prompts, sample_answers = [], generate.sample_answers
+    def counted(model, prompts, *args, **kwargs):
+        n_prompts.append(len(prompts))
+        return sample_answers(model, prompts, *args, **kwargs)
+    monkeypatch.setattr(generate, "sample_answers", counted)
     for cut in (0, 1, 7, 3*len(data.test), len(lines)):
         store = Run(tmp_path/f"cut{cut}")
         store.answers_path.write_text("".join(lines[:cut]) + (lines[cut][:30] if cut % 2 else ""))
-        asked.clear()
+        n_prompts.clear()
         again = generate_answers(model, processor, data.test, store=store, **sent)
         pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
         pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"),
                                       Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
-        assert sum(asked) == 2*len(data.test) - cut//3
+        assert sum(n_prompts) == 2*len(data.test) - cut//3
 
 def test_shuffled_shows_other_videos(data, tiny):
     model, processor = tiny
@@ -83,13 +87,15 @@ def test_arms_and_pairs(data):
 # ---- how varied the answers are
 
 def made_questions():
-    "30 rooms with 30 different sizes; in 20 of them two choice questions, and one that wants words."
-    ask_one = lambda i, kind, truth, options=None: Question(f"{kind}-{i}", "d", f"s{i}", kind, "?", truth, options)
+    "30 scenes with 30 different sizes; in 20 of them two choice questions, and one that wants words."
+    def question(i, question_type, truth, options=None):
+        return Question(f"{question_type}-{i}", "d", f"s{i}", question_type, "?", truth, options)
     options = ["A. left", "B. right", "C. back"]
-    return [ask_one(i, "room_size_estimation", f"{10 + i}.50") for i in range(30)] + \
-           [ask_one(i, "object_rel_direction_easy", "ABC"[i % 3], options) for i in range(20)] + \
-           [ask_one(i, "object_rel_direction_hard", "ABC"[i % 3], options) for i in range(20)] + \
-           [ask_one(i, "route_planning", "turn left" if i % 2 else "Turn right") for i in range(20)]
+    return [
+        *(question(i, "room_size_estimation", f"{10 + i}.50") for i in range(30)),
+        *(question(i, "object_rel_direction_easy", "ABC"[i % 3], options) for i in range(20)),
+        *(question(i, "object_rel_direction_hard", "ABC"[i % 3], options) for i in range(20)),
+        *(question(i, "route_planning", "turn left" if i % 2 else "Turn right") for i in range(20))]
 
 def answers_to(questions, size="30.0", letter="A", word="Turn Left."):
     return {q.id: size if not q.is_mca else letter if q.options else word for q in questions}
@@ -97,8 +103,8 @@ def answers_to(questions, size="30.0", letter="A", word="Turn Left."):
 def test_answers_are_counted_as_the_parser_reads_them():
     questions = made_questions()
     sizes = {"room_size_estimation-0": "30 m", "room_size_estimation-1": "large", "room_size_estimation-2": "huge"}
-    answers = answers_to(questions) | sizes | {"object_rel_direction_easy-0": "B. right",
-                                               "object_rel_direction_hard-0": "Z"}
+    letters = {"object_rel_direction_easy-0": "B. right", "object_rel_direction_hard-0": "Z"}
+    answers = answers_to(questions) | sizes | letters
     table = answer_spread(questions, answers).set_index("question_type")
     assert table.index.tolist() == ["room_size_estimation", "object_rel_direction", "route_planning", "overall"]
     size, turn, route, overall = (table.loc[t] for t in table.index)
@@ -131,7 +137,8 @@ def test_constant_answers_are_warned_of_in_one_line_each():
     lines = answer_warnings(scores)
     # neither the varied arm nor the control
     assert [x.split()[0] for x in lines] == ["trained", "trained", "few"]
-    assert lines[0] == "trained answers \"A\" to 1,197 of 1,260 choice questions (the truth's most frequent answer: 31 %)."
+    assert lines[0] == ('trained answers "A" to 1,197 of 1,260 choice questions '
+                        "(the truth's most frequent answer: 31 %).")
     for cell in ('object_rel_direction ("A" 100 %, truth 35 %)', 'room_size_estimation ("30" 100 %, truth 3 %)',
                  'route_planning ("turn left" 100 %'):
         assert cell in lines[1]

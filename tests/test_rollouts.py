@@ -1,5 +1,11 @@
 "Run records: append, torn lines, kill and resume, non-finite numbers, tables, curves, other rewards."
-import json, os, signal, subprocess, sys, time, tracemalloc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -24,11 +30,14 @@ def rows(step, n=4, mode="think", **kw):
     return [{**base, **kw} for _ in range(n)]
 
 
-def run_of(folder, steps):
+def log_step(run, step):
+    run.log_rollouts(rows(step))
+    run.log_metrics(step, {"reward": step/10, "kl": .01*step})
+
+
+def made_run(folder, steps):
     run = Run(folder)
-    for s in range(1, steps+1):
-        run.log_rollouts(rows(s))
-        run.log_metrics(s, {"reward": s/10, "kl": .01*s})
+    for step in range(1, steps + 1): log_step(run, step)
     return run
 
 
@@ -36,16 +45,17 @@ def run_of(folder, steps):
 
 def test_settings_say_what_the_numbers_depend_on(tmp_path):
     run = Run(tmp_path/"a"/"b")
-    told = dict(lr=1e-5, video=VideoSpec(frames=8), folder=tmp_path)
-    run.write_settings(told, video_spec=VideoSpec(frames=8), seed=3, dataset=Q)
-    got = json.loads(run.settings_path.read_text())
-    assert got == run.read_settings()
-    assert got["seed"] == 3 and got["video_spec"] == VideoSpec(frames=8).as_dict() and got["settings"]["folder"] == str(tmp_path)
-    assert got["dataset"] == {"questions": 4,
-                              "sha256": questions_hash(Q)} and got["versions"]["python"].startswith("3.")
-    assert "commit" in got and sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "run.json"]
-    assert run.changed_settings(told) == []
-    assert run.changed_settings({**told, "lr": 5e-6, "new": 1}) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
+    settings, spec = dict(lr=1e-5, video=VideoSpec(frames=8), folder=tmp_path), VideoSpec(frames=8)
+    run.write_settings(settings, video_spec=spec, seed=3, dataset=Q)
+    written = json.loads(run.settings_path.read_text())
+    assert written == run.read_settings()
+    assert written["seed"] == 3 and written["video_spec"] == spec.as_dict()
+    assert written["settings"]["folder"] == str(tmp_path) and written["versions"]["python"].startswith("3.")
+    assert written["dataset"] == {"questions": 4, "sha256": questions_hash(Q)} and "commit" in written
+    assert sorted(p.name for p in run.folder.iterdir()) == ["manifest.json", "run.json"]
+    assert run.changed_settings(settings) == []
+    changed = {**settings, "lr": 5e-6, "new": 1}
+    assert run.changed_settings(changed) == ["lr was 1e-05, is 5e-06", "new was 'not set', is 1"]
 
 
 def test_data_hash_is_of_the_questions_not_of_the_file(tmp_path):
@@ -62,7 +72,10 @@ def test_commit(tmp_path):
     def git(*a):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *a], cwd=tmp_path, check=True,
                        capture_output=True)
-    git("init"); (tmp_path/"f").write_text("1"); git("add", "f"); git("commit", "-m", "x")
+    git("init")
+    (tmp_path/"f").write_text("1")
+    git("add", "f")
+    git("commit", "-m", "x")
     clean = git_commit(tmp_path)
     assert len(clean) == 40
     (tmp_path/"f").write_text("2")
@@ -75,13 +88,15 @@ def test_versions_name_what_is_here(): assert {"python", "numpy"} <= set(version
 # ---- lines
 
 def test_lines_are_appended_and_read_back(tmp_path):
-    run_of(tmp_path, 3)
+    made_run(tmp_path, 3)
     again = Run(tmp_path)
     again.log_metrics(4, {"reward": np.float32(.5), "n": np.int64(3)})
     again.log_rollouts(rows(4, 1, completion="größer\n\u2028x\u0085\u2029", list=np.arange(2)))
-    m, r = read_metrics(tmp_path), read_rollouts(tmp_path)
-    assert m.step.tolist() == [1, 2, 3, 4] and m.reward.iloc[-1] == .5 and m.n.iloc[-1] == 3 and m.attrs["torn"] == 0
-    assert len(r) == 13 and r.completion.iloc[-1] == "größer\n\u2028x\u0085\u2029" and r.list.iloc[-1] == [0, 1]
+    metrics, rollouts = read_metrics(tmp_path), read_rollouts(tmp_path)
+    assert metrics.step.tolist() == [1, 2, 3, 4] and metrics.attrs["torn"] == 0
+    assert metrics.reward.iloc[-1] == .5 and metrics.n.iloc[-1] == 3
+    last = rollouts.iloc[-1]
+    assert len(rollouts) == 13 and last.completion == "größer\n\u2028x\u0085\u2029" and last.list == [0, 1]
 
 
 def test_not_finite_is_null(tmp_path):
@@ -94,7 +109,7 @@ def test_not_finite_is_null(tmp_path):
 
 
 def test_what_cannot_be_written_leaves_no_half_line(tmp_path):
-    run = run_of(tmp_path, 1)
+    run = made_run(tmp_path, 1)
     before = run.metrics_path.read_bytes(), run.rollouts_path.read_bytes()
     with pytest.raises(ValueError, match="expected plain data"): run.log_metrics(2, {"x": object()})
     with pytest.raises(ValueError, match="a rollout lacks completion"):
@@ -107,18 +122,18 @@ def test_what_cannot_be_written_leaves_no_half_line(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 25])
 def test_torn_line_is_skipped_counted_and_cut_before_the_next(tmp_path, cut):
-    run = run_of(tmp_path, 3)
+    run = made_run(tmp_path, 3)
     os.truncate(run.metrics_path, run.metrics_path.stat().st_size - cut)
-    m = read_metrics(tmp_path)
-    assert (m.step.tolist(), m.attrs["torn"]) == ([1, 2], 1)
+    metrics = read_metrics(tmp_path)
+    assert (metrics.step.tolist(), metrics.attrs["torn"]) == ([1, 2], 1)
     Run(tmp_path).log_metrics(3, {"reward": 9.})
-    m = read_metrics(tmp_path)
-    assert (m.step.tolist(), m.attrs["torn"], m.reward.iloc[-1]) == ([1, 2, 3], 0, 9.)
+    metrics = read_metrics(tmp_path)
+    assert (metrics.step.tolist(), metrics.attrs["torn"], metrics.reward.iloc[-1]) == ([1, 2, 3], 0, 9.)
 
 
 def test_torn_inside_a_character(tmp_path):
     run = Run(tmp_path)
-    run.log_rollouts(rows(1, 1, completion="a")); run.log_rollouts(rows(2, 1, completion="ü"))
+    for step, text in ((1, "a"), (2, "ü")): run.log_rollouts(rows(step, 1, completion=text))
     data = run.rollouts_path.read_bytes()
     run.rollouts_path.write_bytes(data[:data.index("ü".encode())+1])
     assert read_rollouts(tmp_path).step.tolist() == [1]
@@ -149,7 +164,9 @@ def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
     "A digit, a whole line gone, two lines exchanged; a log may have grown by a torn line."
     run = Run(tmp_path)
     run.write_settings({"lr": 1e-5}, films={"a.mp4": "1"})
-    for s in (1, 2, 3): run.log_rollouts(rows(s, 1)); run.log_metrics(s, {"reward": s/10})
+    for step in (1, 2, 3):
+        run.log_rollouts(rows(step, 1))
+        run.log_metrics(step, {"reward": step/10})
     read = {"metrics.jsonl": run.read_metrics, "rollouts.jsonl": run.read_rollouts, "run.json": run.read_settings}[name]
     whole = (tmp_path/name).read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -180,7 +197,7 @@ def test_two_records_of_one_folder_take_turns(tmp_path):
 
 
 def test_truncate_after(tmp_path):
-    run = run_of(tmp_path, 5)
+    run = made_run(tmp_path, 5)
     with open(run.rollouts_path, "a") as f: f.write('{"torn')
     assert run.truncate_after(3) == {"metrics.jsonl": 2, "rollouts.jsonl": 2*4 + 1}
     assert run.read_metrics().step.max() == run.read_rollouts().step.max() == 3
@@ -190,18 +207,19 @@ def test_truncate_after(tmp_path):
 
 
 def test_killed_and_resumed_gives_the_record_of_an_uninterrupted_run(tmp_path):
-    code = ("import sys, time; sys.path.insert(0, {tests!r}); from test_rollouts import Run, rows\n"
-            "run = Run(sys.argv[1])\n"
-            "for s in range(1, 100000): run.log_rollouts(rows(s)); run.log_metrics(s, {{'reward': s/10, 'kl': .01*s}})").format(tests=os.path.dirname(__file__))
-    p = subprocess.Popen([sys.executable, "-c", code, str(tmp_path/"killed")])
+    code = ("import sys\n"
+            f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+            "from test_rollouts import made_run\n"
+            "made_run(sys.argv[1], 100000)")
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path/"killed")])
     file, until = tmp_path/"killed"/"metrics.jsonl", time.time() + 60
     while not (file.exists() and file.stat().st_size > 2000) and time.time() < until: time.sleep(.01)
-    p.send_signal(signal.SIGKILL); p.wait()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     run = Run(tmp_path/"killed")
     run.truncate_after(10)                                     # the checkpoint was of step 10
-    for s in range(11, 21):
-        run.log_rollouts(rows(s)); run.log_metrics(s, {"reward": s/10, "kl": .01*s})
-    whole = run_of(tmp_path/"whole", 20)
+    for step in range(11, 21): log_step(run, step)
+    whole = made_run(tmp_path/"whole", 20)
     for name in ("metrics.jsonl", "rollouts.jsonl"):
         assert (run.folder/name).read_bytes() == (whole.folder/name).read_bytes()
 
@@ -209,19 +227,19 @@ def test_killed_and_resumed_gives_the_record_of_an_uninterrupted_run(tmp_path):
 # ---- tables and curves
 
 def test_rewards_and_advantages():
-    r = pd.DataFrame({"step": [1]*4 + [2]*2, "id": [1, 1, 2, 2, 1, 1], "accuracy_reward": [0., 1., .5, .5, 0., 1.],
-                      "format_reward": [1., 1., 1., 1., 0., 1.]})
-    assert total_reward(r).tolist() == [1, 2, 1.5, 1.5, 0, 2]
-    assert group_advantage(r).round(3).tolist() == [-.707, .707, 0, 0, -.707, .707]
-    assert group_advantage(r.iloc[:1]).tolist() == [0.]         # a group of one
+    table = pd.DataFrame({"step": [1]*4 + [2]*2, "id": [1, 1, 2, 2, 1, 1],
+                          "accuracy_reward": [0., 1., .5, .5, 0., 1.], "format_reward": [1., 1., 1., 1., 0., 1.]})
+    assert total_reward(table).tolist() == [1, 2, 1.5, 1.5, 0, 2]
+    assert group_advantage(table).round(3).tolist() == [-.707, .707, 0, 0, -.707, .707]
+    assert group_advantage(table.iloc[:1]).tolist() == [0.]     # a group of one
 
 
 def test_rollout_table(tmp_path):
     run = Run(tmp_path)
     run.log_rollouts([*rows(1, 1, accuracy_reward=0., completion="no tags\nat all "+"x"*200), *rows(1, 1), *rows(2, 1)])
-    t = rollout_table(run.read_rollouts(), 1, width=20)
-    assert len(t) == 2 and t.reward.tolist() == [2., 1.] and t.answer.iloc[0] == "4" and pd.isna(t.answer.iloc[1])
-    assert t.completion.iloc[1] == "no tags⏎at all xxxx…"
+    table = rollout_table(run.read_rollouts(), 1, width=20)
+    assert table.reward.tolist() == [2., 1.] and table.answer.iloc[0] == "4" and pd.isna(table.answer.iloc[1])
+    assert table.completion.iloc[1] == "no tags⏎at all xxxx…"
     assert "answer" not in rollout_table(run.read_rollouts().drop(columns="mode"), 1)
     with pytest.raises(ValueError, match="no rollouts of step 7, there are steps 1 to 2"):
         rollout_table(run.read_rollouts(), 7)
@@ -229,11 +247,11 @@ def test_rollout_table(tmp_path):
 
 def test_curves(tmp_path):
     run = Run(tmp_path)
-    for s in range(30): run.log_metrics(s, {"reward": s/30, "accuracy": .5, "format": 1.,
-                                            "accuracy/object_counting": .2,
-                                            **({"accuracy/room_size_estimation": .1} if s % 3 else {}),
-                                            "kl": .1, "entropy": 1., "completion_tokens": 5, "zero_variance_groups": .5,
-                                            "grad_norm": float("nan") if s == 4 else 1.})
+    metrics = {"reward": .5, "accuracy": .5, "format": 1., "accuracy/object_counting": .2, "kl": .1, "entropy": 1.,
+               "completion_tokens": 5, "zero_variance_groups": .5}
+    for step in range(30):
+        sometimes = {"accuracy/room_size_estimation": .1} if step % 3 else {}
+        run.log_metrics(step, metrics | sometimes | {"grad_norm": float("nan") if step == 4 else 1.})
     fig = plot_curves(run.read_metrics())
     assert [len(ax.lines) for ax in fig.axes] == [2, 2, 2, 1, 1, 1, 1, 1]
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
@@ -242,30 +260,31 @@ def test_curves(tmp_path):
     assert smooth(pd.Series([np.nan, 2., 4.]), 10).iloc[1:].tolist() == [2., 3.]
 
 def test_rollouts_under_other_rewards(tmp_path):
-    """Re-scored under what the run paid, nothing changes; under another reward advantages turn; columns are handed to a user's function."""
+    "Under the run's own reward nothing changes; under another advantages turn; a user's function gets the columns."
+    earned = {"4": 1., "8": 0., "5": .75, "20 chairs": 0.}
     table = pd.DataFrame([dict(step=1, id=1, question_type="object_counting", question="How many?", ground_truth="4",
-                               mode="vanilla", completion=c, n_tokens=len(c), options=None,
-                               accuracy_reward=a, reward=a) for c, a in (("4", 1.), ("8", 0.), ("5", .75),
-                                                                         ("20 chairs", 0.))])
+                               mode="vanilla", completion=text, n_tokens=len(text), options=None,
+                               accuracy_reward=reward, reward=reward) for text, reward in earned.items()])
     same = rescore(table, "accuracy")
-    assert np.allclose(same.new_reward, table.reward) and np.allclose(same.new_advantage,
-                                                                      group_advantage(table)) and same.reward.equals(table.reward)
+    assert np.allclose(same.new_reward, table.reward) and same.reward.equals(table.reward)
+    assert np.allclose(same.new_advantage, group_advantage(table))
     (tmp_path/"mine.py").write_text("def wordy(completions, question_type, completion_ids, prompts, **kw): return "
                                     "[float(len(i)) for i in completion_ids]")
     long = rescore(table, f"accuracy {tmp_path/'mine.py'}:wordy")
-    assert long.new_reward.tolist() == [2., 1., 1.75, 9.] and np.sign(long.new_advantage).tolist() == [-1, -1, -1, 1] and long.wordy_reward.tolist() == [1, 1, 1, 9]
+    assert long.new_reward.tolist() == [2., 1., 1.75, 9.] and long.wordy_reward.tolist() == [1, 1, 1, 9]
+    assert np.sign(long.new_advantage).tolist() == [-1, -1, -1, 1]
 
 
 def test_scores_are_safe_in_a_spreadsheet_and_read_back_as_they_were(tmp_path):
-    said = ["=HYPERLINK(1)", "+a", "-2 m", "-2", "@x", "'quoted'"]
-    scores = pd.DataFrame({"arm": ["trained"]*6, "question_type": said, "n": 3, "score": -1.5, "ci_low": -2.5,
-                           "ci_high": 0., "top_answer": said})
+    texts = ["=HYPERLINK(1)", "+a", "-2 m", "-2", "@x", "'quoted'"]
+    scores = pd.DataFrame({"arm": ["trained"]*6, "question_type": texts, "n": 3, "score": -1.5, "ci_low": -2.5,
+                           "ci_high": 0., "top_answer": texts})
     write_text(csv_text(scores), tmp_path/"scores.csv")
     cells = [line.split(",") for line in (tmp_path/"scores.csv").read_text().splitlines()[1:]]
-    assert [c[-1] for c in cells] == ["'=HYPERLINK(1)", "'+a", "'-2 m", "-2", "'@x",
-                                      "'quoted'"] and {c[3] for c in cells} == {"-1.5"}
+    assert [line[-1] for line in cells] == ["'=HYPERLINK(1)", "'+a", "'-2 m", "-2", "'@x", "'quoted'"]
+    assert {line[3] for line in cells} == {"-1.5"}
     back = read_scores(tmp_path)
-    assert back.top_answer.tolist() == said and back.score.tolist() == [-1.5]*6
+    assert back.top_answer.tolist() == texts and back.score.tolist() == [-1.5]*6
 
 def test_no_table_is_written_past_csv_text():
     for path in sorted(HERE.rglob("*.py")):
@@ -281,7 +300,8 @@ def test_a_long_record_is_never_held_whole(tmp_path):
     tracemalloc.start()
     try:
         rollouts = Rollouts(tmp_path)
-        assert sum(len(of) for _, of in rollouts) == 6000 and rollouts.read([59, 3]).step.unique().tolist() == [59, 3]
+        assert sum(len(table) for _, table in rollouts) == 6000
+        assert rollouts.read([59, 3]).step.unique().tolist() == [59, 3]
         again = Run(tmp_path)
         assert again.truncate_after(57) == {"rollouts.jsonl": 200}
         again.log_rollouts([row | {"step": 58}])

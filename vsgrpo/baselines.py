@@ -25,7 +25,7 @@ from .training.studies import paper_model
 from .training.settings import feature_folder, frame_folder
 from .evaluation.generate import some_scenes
 from .evaluation.vsibench import prompt
-from .evaluation.scores import t_interval
+from .evaluation.scores import format_interval, t_interval
 from .training.studies import all_scores, difference
 
 # %% ../nbs/30_baselines.ipynb #30-006
@@ -58,7 +58,7 @@ def answer_rows(
 def _cell(of):
     "Mean over seeds with its interval; of one seed, the interval over scenes."
     mean, low, high = t_interval(of.score) if len(of) != 1 else of.iloc[0][["score", "ci_low", "ci_high"]]
-    return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    return format_interval(mean, low, high)
 
 def baseline_table(
     runs:pd.DataFrame, # of `run_arms`
@@ -207,7 +207,7 @@ def baseline_findings(
 )->list[str]: # sentences
     "What agrees with the paper, by differences whose interval leaves out 0."
     printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method").overall
-    tell = lambda d: f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]" if not np.isnan(d[1]) else f"{d[0]:+.1f} (no interval)"
+    tell = lambda d: format_interval(*d, "+") + (" (no interval)" if np.isnan(d[1]) else "")
     def sure(d):
         if np.isnan(d[1]): return "not judged against"
         return "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"

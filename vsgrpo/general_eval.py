@@ -19,10 +19,10 @@ import pandas as pd
 
 from .evaluation.generate import SPREAD, generate_answers
 from .training.studies import arm_name, mean_difference
-from .evaluation.scores import t_interval
-from .evaluation.benchmarks import (BENCHMARKS, PARSERS, PROTOCOLS, score_items, part_draws, part_scores,
-                                          part_spread,
-                                          format_prompt, read_items, write_items)
+from .evaluation.scores import format_interval, t_interval
+from .evaluation.benchmark_scores import (PARSERS, PROTOCOLS, format_prompt, part_draws, part_scores,
+                                                part_spread, score_items)
+from .evaluation.benchmarks import BENCHMARKS, read_items, write_items
 from .engine.models import (absolute_model, VideoReader, default_spec, load_config, load_model, load_processor,
                                   model_size)
 from .engine.vision_guard import VisionFeatureCache
@@ -104,7 +104,7 @@ def run_eval(
     if store.answers_path.is_file() and len(store.read_answers()) == 2*len(bench.questions): return
     model, processor = load_model(s.model, s.adapter or None), load_processor(s.model)
     sent = dict(model=model, processor=processor, questions=bench.questions, folder=bench.folder, modes=s.protocol,
-                wording=s.benchmark, put=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
+                wording=s.benchmark, question_text=s.text, batch=s.batch, max_new_tokens=s.max_new_tokens,
                 features=VisionFeatureCache(model, feature_folder), seed=s.seed, store=store)
     for arm in ("own", "blind"):
         generate_answers(reader=VideoReader(processor, s.video, frame_folder, blank=arm == "blind"), arm=arm, **sent)
@@ -235,7 +235,7 @@ def retention(
     return mean_difference(draws)
 
 def _say(d):
-    return "—" if np.isnan(d[0]) else f"{d[0]:+.1f}" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
+    return format_interval(*d, "+")
 
 def retention_table(
     exams:pd.DataFrame,
@@ -267,7 +267,7 @@ def general_table(
         cell = {}
         for arm, rows in of.groupby("arm", sort=False):
             mean, low, high = t_interval(rows.score) if len(rows) > 1 else rows.iloc[0][["score", "ci_low", "ci_high"]]
-            cell[arm] = "—" if np.isnan(mean) else f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+            cell[arm] = format_interval(mean, low, high)
         columns[name, "paper"] = {arm: f"{printed[arm.split()[0]]:.1f}" if printed is not None and arm.split()[0] in printed else "—" for arm in cell}
         columns[name, "ours"] = cell
         columns[name, "blind"] = {arm: f"{rows.blind.mean():.1f}" for arm, rows in of.groupby("arm", sort=False)}

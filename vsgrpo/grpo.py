@@ -8,6 +8,7 @@ __all__ = ['closing_table']
 # %% ../nbs/20_grpo.ipynb #20-002
 import pandas as pd
 
+from .evaluation.scores import format_interval
 from .training.studies import paper_model
 
 # %% ../nbs/20_grpo.ipynb #20-014
@@ -18,7 +19,7 @@ def closing_table(
 )->pd.DataFrame: # one row a task: the paper's 7B or 2B, then our arms as score [low, high]
     "Table 2 beside our arms; what was not run is a dash."
     of = paper_model(model)
-    ours = scores.assign(cell=[f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()])
+    ours = scores.assign(cell=[format_interval(r.score, r.ci_low, r.ci_high) for r in scores.itertuples()])
     table = ours.pivot(index="question_type", columns="arm", values="cell")[list(dict.fromkeys(ours.arm))]
     n = ours.drop_duplicates("question_type").set_index("question_type").n
     row = {m: paper[(paper.model == of) & (paper.method == m) & (paper.eval_mode == "V")].iloc[0]

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .evaluation.generate import paired_difference
 from .evaluation.vsibench import MODES, PARSERS, TASKS, parse_answer, score_answer
-from .evaluation.scores import score_table
+from .evaluation.scores import format_interval, paired_difference, score_table
 from .evaluation.answer_store import Answers
 
 # %% ../nbs/00_prompting.ipynb #00-017
@@ -31,7 +30,8 @@ def side_by_side(
         printed = paper[paper.method.str.lower() == f"{mode}-mode"].iloc[0]
         columns[mode, "paper"] = [f"{printed[t]:.1f}" for t in tasks]
         there = mode in set(scores.name)
-        columns[mode, "ours"] = [f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" if there else "—" for t in tasks for r in [ours.loc[mode, t] if there else None]]
+        columns[mode, "ours"] = [format_interval(*ours.loc[(mode, t), ["score", "ci_low", "ci_high"]]) if there else "—"
+                                 for t in tasks]
         columns[mode, "Δ"] = [f"{ours.score[mode, t] - printed[t]:+.1f}" if there else "—" for t in tasks]
     return pd.DataFrame(columns | {("", "n"): [ours.n[scores.name.iloc[0], t] for t in tasks]}, index=tasks)
 
@@ -46,7 +46,7 @@ def cost_of_thinking(
         printed = paper[paper.method.str.lower() == f"{mode}-mode"].iloc[0]
         d = _difference(answers, mode, "vanilla", seed)
         columns[mode, "paper"] = {t: f"{printed[t] - vanilla[t]:+.1f}" for t in d.index}
-        columns[mode, "ours"] = {t: f"{r.difference:+.1f} [{r.ci_low:+.1f}, {r.ci_high:+.1f}]" for t, r in d.iterrows()}
+        columns[mode, "ours"] = {t: format_interval(r.difference, r.ci_low, r.ci_high, "+") for t, r in d.iterrows()}
     return pd.DataFrame(columns)
 
 def _difference(answers, a, b, seed=0):

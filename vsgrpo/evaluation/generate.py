@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_NEW_TOKENS', 'PARSER', 'ANSWER_FIELDS', 'SPREAD', 'UNREADABLE', 'NEARLY_ONE', 'FEW_NUMBERS', 'LEAST_QUESTIONS',
-           'LEAST_VALUES', 'end_tokens', 'vision_tokens', 'generate_answers', 'other_videos', 'answer_name',
-           'count_answers', 'answer_spread', 'spread_table', 'answer_warnings', 'answer_report', 'arm_scores',
-           'constant_answers', 'paired_difference', 'some_scenes']
+           'LEAST_VALUES', 'end_tokens', 'vision_tokens', 'generate_answers', 'other_videos', 'some_scenes',
+           'answer_name', 'count_answers', 'answer_spread', 'spread_table', 'answer_warnings', 'answer_report',
+           'arm_scores', 'constant_answers']
 
 # %% ../../nbs/05_generate.ipynb #05-002
 import hashlib
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +21,84 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..engine.models import VideoReader, check_texts, make_prompt
-from ..engine.vision_guard import VisionFeatureCache, VisionGuard
 from ..engine.sampling import sample_answers
+from ..engine.vision_guard import VisionFeatureCache, VisionGuard
 from .records import Run
+from .scores import score_table
 from .vsibench import TASKS, Question, parse_answer, prompt
-from .scores import score_draws, score_table
 
 # %% ../../nbs/05_generate.ipynb #05-004
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512} # by prompt mode
 PARSER = {"vanilla": "official", "think": "tagged", "observe": "tagged"} # how answers of a mode are read
 
-def end_tokens(processor)->tuple[int, ...]: # ids that end an answer
+def end_tokens(
+    processor, # processor of a Qwen2-VL
+)->tuple[int, ...]: # token ids that end an answer
     "The chat's end-of-turn token and the end-of-text token."
     ids = processor.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     if None in ids: raise ValueError("the tokenizer lacks <|im_end|> or <|endoftext|>: wanted a Qwen2-VL tokenizer")
     return tuple(ids)
 
-def vision_tokens(processor)->tuple[int, ...]: # ids an answer must not contain
+def vision_tokens(
+    processor, # processor of a Qwen2-VL
+)->tuple[int, ...]: # token ids an answer must not contain
     "Placeholders that stand for pixels and mean nothing in an answer."
     return tuple(processor.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"]))
+
+# %% ../../nbs/05_generate.ipynb #05-a1
+ANSWER_FIELDS = ["arm", "mode", "id", "sample", "question_type", "scene_name", "video", "prediction", "n_tokens",
+                 "truncated", "seconds"]
+
+def _token_limits(requests, max_new_tokens):
+    "Longest answer to each request, in tokens."
+    if not (max_new_tokens is None or isinstance(max_new_tokens, Mapping)): return [max_new_tokens]*len(requests)
+    by_mode = max_new_tokens or MAX_NEW_TOKENS
+    return [by_mode[mode] for mode, _ in requests]
+
+def _check_videos(folder, videos):
+    "Refuse to begin while a video is missing."
+    missing = sorted({video for video in videos if not (folder/video).is_file()})
+    if not missing: return
+    raise FileNotFoundError(f"{len(missing)} videos are missing, the first {folder/missing[0]}: wanted "
+                            f"<dataset>/<scene_name>.mp4 in {folder}")
+
+def _stored_rows(store, arm, requests):
+    "Rows of an arm that a store holds, by index of the request."
+    if store is None or not store.answers_path.is_file(): return {}
+    rows = defaultdict(list)
+    for row in store.read_answers().to_dict("records"):
+        if row["arm"] == arm: rows[row["mode"], row["id"]].append(row)
+    return {i: rows[mode, q.id] for i, (mode, q) in enumerate(requests) if (mode, q.id) in rows}
+
+# %% ../../nbs/05_generate.ipynb #05-a2
+def _batches(videos, batch, done):
+    "Indices of requests that are not done, video by video; a video that fits into a batch is not cut."
+    idxs_by_video = defaultdict(list)
+    for i, video in enumerate(videos):
+        if i not in done: idxs_by_video[video].append(i)
+    batches = [[]]
+    for idxs in idxs_by_video.values():
+        for k in range(0, len(idxs), batch):
+            part = idxs[k:k+batch]
+            if len(batches[-1]) + len(part) > batch: batches.append([])
+            batches[-1] += part
+    return [idxs for idxs in batches if idxs]
+
+def _sample_seed(seed, arm, mode, q):
+    "A seed of the request's own, so that its samples do not depend on its batch."
+    return int(hashlib.sha256(f"{seed} {arm} {mode} {q.id}".encode()).hexdigest()[:15], 16)
+
+def _answer_row(processor, arm, mode, q, video, sample, tokens, ends, seconds):
+    return dict(zip(ANSWER_FIELDS, (
+        arm, mode, q.id, sample, q.question_type, q.scene_name, video,
+        processor.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), tokens[-1] not in ends,
+        round(seconds, 4))))
 
 # %% ../../nbs/05_generate.ipynb #05-006
 def generate_answers(
     model, # Qwen2-VL, adapter on or off
-    processor, # of the same model
-    questions:Sequence[Question], # what to ask
+    processor, # processor of the same model
+    questions:Sequence[Question], # the questions, with distinct ids
     reader:VideoReader, # path → patches
     folder:str|Path, # dataset folder: videos at <dataset>/<scene_name>.mp4
     modes:str|Sequence[str]="vanilla", # prompt modes
@@ -54,92 +107,81 @@ def generate_answers(
     batch:int=64, # answers decoded together
     videos:Mapping[str, str]|None=None, # scene name → relative video path shown instead
     arm:str="asking", # name of these answers
-    features:VisionFeatureCache|None=None, # what the model's frozen tower said of videos; None: kept for this call
+    features:VisionFeatureCache|None=None, # vision features of the model's frozen tower; None: kept for this call
     samples:int=1, # answers to each prompt
     temperature:float=0, # 0: greedy
-    seed:int=0, # of the samples, which do not depend on what is asked beside them
+    seed:int=0, # seed of the samples, which do not depend on what is in their batch
     store:Run|None=None, # where answers are written, and those of `arm` looked up
-    put=prompt, # question, mode, wording → the text put to the model; another benchmark has its own
-    between=None, # called before each batch: what it raises stops the asking there
+    question_text:Callable=prompt, # question, mode, wording → the text of a prompt; another benchmark has its own
+    between:Callable|None=None, # called before each batch; what it raises stops the work there
 )->pd.DataFrame: # one row per mode, question and sample, with ANSWER_FIELDS
     "Answers of a model to questions about videos."
-    ends, asked = end_tokens(processor), [(mode, q) for mode in ([modes]if isinstance(modes, str)
-                                                                 else modes) for q in questions]
-    room = [(max_new_tokens or MAX_NEW_TOKENS)[mode] if max_new_tokens is None or isinstance(max_new_tokens, Mapping) else max_new_tokens for mode, _ in asked]
-    texts, shown = [put(q, mode, wording)
-                    for mode, q in asked], [videos[q.scene_name] if videos else q.video for _, q in asked]
-    check_texts(processor, [(q.id, text) for (_, q), text in zip(asked, texts)])
-    missing = sorted({s for s in shown if not (Path(folder)/s).is_file()})
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} videos are missing, the first {Path(folder)/missing[0]}: wanted "
-                                f"<dataset>/<scene_name>.mp4 in {folder}")
-    had = _known(store, arm, asked)
-    rows = {i: r for i, r in had.items() if len(r) == samples}
+    folder, ends = Path(folder), end_tokens(processor)
+    requests = [(mode, q) for mode in ([modes] if isinstance(modes, str) else modes) for q in questions]
+    limits = _token_limits(requests, max_new_tokens)
+    texts = [question_text(q, mode, wording) for mode, q in requests]
+    shown = [videos[q.scene_name] if videos else q.video for _, q in requests]
+    check_texts(processor, [(q.id, text) for (_, q), text in zip(requests, texts)])
+    _check_videos(folder, shown)
+    stored = _stored_rows(store, arm, requests)
+    rows = {i: found for i, found in stored.items() if len(found) == samples}
     features = features or VisionFeatureCache(model)
     guard = VisionGuard(model, features)
+
+    def answer(idxs):
+        "Rows of a batch of requests, a list for each."
+        begin = time.perf_counter()
+        prompts = [make_prompt(processor, texts[i], reader(folder/shown[i])) for i in idxs]
+        answers = sample_answers(
+            model, prompts, samples,
+            max_new_tokens=[limits[i] for i in idxs],
+            temperature=temperature,
+            end_ids=ends,
+            ban_ids=vision_tokens(processor),
+            seeds=[_sample_seed(seed, arm, *requests[i]) for i in idxs],
+            guard=guard)
+        seconds = (time.perf_counter() - begin)/len(idxs)/samples
+        return [[_answer_row(processor, arm, *requests[i], shown[i], k, tokens, ends, seconds)
+                 for k, tokens in enumerate(of_request)] for i, of_request in zip(idxs, answers)]
     try:
-        with tqdm(total=len(asked), initial=len(rows), desc=arm, mininterval=5, file=sys.stdout) as bar:
-            for at in _by_video(shown, max(1, batch//samples), rows):
+        with tqdm(total=len(requests), initial=len(rows), desc=arm, mininterval=5, file=sys.stdout) as bar:
+            for idxs in _batches(shown, max(1, batch//samples), rows):
                 if between: between()
-                begin = time.perf_counter()
-                prompts = [make_prompt(processor, texts[i], reader(Path(folder)/shown[i])) for i in at]
-                seeds = [int(hashlib.sha256(f"{seed} {arm} {asked[i][0]} {asked[i][1].id}".encode()).hexdigest()[:15],
-                             16) for i in at]
-                answers = sample_answers(model, prompts, samples, [room[i] for i in at], temperature, ends,
-                                         vision_tokens(processor), seeds, guard)
-                took = (time.perf_counter() - begin)/len(at)
-                for i, said in zip(at, answers):
-                    rows[i] = [_row(processor, arm, *asked[i], shown[i], a, ends, k, took/samples)
-                               for k, a in enumerate(said)]
-                if store is not None: store.log_answers([row for i in at for row in rows[i][len(had.get(i, ())):]])
-                bar.update(len(at))
+                rows |= zip(idxs, answer(idxs))
+                new_rows = [row for i in idxs for row in rows[i][len(stored.get(i, ())):]]
+                if store is not None: store.log_answers(new_rows)
+                bar.update(len(idxs))
     finally: guard.close()
-    return pd.DataFrame([row for i in range(len(asked)) for row in rows[i]], columns=ANSWER_FIELDS)
-
-ANSWER_FIELDS = ["arm", "mode", "id", "sample", "question_type", "scene_name", "video", "prediction", "n_tokens",
-                 "truncated", "seconds"]
-
-def _row(processor, arm, mode, q, video, answer, ends, sample, seconds):
-    return dict(zip(ANSWER_FIELDS, (arm, mode, q.id, sample, q.question_type, q.scene_name, video,
-                                    processor.tokenizer.decode(answer, skip_special_tokens=True),
-                                    len(answer), answer[-1] not in ends, round(seconds, 4))))
-
-def _by_video(shown, batch, known):
-    "Numbers of the prompts that are not known, video by video, in parts of at most `batch`; a video that fits into a part is not cut."
-    parts, of = [[]], defaultdict(list)
-    for i, path in enumerate(shown):
-        if i not in known: of[path].append(i)
-    for at in of.values():
-        for part in (at[k:k+batch] for k in range(0, len(at), batch)):
-            if len(parts[-1]) + len(part) > batch: parts.append([])
-            parts[-1] += part
-    return [p for p in parts if p]
-
-def _known(store, arm, asked):
-    "Rows that the store holds of an arm, by number of the prompt."
-    if store is None or not store.answers_path.is_file(): return {}
-    found = defaultdict(list)
-    for row in store.read_answers().to_dict("records"):
-        if row["arm"] == arm: found[row["mode"], row["id"]].append(row)
-    return {i: found[mode, q.id] for i, (mode, q) in enumerate(asked) if (mode, q.id) in found}
+    return pd.DataFrame([row for i in range(len(requests)) for row in rows[i]], columns=ANSWER_FIELDS)
 
 # %% ../../nbs/05_generate.ipynb #05-008
 def other_videos(
-    questions:Sequence[Question], # of at least two scenes
-    seed:int=0, # of the circle
+    questions:Sequence[Question], # about at least two scenes
+    seed:int=0, # seed of the circle
 )->dict[str, str]: # scene name → relative path of another scene's video
-    "A circle through all scenes: everybody sees the next one's video."
+    "A circle through all scenes: each is shown the next one's video."
     own = {q.scene_name: q.video for q in questions}
     if len(own) < 2: raise ValueError(f"shuffled videos need at least 2 scenes, got {len(own)}")
     scenes = list(np.random.default_rng(seed).permutation(sorted(own)))
-    return {a: own[b] for a, b in zip(scenes, scenes[1:]+scenes[:1])}
+    return {scene: own[following] for scene, following in zip(scenes, scenes[1:] + scenes[:1])}
+
+# %% ../../nbs/05_generate.ipynb #7ed4d57b
+def some_scenes(
+    questions:list[Question], # about any number of scenes
+    n:int, # scenes; 0: all
+)->list[Question]: # in the same order
+    "Questions about some scenes, evenly by name."
+    scenes = sorted({q.scene_name for q in questions})
+    if 0 < n < len(scenes): scenes = [scenes[i] for i in np.linspace(0, len(scenes) - 1, n).round().astype(int)]
+    kept = set(scenes)
+    return [q for q in questions if q.scene_name in kept]
 
 # %% ../../nbs/05_generate.ipynb #05-020
 SPREAD = ["counted", "top_answer", "top_share", "distinct", "truth_top_share", "truth_distinct"]
 UNREADABLE = "(unreadable)" # all answers in which nothing can be read count as this one
 
 def answer_name(
-    read, # what a parser read: a number, a letter or a word; None or an empty text for nothing
+    read:float|str|None, # what a parser read: a number, a letter or a word; None or an empty text for nothing
 )->str:
     "A read answer as text; equal numbers have equal texts."
     if read is None or read == "" or read != read: return UNREADABLE
@@ -155,19 +197,21 @@ def _most_frequent(names):
 def count_answers(
     tasks:Sequence[str], # task of each question
     answers:Sequence, # what was read in each answer, as `answer_name` takes it
-    truths:Sequence, # what is true
+    truths:Sequence, # what is read in each true answer
 )->pd.DataFrame: # task and SPREAD, a row a task in order of appearance
     "The most frequent answer to each task, its share, and how many different answers there are, beside the truth's."
     rows = []
     for task in dict.fromkeys(tasks):
-        at = [i for i, t in enumerate(tasks) if t == task]
-        given, true = ([answer_name(of[i]) for i in at] for of in (answers, truths))
-        rows.append((task, len(at), *_most_frequent(given), *_most_frequent(true)[1:]))
+        idxs = [i for i, t in enumerate(tasks) if t == task]
+        given = [answer_name(answers[i]) for i in idxs]
+        true = [answer_name(truths[i]) for i in idxs]
+        rows.append((task, len(idxs), *_most_frequent(given), *_most_frequent(true)[1:]))
     return pd.DataFrame(rows, columns=["task", *SPREAD])
 
+# %% ../../nbs/05_generate.ipynb #05-p1
 def answer_spread(
-    questions:Sequence[Question],
-    predictions, # answers by id, or in the order of the questions
+    questions:Sequence[Question], # the questions answered
+    predictions:Mapping|Sequence[str], # answers by id, or in the order of the questions
     parser:str="official", # how answers are read
 )->pd.DataFrame: # question_type and SPREAD: a row a task, as in `score_table`, and `overall`
     "`count_answers` of a model's answers. `overall` counts the questions with options only; without any it is empty."
@@ -176,68 +220,73 @@ def answer_spread(
     read = [parse_answer(q, text or "", parser) for q, text in zip(questions, texts)]
     truths = [parse_answer(q, q.ground_truth) for q in questions]
     by_task = count_answers([q.task for q in questions], read, truths).set_index("task")
-    choices = [i for i, q in enumerate(questions) if q.options]
-    overall = count_answers(["overall"]*len(choices), [read[i] for i in choices], [truths[i] for i in choices])
-    if not choices: overall = pd.DataFrame([("overall", 0, *[np.nan]*5)], columns=["task", *SPREAD])
     by_task = by_task.reindex([t for t in TASKS if t in by_task.index]).rename_axis("task").reset_index()
+    idxs = [i for i, q in enumerate(questions) if q.options]
+    overall = count_answers(["overall"]*len(idxs), [read[i] for i in idxs], [truths[i] for i in idxs])
+    if not idxs: overall = pd.DataFrame([("overall", 0, *[np.nan]*5)], columns=["task", *SPREAD])
     return pd.concat([by_task, overall], ignore_index=True).rename(columns={"task": "question_type"})
 
 # %% ../../nbs/05_generate.ipynb #05-024
-NEARLY_ONE = .9 # share from which the most frequent answer counts as the only one
-FEW_NUMBERS = .1 # share of the truth's different values below which different answers are few
-LEAST_QUESTIONS, LEAST_VALUES = 5, 20 # fewer questions, or fewer different truths of a number, are not judged
-
 def _percent(shares):
     "Lowest to highest share; 99.9 % is not printed as 100 %."
-    low, high = (f"{100*x if x == 1 else min(99, 100*x):.0f}" for x in (min(shares), max(shares)))
+    low, high = (f"{100*share if share == 1 else min(99, 100*share):.0f}" for share in (min(shares), max(shares)))
     return f"{low} %" if low == high else f"{low}–{high} %"
 
 def _count(numbers):
     low, high = int(min(numbers)), int(max(numbers))
     return f"{low}" if low == high else f"{low}–{high}"
 
-def _spread_cell(of):
+def _spread_cell(rows):
     "The most frequent answer, if it is the same in all rows, its share, and in brackets how many different ones."
-    of = of.dropna(subset=["top_share"])
-    if not len(of): return "—"
-    answers = {answer_name(a) for a in of.top_answer}
+    rows = rows.dropna(subset=["top_share"])
+    if not len(rows): return "—"
+    answers = {answer_name(answer) for answer in rows.top_answer}
     top = f"{min(answers)}: " if len(answers) == 1 else ""
-    return f"{top}{_percent(of.top_share)} ({_count(of.distinct)})"
+    return f"{top}{_percent(rows.top_share)} ({_count(rows.distinct)})"
 
-def _truth_cell(of):
+def _truth_cell(rows):
     "The share of the truth's most frequent answer, and in brackets how many different ones."
-    of = of.dropna(subset=["truth_top_share"])
-    return f"{_percent(of.truth_top_share)} ({_count(of.truth_distinct)})" if len(of) else "—"
+    rows = rows.dropna(subset=["truth_top_share"])
+    return f"{_percent(rows.truth_top_share)} ({_count(rows.truth_distinct)})" if len(rows) else "—"
 
+# %% ../../nbs/05_generate.ipynb #05-p2
 def spread_table(
-    scores:pd.DataFrame, # of `arm_scores`; without the columns of SPREAD all cells are dashes
+    scores:pd.DataFrame, # from `arm_scores`; without the columns of SPREAD all cells are dashes
     arm:str="arm", # column that names the arms
     task:str="question_type", # column that names the tasks
 )->pd.DataFrame: # task × arms and truth: "A: 95 % (4)" is the most frequent answer, its share, how many different ones
     "How varied the answers are, beside the truth; of several seeds lowest to highest. `overall`: the choice questions."
     scores = scores.reindex(columns=list(dict.fromkeys([*scores, *SPREAD])))
-    def column(of, cell): return {t: cell(rows) for t, rows in of.groupby(task, sort=False)}
-    cells = {name: column(of, _spread_cell) for name, of in scores.groupby(arm, sort=False)}
+    def column(rows, cell): return {t: cell(same_task) for t, same_task in rows.groupby(task, sort=False)}
+    cells = {name: column(rows, _spread_cell) for name, rows in scores.groupby(arm, sort=False)}
     cells["truth"] = column(scores, _truth_cell)
     return pd.DataFrame(cells).reindex(dict.fromkeys(scores[task])).fillna("—").rename_axis(task)
 
+# %% ../../nbs/05_generate.ipynb #05-p4
+NEARLY_ONE = .9 # share from which the most frequent answer counts as the only one
+FEW_NUMBERS = .1 # share of the truth's different values below which different answers are few
+LEAST_QUESTIONS, LEAST_VALUES = 5, 20 # fewer questions, or fewer different truths of a number, are not judged
+
 def _quoted(answers):
     "The answer that all rows have, with a space behind it; nothing where they differ."
-    names = {answer_name(a) for a in answers}
-    return "" if len(names) > 1 else "nothing readable " if names == {UNREADABLE} else f'"{min(names)}" '
+    names = {answer_name(answer) for answer in answers}
+    if len(names) > 1: return ""
+    return "nothing readable " if names == {UNREADABLE} else f'"{min(names)}" '
 
 def _overall_warning(name, rows, seeds):
     counted, share = int(rows.counted.iloc[0]), rows.top_share
-    of = f"of {counted:,} choice questions"
+    questions = f"of {counted:,} choice questions"
     truth = f"(the truth's most frequent answer: {_percent(rows.truth_top_share)})"
-    if seeds > 1: return f"{name} gives one answer to {_percent(share)} {of} in {len(rows)} of {seeds} seeds {truth}."
-    return f"{name} answers {_quoted(rows.top_answer)}to {round(share.iloc[0]*counted):,} {of} {truth}."
+    if seeds > 1:
+        return f"{name} gives one answer to {_percent(share)} {questions} in {len(rows)} of {seeds} seeds {truth}."
+    n_top = round(share.iloc[0]*counted)
+    return f"{name} answers {_quoted(rows.top_answer)}to {n_top:,} {questions} {truth}."
 
 def _task_warning(name, same, seeds):
     def cell(task, rows):
-        of = f", in {len(rows)} of {seeds} seeds" if seeds > 1 else ""
+        in_seeds = f", in {len(rows)} of {seeds} seeds" if seeds > 1 else ""
         share, truth = _percent(rows.top_share), _percent(rows.truth_top_share)
-        return f"{task} ({_quoted(rows.top_answer)}{share}, truth {truth}{of})"
+        return f"{task} ({_quoted(rows.top_answer)}{share}, truth {truth}{in_seeds})"
     cells = [cell(task, rows) for task, rows in same.groupby("question_type", sort=False)]
     return f"{name} gives one answer to {_percent([NEARLY_ONE])} or more in {', '.join(cells)}."
 
@@ -246,31 +295,41 @@ def _number_warning(name, few):
     cells = [cell(task, rows) for task, rows in few.groupby("question_type", sort=False)]
     return f"{name} uses few different numbers in {', '.join(cells)}."
 
+# %% ../../nbs/05_generate.ipynb #05-p5
+def _judged(scores):
+    "Rows with enough questions, whose truth varies."
+    return scores[(scores.counted >= LEAST_QUESTIONS) & (scores.truth_distinct >= 2)]
+
+def _arm_warnings(name, rows):
+    "Sentences about one arm, at most three."
+    seeds, overall = rows.groupby("question_type").size().max(), rows.question_type == "overall"
+    same = (rows.top_share >= NEARLY_ONE) & (rows.truth_top_share < NEARLY_ONE)
+    few = (rows.truth_distinct >= LEAST_VALUES) & (rows.distinct < FEW_NUMBERS*rows.truth_distinct)
+    few &= ~same & ~overall
+    warnings = []
+    if (same & overall).any(): warnings.append(_overall_warning(name, rows[same & overall], seeds))
+    if (same & ~overall).any(): warnings.append(_task_warning(name, rows[same & ~overall], seeds))
+    if few.any(): warnings.append(_number_warning(name, rows[few]))
+    return warnings
+
 def answer_warnings(
-    scores:pd.DataFrame, # of `arm_scores`; without the columns of SPREAD there is nothing to judge by
+    scores:pd.DataFrame, # from `arm_scores`; without the columns of SPREAD there is nothing to judge by
     arm:str="arm", # column that names the arms
-)->list[str]: # sentences, at most three an arm; none of the arms called constant, which are constant on purpose
+)->list[str]: # sentences, at most three an arm; none about arms called constant, which are constant on purpose
     "Which arms (nearly) always give one answer, or few different numbers."
     if "top_share" not in scores: return []
-    found, judged = [], scores[(scores.counted >= LEAST_QUESTIONS) & (scores.truth_distinct >= 2)]
-    for name, of in judged.groupby(arm, sort=False):
-        if str(name).startswith("constant"): continue
-        seeds, overall = of.groupby("question_type").size().max(), of.question_type == "overall"
-        same = (of.top_share >= NEARLY_ONE) & (of.truth_top_share < NEARLY_ONE)
-        few = ~same & ~overall & (of.truth_distinct >= LEAST_VALUES) & (of.distinct < FEW_NUMBERS*of.truth_distinct)
-        if (same & overall).any(): found.append(_overall_warning(name, of[same & overall], seeds))
-        if (same & ~overall).any(): found.append(_task_warning(name, of[same & ~overall], seeds))
-        if few.any(): found.append(_number_warning(name, of[few]))
-    return found
+    arms = _judged(scores).groupby(arm, sort=False)
+    return [line for name, rows in arms if not str(name).startswith("constant") for line in _arm_warnings(name, rows)]
 
+# %% ../../nbs/05_generate.ipynb #05-p7
 def answer_report(
-    scores:pd.DataFrame, # of `arm_scores`
+    scores:pd.DataFrame, # from `arm_scores`
     arm:str="arm", # column that names the arms
 )->str: # lines
     "The warnings of `answer_warnings`; without any, what was judged."
     if "top_share" not in scores: return "whether the answers differ was not recorded"
-    tasks = scores[(scores.counted >= LEAST_QUESTIONS) & (scores.truth_distinct >= 2)].question_type.nunique()
-    if not tasks: return f"whether the answers differ is not judged: no task has {LEAST_QUESTIONS} questions"
+    n_tasks = _judged(scores).question_type.nunique()
+    if not n_tasks: return f"whether the answers differ is not judged: no task has {LEAST_QUESTIONS} questions"
     none = f"no arm gives (nearly) one answer to a task of {LEAST_QUESTIONS} questions or more"
     return "\n".join(answer_warnings(scores, arm)) or none
 
@@ -279,7 +338,7 @@ def arm_scores(
     arms:Mapping[str, Mapping[str, str]], # arm → {question id: prediction}
     questions:Sequence[Question], # the held-out questions
     parser:str="official", # how answers are read
-    seed:int=0, # of the bootstrap
+    seed:int=0, # seed of the bootstrap
 )->pd.DataFrame: # arm, question_type, n, score, ci_low, ci_high (scores 0–100), SPREAD
     "Scores of every arm on the same questions, with 95 % bootstrap intervals over scenes; how varied its answers are."
     def table(answers):
@@ -288,37 +347,12 @@ def arm_scores(
     scores = pd.concat([table(answers).assign(arm=arm) for arm, answers in arms.items()], ignore_index=True)
     return scores[["arm", "question_type", "n", "score", "ci_low", "ci_high", *SPREAD]]
 
+# %% ../../nbs/05_generate.ipynb #05-c1
 def constant_answers(
     constants:Mapping[str, str], # question type → answer, chosen on training scenes
-    questions:Sequence[Question],
-)->dict: # question id → prediction
-    "The control that always says the same."
+    questions:Sequence[Question], # the questions to answer
+)->dict[str|int, str]: # question id → prediction
+    "The control that always gives the same answer."
     lacking = {q.question_type for q in questions} - set(constants)
     if lacking: raise ValueError(f"no constant answer for {sorted(lacking)}: the training scenes hold no such question")
     return {q.id: constants[q.question_type] for q in questions}
-
-# %% ../../nbs/05_generate.ipynb #05-016
-def paired_difference(
-    questions:Sequence[Question], # the held-out questions
-    ours, # predictions of the arm in question, by id or in order
-    theirs, # predictions of the arm it is held against
-    parser:str="official", # how answers are read
-    n_boot:int=1000, # draws of scenes
-    seed:int=0, # of the draws
-    their_parser:str|None=None, # how the other arm's answers are read; None: as ours
-)->pd.DataFrame: # question_type, difference, ci_low, ci_high (points of 0–100)
-    "By how much one arm scores higher than another, with paired 95 % intervals over scenes."
-    a, b = score_draws(questions, ours, parser, n_boot,
-                       seed), score_draws(questions, theirs, their_parser or parser, n_boot, seed)
-    rows = [(t, d[0], *np.nanpercentile(d[1:], [2.5, 97.5])) for t, d in ((t, a[t] - b[t]) for t in a)]
-    return pd.DataFrame(rows, columns=["question_type", "difference", "ci_low", "ci_high"])
-
-# %% ../../nbs/05_generate.ipynb #7ed4d57b
-def some_scenes(
-    questions:list[Question],
-    n:int, # scenes; 0: all
-)->list[Question]:
-    "Questions about some scenes, evenly by name."
-    scenes = sorted({q.scene_name for q in questions})
-    if 0 < n < len(scenes): scenes = [scenes[i] for i in np.linspace(0, len(scenes) - 1, n).round().astype(int)]
-    return [q for q in questions if q.scene_name in set(scenes)]

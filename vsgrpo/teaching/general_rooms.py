@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evaluation.benchmarks import DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, format_prompt
+from ..evaluation.benchmark_scores import format_prompt
+from ..evaluation.benchmarks import DISCIPLINES, VIDEOMME, VIDEOMMMU, Files
 from ..files import draft, read_json, write_json
 from ..data.rooms import PRESETS
 from ..data.room_rendering import generator_digest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.generate import PARSER, answer_warnings, paired_difference
+from ..evaluation.generate import PARSER, answer_warnings
 from ..files import draft, read_json, without_paths, write_text
 from ..engine.models import (ALIASES, fit_processor, load_model, load_processor, public_name, resolve_model,
                                   weights_id)
@@ -22,7 +22,7 @@ from ..engine.video import VideoSpec
 from ..data.dataset import CARDS
 from ..evaluation.vsibench import PRE, Question, prompt
 from ..evaluation.rows import read_rows
-from ..evaluation.scores import score_table
+from ..evaluation.scores import format_interval, paired_difference, score_table
 
 # %% ../../nbs/27_sharing.ipynb #27-005
 def vision_difference(
@@ -42,8 +42,6 @@ def vision_difference(
     if set(told.index) != set(again.index) or (told - again).abs().max() > 1e-6: return None
     return paired_difference(asked, *said, PARSER[s["mode"]])
 
-def _number(score, low, high, sign=""): return f"{score:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
 def vision_verdict(
     scores:pd.DataFrame, # of scores.csv
     paired:pd.DataFrame|None=None, # of `vision_difference`; None: by the intervals of the scores, so on the careful side
@@ -57,11 +55,11 @@ def vision_verdict(
     by = "their intervals do not meet; the answers were not compared one by one" if paired is None else "the paired 95 % interval of the difference, over scenes, is above 0"
     tasks = higher.drop("overall", errors="ignore")
     if "overall" in right.index:
-        told = " with the right video, ".join(_number(t.score, t.ci_low, t.ci_high)
+        told = " with the right video, ".join(format_interval(t.score, t.ci_low, t.ci_high)
                                               for t in (right.loc["overall"],
                                                         other.loc["overall"])) + " with another room's"
         if paired is not None:
-            told += ", difference " + _number(*paired.set_index("question_type").loc["overall",
+            told += ", difference " + format_interval(*paired.set_index("question_type").loc["overall",
                                                                                      ["difference", "ci_low",
                                                                                       "ci_high"]], "+")
         head = f"{'**It looks**' if higher['overall'] else '**That it looks is not shown**'}: overall {told}."
@@ -86,7 +84,7 @@ def _table(rows, head):
 
 def _score_cells(scores):
     "One row a task, one column an arm."
-    cells = scores.assign(cell=[_number(r.score, r.ci_low, r.ci_high)
+    cells = scores.assign(cell=[format_interval(r.score, r.ci_low, r.ci_high)
                                 for r in scores.itertuples()]).pivot(index="question_type", columns="arm",
                                                                      values="cell")
     cells = cells[list(dict.fromkeys(scores.arm))].reindex(dict.fromkeys(scores.question_type)).fillna("—")

@@ -35,8 +35,7 @@ from ..evaluation.vsibench import MODES, score_answer
 from .watch import collapse_onset
 from ..data.pairs import RULES
 from .settings import METHODS
-from ..evaluation.scores import score_draws
-from ..evaluation.scores import t_interval
+from ..evaluation.scores import percentile_interval, score_draws, t_interval
 
 # %% ../../nbs/28_studies.ipynb #28-005
 STUDIES = ("single", "modes", "kl", "rewards", "dynamics")
@@ -435,9 +434,7 @@ def mean_difference(
 )->tuple: # difference, low, high; without limits where nothing was drawn
     "Mean over seeds with a 95 % interval: over seeds where there are three, else over scenes, of the seeds' mean."
     if len(draws) >= 3: return t_interval([d[0] for d in draws])
-    mean = np.mean(draws, axis=0)
-    if np.isnan(mean[1:]).all(): return float(mean[0]), np.nan, np.nan
-    return (float(mean[0]), *map(float, np.nanpercentile(mean[1:], [2.5, 97.5])))
+    return tuple(map(float, percentile_interval(np.mean(draws, axis=0))))
 
 def difference(
     runs:pd.DataFrame, # of `run_arms`
