@@ -80,7 +80,7 @@ def tour(run, out):
     from vsgrpo.evaluation.generate import PARSER
     from vsgrpo.training.explorer import script_json
     from vsgrpo.data.geometry import room_outline
-    from vsgrpo.data.questions import measure
+    from vsgrpo.data.scene_facts import measure
     from vsgrpo.training.runs import held_out, read_predictions, read_run
     from vsgrpo.data.scannet import read_scene
     from vsgrpo.data.viewer import answer_text, mark_traces, question_marks, view_scene

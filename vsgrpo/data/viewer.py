@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 
 from .geometry import SECTORS, box_corners, room_outline
-from .questions import SceneFacts
+from .scene_facts import SceneFacts
 from .scannet import Scene
 from ..evaluation.vsibench import LETTERS, Question
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..files import draft, read_json, without_paths
 from ..data.geometry import room_outline
-from ..data.questions import SYNONYMS, measure, read_vocabulary
+from ..data.scene_facts import SYNONYMS, measure, read_vocabulary
 from .rewards import extract_answer
 from .rollouts import Rollouts, group_advantage, plot_curves, rescore, total_reward
 from ..evaluation.records import read_metrics, read_scores
