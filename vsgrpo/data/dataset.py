@@ -310,10 +310,9 @@ def _is_finished(out, settings):
 def _code():
     "What tells two versions of the code that makes parts from one another."
     import vsgrpo
-    here = Path(vsgrpo.__file__).parent
-    return hashlib.sha256(b"".join((here/"data"/f"{name}.py").read_bytes() for name in ("geometry", "scene_facts", "questions",
-                                                                                        "scannet", "sens",
-                                                                                        "dataset"))).hexdigest()[:12]
+    here = Path(vsgrpo.__file__).parent/"data"
+    names = ("geometry", "ply", "scene_facts", "questions", "scannet", "sens", "dataset")
+    return hashlib.sha256(b"".join((here/f"{name}.py").read_bytes() for name in names)).hexdigest()[:12]
 
 def _write(path, text):
     "All of a text or nothing."

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from .geometry import Box, box_distances, closest_points, longest_side_cm, one_of, oriented_box, room_area
-from .scannet import Scene, in_metres, read_label_map
+from .ply import in_metres
+from .scannet import Scene, read_label_map
 
 # %% ../../nbs/12a_scene_facts.ipynb #12a-004
 @dataclass(frozen=True, eq=False)
