@@ -236,6 +236,8 @@ def _sectors(difficulty):
     "Sectors of a difficulty, or a clear error."
     return SECTORS[one_of(difficulty, SECTORS, 'difficulty')]
 
+
+# %% ../../nbs/12_geometry.ipynb #12-036
 def direction_angle(
     stand:np.ndarray,  # (2 or 3,) where one stands, m
     facing:np.ndarray, # (2 or 3,) what one faces

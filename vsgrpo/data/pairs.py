@@ -92,6 +92,10 @@ def _pair_of_numbers(q, rule, golds, rng):
                      f"questions of type {q.question_type} with other answers, or the rule scale")
 
 # %% ../../nbs/18_pairs.ipynb #18-019
+def _distinct_numbers(questions, question_type):
+    "The right answers to the questions of a type, in order of size."
+    return sorted({q.ground_truth for q in questions if q.question_type == question_type}, key=float)
+
 def make_pairs(
     questions:list[Question], # training questions
     rule:str="other",         # key of RULES, for numbers
@@ -101,7 +105,7 @@ def make_pairs(
 
     A question's pair depends on its place, on the answers to the other questions of its type and on the seed."""
     if rule not in RULES: raise ValueError(f"rule is {rule!r}, expected one of {', '.join(RULES)}")
-    golds = {t: sorted({q.ground_truth for q in questions if q.question_type == t}, key=float) for t in STEPS}
+    golds = {t: _distinct_numbers(questions, t) for t in STEPS}
     rngs = [np.random.default_rng([seed, i]) for i in range(len(questions))]
     return [_pair_of_choice(q, rng) if q.is_mca else _pair_of_numbers(q, rule, golds, rng)
             for q, rng in zip(questions, rngs)]

@@ -100,7 +100,7 @@ def _read_faces(data, n, properties, start, path):
     if len(properties) != 1 or len(properties[0]) != 3:
         raise ValueError(f"{path}: face properties are {[p[0] for p in properties]}, expected one index list")
     dtype = np.dtype([('n', properties[0][1]), ('v', properties[0][2], 3)])
-    records = _records(data, dtype, n, start, path, 'face record')
+    records = _records(data, dtype, n, start, path=path, what='face record')
     if (records['n'] != 3).any(): raise ValueError(f"{path}: face {int((records['n'] != 3).argmax())} is no triangle")
     if not (np.abs(records['v'].astype(float)) < 2**31).all():
         raise ValueError(f"{path}: a face names a vertex beyond all counting")
@@ -118,7 +118,7 @@ def read_ply(
         raise ValueError(f"{path}: elements are {list(elements)}, expected vertex then face")
     n, properties = elements['vertex']
     dtype = _vertex_type(properties, path)
-    records = _records(data, dtype, n, start, path, 'vertex record')
+    records = _records(data, dtype, n, start, path=path, what='vertex record')
     faces = _read_faces(data, *elements['face'], start + n*dtype.itemsize, path)
     if len(faces) and (faces.min() < 0 or faces.max() >= n):
         wrong = faces.max() if faces.min() >= 0 else faces.min()

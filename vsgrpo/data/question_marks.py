@@ -52,6 +52,8 @@ def _longest_side(box):
     along = [side for side in sides if abs((side[1] - side[0]) @ box.axes[longest]) > box.lengths[longest]/2]
     return max(along, key=lambda side: side[:, 2].sum())
 
+
+# %% ../../nbs/14a_question_marks.ipynb #14a-008
 def _indices(facts, object_ids):
     "Indices into `facts.objects` of object ids."
     index = {o.object_id: i for i, o in enumerate(facts.objects)}
@@ -94,11 +96,11 @@ def _measured_line(facts, i, j, distance):
     if distance == "closest": return facts.points(i, j)
     return np.stack([facts.objects[k].centroid for k in (i, j)])
 
-def _both_distances(facts, i, j, distance, color):
+def _both_distances(facts, i, j, distance):
     "A pair's distance as the question measures it, and the other one dashed where it is another number."
     other = "center" if distance == "closest" else "closest"
     text, other_text = (f"{getattr(facts, d)[i, j]:.1f} m" for d in (distance, other))
-    lines = [Mark(_measured_line(facts, i, j, distance), color, text)]
+    lines = [Mark(_measured_line(facts, i, j, distance), SUBJECT, text)]
     if other_text != text:
         lines.append(Mark(_measured_line(facts, i, j, other), OTHER, f"{other_text} ({other})", at=.2, dash=True))
     return lines
@@ -106,7 +108,7 @@ def _both_distances(facts, i, j, distance, color):
 def _marks_distance(q, facts, outline):
     boxes = [mark for thing in _objects(q, facts) for mark in _box_marks(thing, OTHER, thing.category)]
     i, j = _indices(facts, q.provenance["objects"])
-    return boxes + _both_distances(facts, i, j, q.provenance["distance"], SUBJECT)
+    return boxes + _both_distances(facts, i, j, q.provenance["distance"])
 
 def _nearest(facts, target, category, distance):
     "Index of the object of a category that is nearest to another object."

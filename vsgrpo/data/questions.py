@@ -67,6 +67,8 @@ class QuestionContext:
         "Object ids by index, as provenance keeps them."
         return [int(self.facts.objects[i].object_id) for i in idxs]
 
+
+# %% ../../nbs/14_questions.ipynb #14-160
 def _plain(numbers):
     "Numbers as JSON keeps them, to the tenth of a millimetre."
     return np.round(numbers, 4).tolist()
@@ -317,7 +319,7 @@ PRESETS = { # preset -> its question types, in order, and its distance
 HELD_OUT = ('route_planning', 'obj_appearance_order') # never trained on
 
 # %% ../../nbs/14_questions.ipynb #14-133
-def _as_question(candidate, facts, question_type, number, lettered):
+def _as_question(candidate, facts, *, question_type, number, lettered):
     "A candidate as a row: with letters, or with the bare word as its answer."
     answer, options = candidate.answer, None
     if lettered and candidate.options:
@@ -363,7 +365,9 @@ def make_questions(
         rng = np.random.default_rng([seed, zlib.crc32(facts.name.encode()), zlib.crc32(question_type.encode())])
         ctx = QuestionContext(facts, preset, distance, rng, exhaustive=most is None, clear=clear, doubtful=doubtful)
         candidates = itertools.islice(QUESTION_GENERATORS[question_type](ctx), most)
-        questions += [_as_question(c, facts, question_type, number, lettered) for number, c in enumerate(candidates)]
+        for number, candidate in enumerate(candidates):
+            questions.append(_as_question(candidate, facts, question_type=question_type, number=number,
+                                          lettered=lettered))
     return questions
 
 # %% ../../nbs/14_questions.ipynb #14-146
@@ -399,7 +403,8 @@ def reask(
     if q.task == 'room_size_estimation': return f'{facts.area_m2:.1f}'
     missing = _without_box(q, facts)
     if missing: raise ValueError(f'question {q.id!r}: {facts.name} has no {missing[0]!r}')
-    idxs = {name: [i for i, o in enumerate(facts.objects) if o.category == name] for name in names}
+    def idxs_of(name): return [i for i, o in enumerate(facts.objects) if o.category == name]
+    idxs = {name: idxs_of(name) for name in names}
     objects = [facts.objects[idxs[name][0]] for name in names]
     if q.task == 'object_size_estimation': return str(longest_side_cm(objects[0].box))
     if q.task == 'object_abs_distance': return f'{gaps[idxs[names[0]][0], idxs[names[1]][0]]:.1f}'

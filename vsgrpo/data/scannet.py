@@ -8,7 +8,7 @@ __all__ = ['LAST_FRAME', 'ROOM_M', 'Instance', 'Scene', 'find_alignment', 'read_
            'read_scene', 'list_scenes', 'instances_of', 'write_scene']
 
 # %% ../../nbs/11_scannet.ipynb #11-002
-import itertools, json, re, shutil
+import itertools, json, operator, re, shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,8 @@ def _is_rigid(matrix):
     orthogonal = np.abs(turn @ turn.T - np.eye(3)).max() <= 1e-3 and np.linalg.det(turn) >= 0
     return orthogonal and np.abs(matrix[3] - [0, 0, 0, 1]).max() <= 1e-6 and np.abs(shift).max() <= EXTENT_M
 
+
+# %% ../../nbs/11_scannet.ipynb #11-047
 def find_alignment(
     path:str|Path, # `<scene>.txt`
 )->np.ndarray|None: # (4, 4); None where no line of the file speaks of it
@@ -107,7 +109,7 @@ def _table(tsv, columns):
     idxs = [names.index(name) for name in columns]
     for k, row in enumerate(rows, 1):
         if len(row) <= max(idxs): raise ValueError(f"{tsv}: row {k} has {len(row)} columns, expected {len(names)}")
-    return [[row[i] for i in idxs] for row in rows[1:]]
+    return [operator.itemgetter(*idxs)(row) for row in rows[1:]]
 
 def read_label_map(
     tsv:str|Path,                 # `scannetv2-labels.combined.tsv`
@@ -271,6 +273,8 @@ def _check_group(path, k, group):
         raise ValueError(f"{path}: group {k}: objectId is {str(group['objectId'])[:40]}, expected a number from 0")
     _whole(group['segments'], path, f'group {k}: segments')
 
+
+# %% ../../nbs/11_scannet.ipynb #11-048
 def _groups(path):
     "`segGroups` of an aggregation file, checked."
     groups = _json(path, 'segGroups')
@@ -359,7 +363,8 @@ def list_scenes(
     "Scene folders under `scans`; none at all is an error."
     scans = Path(scans)
     if not scans.is_dir(): raise FileNotFoundError(f"{scans}: no such folder, expected ScanNet's scans/")
-    found = sorted(p for p in scans.iterdir() if p.is_dir() and any(f.name.startswith(p.name) for f in p.iterdir()))
+    def is_scene(path): return path.is_dir() and any(file.name.startswith(path.name) for file in path.iterdir())
+    found = sorted(filter(is_scene, scans.iterdir()))
     if not found: raise FileNotFoundError(f"{scans}: no scene, expected folders <scene>/<scene>_vh_clean_2.ply")
     return found
 
@@ -410,7 +415,8 @@ def _write_visibility(path, visibility):
     "Share of the image per object and frame, six digits."
     lengths = {len(shares) for shares in visibility.values()}
     if len(lengths) > 1: raise ValueError(f"{path}: objects have {sorted(lengths)} frames, expected one length")
-    objects = {str(k): [round(float(share), 6) for share in shares] for k, shares in visibility.items()}
+    def rounded(shares): return [round(float(share), 6) for share in shares]
+    objects = {str(k): rounded(shares) for k, shares in visibility.items()}
     write_whole(path, json.dumps(dict(frames=lengths.pop() if lengths else 0, objects=objects)))
 
 # %% ../../nbs/11_scannet.ipynb #11-044

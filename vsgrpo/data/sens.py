@@ -57,7 +57,7 @@ class _Cursor:
         self.file, self.path, self.at, self.end = file, path, 0, os.fstat(file.fileno()).st_size
 
     def need(self, n, what):
-        "Refuse to read `n` bytes of which some are missing."
+        "Refuse to read `n` bytes if fewer are left."
         if n > self.end - self.at:
             raise ValueError(f"{self.path}: {what} takes {n} bytes at byte {self.at}, {self.end - self.at} are left")
 
@@ -121,6 +121,8 @@ def _read_header(cursor):
         depth_size=_picture_size(cursor, "depth"),
         depth_shift=_depth_shift(cursor))
 
+
+# %% ../../nbs/17_sens.ipynb #17-042
 def _read_frames(cursor):
     "The frames' headers, as values of `Sens` by name; the pictures between them are passed over."
     (n,) = cursor.take("<Q", "the number of frames")
@@ -432,6 +434,8 @@ def _write_frames(file, frames, path, start, color, depth, depth_shift):
     file.seek(count_at)
     file.write(struct.pack("<Q", n))
 
+
+# %% ../../nbs/17_sens.ipynb #17-043
 def write_sens(
     path:str|Path,                        # file to write
     frames:Iterable,                      # (colour (H, W, 3) uint8, depth (h, w) metres, pose (4, 4), time µs) of each

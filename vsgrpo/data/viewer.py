@@ -83,7 +83,8 @@ def mark_traces(
         alike = [m for m in lines if (m.color, m.dash) == (color, dash)]
         traces.append(_lines(alike, name="question", showlegend=False, line=style))
     if labelled: traces.append(_texts(labelled, "question"))
-    return traces + [_heads([m for m in arrows if m.color == color]) for color in sorted({m.color for m in arrows})]
+    for color in sorted({m.color for m in arrows}): traces.append(_heads([m for m in arrows if m.color == color]))
+    return traces
 
 # %% ../../nbs/15_viewer.ipynb #15-046
 PALETTE = np.array([(31, 119, 180), (255, 127, 14), (44, 160, 44), (148, 103, 189), (140, 86, 75), (227, 119, 194),
@@ -220,6 +221,8 @@ def _question_title(q):
     lines = [line for part in q.question.split("\n") for line in textwrap.wrap(part, 52)]
     return "\n".join([*lines, f"→ {answer_text(q)}"])
 
+
+# %% ../../nbs/15_viewer.ipynb #15-056
 def question_card(
     questions:list[Question], # about one scene
     scene:Scene,
@@ -242,7 +245,7 @@ def question_card(
     axes = below.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(questions):]: ax.axis("off")
     for ax, q in zip(axes, questions):
-        draw_plan(facts, q, outline, scene.poses, ax)
+        draw_plan(facts, q, outline, poses=scene.poses, ax=ax)
         ax.set_title(_question_title(q), fontsize=7, loc="left", parse_math=False)
     plt.close(fig)   # the cell shows what is returned
     return fig
@@ -250,7 +253,9 @@ def question_card(
 # %% ../../nbs/15_viewer.ipynb #15-014
 def _by_scene(scenes, questions):
     "Questions by scene, without the scenes that no question is about."
-    by_scene = {name: [q for q in questions if q.scene_name == name] for name in scenes}
+    by_scene = {name: [] for name in scenes}
+    for q in questions:
+        if q.scene_name in by_scene: by_scene[q.scene_name].append(q)
     by_scene = {name: found for name, found in by_scene.items() if found}
     if not by_scene: raise ValueError(f"no question is about one of the {len(scenes)} scenes")
     return by_scene
