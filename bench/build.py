@@ -24,7 +24,8 @@ os.environ["OMP_NUM_THREADS"] = "1"    # a core a scene
 
 import numpy as np
 
-from vsgrpo.data.questions import make_questions, measure
+from vsgrpo.data.questions import make_questions
+from vsgrpo.data.scene_facts import measure
 from vsgrpo.data.rooms import PRESETS, make_room
 from vsgrpo.data.camera_path import camera_path
 from vsgrpo.data.room_rendering import room_mesh, room_scene

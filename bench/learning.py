@@ -2,16 +2,17 @@
 
     .venv/bin/python bench/learning.py                 # 5 seeds, about half an hour on 2 cores
     .venv/bin/python bench/learning.py --grpo-only     # without the blind and the fine-tuned arm, 17 minutes
-    .venv/bin/python bench/learning.py --grpo-only --per-scene 1   # and GRPO with the questions of a step drawn one by one
+    .venv/bin/python bench/learning.py --grpo-only --per-scene 1   # and GRPO with a step's questions drawn one by one
     .venv/bin/python bench/learning.py --seeds 1 --scale smoke
 
-For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same answers
-asked with another room's video), GRPO with blanked videos (`trained_without_sight`, trained and asked blind), and fine-tuning on
-the true answers of the same rows, as many questions, at the same learning rate (`sft`; nothing was tuned for it). `--per-scene N`
-adds GRPO with N questions of a step about each scene (`trained_N_a_scene`): as many questions, from more or fewer rooms. `base` and
-`constant` do not depend on the seed. The last line is one JSON object: mean scores over seeds, and for each pair of arms the mean
-paired difference with its 95 % t-interval over seeds. The 300 rooms are the same for all seeds: what other rooms would change is not
-in these intervals, but in those of each run's scores.csv.
+For each seed, on the same generated rooms: GRPO as in nbs/20_grpo.ipynb (`trained`, and `trained_shuffled`, the same
+questions with another room's video), GRPO with blanked videos (`trained_without_sight`, trained and evaluated blind),
+and fine-tuning on the true answers of the same rows, as many questions, at the same learning rate (`sft`; nothing was
+tuned for it). `--per-scene N` adds GRPO with N questions of a step about each scene (`trained_N_a_scene`): as many
+questions, from more or fewer rooms. `base` and `constant` do not depend on the seed. The last line is one JSON object:
+mean scores over seeds, and for each pair of arms the mean paired difference with its 95 % t-interval over seeds. The
+300 rooms are the same for all seeds: what other rooms would change is not in these intervals, but in those of each
+run's scores.csv.
 """
 import argparse
 import json
@@ -26,53 +27,65 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vsgrpo.training.settings import default_settings
-from vsgrpo.training.settings import SCALES
-from vsgrpo.training import runs
-from vsgrpo.evaluation.generate import PARSER, arm_scores
-from vsgrpo.evaluation.scores import format_interval, t_interval
-from vsgrpo.doctor import repo_root
 from vsgrpo.data.dataset import build_rooms, open_dataset
-from vsgrpo.evaluation.scores import best_constant
+from vsgrpo.doctor import repo_root
+from vsgrpo.evaluation.generate import PARSER, arm_scores
+from vsgrpo.evaluation.scores import best_constant, t_interval
+from vsgrpo.training import runs
+from vsgrpo.training.settings import SCALES, default_settings
 
 PAIRS = [("trained", "base"), ("trained", "constant"), ("trained", "trained_shuffled"),
          ("trained", "trained_without_sight"), ("sft", "base"), ("trained", "sft")]
 
 
 def one_seed(job):
-    "All arms of one seed: a table of scores with the seconds each training took."
+    "All arms of one seed: a table of scores, the seconds each training took, and the settings."
     scale, seed, folder, lr, controls, per_scene = job
     import torch
     torch.set_num_threads(1)
-    root, out = repo_root(), Path(folder)/f"seed{seed}"
-    data = open_dataset(root/f"runs/data/overview-{scale}-0")
-    s = default_settings(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
-    said, took = {}, {}
-    start = time.perf_counter()
-    model, processor = runs.train(s, data, out/"grpo")
-    took["trained"] = time.perf_counter() - start
-    said |= runs.evaluate(s, model, processor, data, out/"grpo")
-    if per_scene:
-        start, other, arm = time.perf_counter(), replace(s,
-                                                         questions_per_scene=per_scene), f"trained_{per_scene}_a_scene"
-        model, processor = runs.train(other, data, out/arm)
-        took[arm] = time.perf_counter() - start
-        said[arm] = runs.evaluate(other, model, processor, data, out/arm, arms=("trained",))["trained"]
-    if controls:
-        start, blind = time.perf_counter(), replace(s, blank=True)
-        model, processor = runs.train(blind, data, out/"blind")
-        took["trained_without_sight"] = time.perf_counter() - start
-        said["trained_without_sight"] = runs.evaluate(blind, model, processor, data, out/"blind",
-                                                      arms=("trained",))["trained"]
+    out = Path(folder)/f"seed{seed}"
+    data = open_dataset(repo_root()/f"runs/data/overview-{scale}-0")
+    settings = default_settings(scale, "tiny", seed=seed, **({"lr": lr} if lr else {}))
+    answers, seconds = {}, {}
+
+    def add_arm(arm, arm_settings, run_folder, **kw):
+        "Train an arm and evaluate it."
         start = time.perf_counter()
-        sft = replace(s, method="sft")
-        model, processor = runs.train(sft, data, out/"sft")
-        took["sft"] = time.perf_counter() - start
-        said["sft"] = runs.evaluate(sft, model, processor, data, out/"sft", arms=("trained",))["trained"]
-    return arm_scores(said, data.test, PARSER[s.mode]).assign(seed=seed), took, asdict(s)
+        model, processor = runs.train(arm_settings, data, run_folder)
+        seconds[arm] = time.perf_counter() - start
+        return runs.evaluate(arm_settings, model, processor, data, run_folder, **kw)
+
+    answers |= add_arm("trained", settings, out/"grpo")
+    others = [] # arm, its settings, its folder
+    if per_scene:
+        arm = f"trained_{per_scene}_a_scene"
+        others.append((arm, replace(settings, questions_per_scene=per_scene), out/arm))
+    if controls:
+        others.append(("trained_without_sight", replace(settings, blank=True), out/"blind"))
+        others.append(("sft", replace(settings, method="sft"), out/"sft"))
+    for arm, arm_settings, run_folder in others:
+        answers[arm] = add_arm(arm, arm_settings, run_folder, arms=("trained",))["trained"]
+    return arm_scores(answers, data.test, PARSER[settings.mode]).assign(seed=seed), seconds, asdict(settings)
 
 
-def main():
+def paired_differences(wide, types, pairs):
+    "For each pair of arms, by question type: mean difference over seeds and its 95 % t-interval."
+    differences = {}
+    for a, b in pairs:
+        if not {a, b} <= set(wide): continue
+        by_seed = wide[a] - wide[b]
+        differences[f"{a} - {b}"] = {
+            t: [round(x, 2) for x in t_interval(by_seed.xs(t, level="question_type").to_numpy())] for t in types}
+    return differences
+
+
+def print_differences(differences, types):
+    texts = {pair: {t: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values) for t, values in by_type.items()}
+             for pair, by_type in differences.items()}
+    print(pd.DataFrame(texts).reindex(types).to_string())
+
+
+def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--scale", default="default", choices=["smoke", "default"])
@@ -82,33 +95,36 @@ def main():
     p.add_argument("--per-scene", type=int, default=0,
                    help="questions of a step about each scene, for a second GRPO arm")
     p.add_argument("--out", help="folder for the runs; default: a new one under runs/")
-    args = p.parse_args()
-    root = repo_root()
+    return p.parse_args()
+
+
+def main():
+    args, root = arguments(), repo_root()
     folder = root/(args.out or f"runs/learning-{time.strftime('%Y%m%d-%H%M%S')}")
     data = open_dataset(build_rooms(root/f"runs/data/overview-{args.scale}-0", SCALES[args.scale]["rooms"]))
     jobs = [(args.scale, seed, folder, args.lr, not args.grpo_only, args.per_scene) for seed in range(args.seeds)]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        done = list(pool.map(one_seed, jobs))
-    scores = pd.concat([d[0] for d in done])
+        scores, seconds, settings = zip(*pool.map(one_seed, jobs))
+    scores = pd.concat(scores)
     folder.mkdir(parents=True, exist_ok=True)
     scores.to_csv(folder/"scores.csv", index=False)
-    wide = scores.pivot(index=["seed", "question_type"], columns="arm", values="score")
-    tasks = [t for t in scores.question_type.unique()]
-    mean = scores.groupby(["question_type", "arm"]).score.mean().unstack().reindex(tasks).round(1)
+    types = list(scores.question_type.unique())
+    mean = scores.groupby(["question_type", "arm"]).score.mean().unstack().reindex(types).round(1)
     print(mean.to_string())
-    differences = {f"{a} - {b}": {t: [round(v, 2)
-                                      for v in t_interval((wide[a] - wide[b]).xs(t, level="question_type").to_numpy())]
-                                  for t in tasks}
-                   for a, b in [*PAIRS, ("trained", f"trained_{args.per_scene}_a_scene")] if {a, b} <= set(wide)}
-    print(pd.DataFrame({k: {t: format_interval(*v, "+") for t, v in d.items()}
-                        for k, d in differences.items()}).reindex(tasks).to_string())
-    told = dict(bench="learning", seeds=args.seeds, rooms=len({q.scene_name for q in data.test}),
-                questions=len(data.test), machine=platform.machine(),
-                settings={k: v for k, v in done[0][2].items() if k != "seed"},
-                constants=best_constant(data.train_benchmark),
-                seconds={k: round(float(np.mean([d[1][k] for d in done])), 1) for k in done[0][1]},
-                scores={arm: mean[arm].to_dict() for arm in mean}, differences=differences)
-    print(json.dumps(told))
+    wide = scores.pivot(index=["seed", "question_type"], columns="arm", values="score")
+    differences = paired_differences(wide, types, [*PAIRS, ("trained", f"trained_{args.per_scene}_a_scene")])
+    print_differences(differences, types)
+    print(json.dumps(dict(
+        bench="learning",
+        seeds=args.seeds,
+        rooms=len({q.scene_name for q in data.test}),
+        questions=len(data.test),
+        machine=platform.machine(),
+        settings={k: v for k, v in settings[0].items() if k != "seed"},
+        constants=best_constant(data.train_benchmark),
+        seconds={arm: round(float(np.mean([s[arm] for s in seconds])), 1) for arm in seconds[0]},
+        scores={arm: mean[arm].to_dict() for arm in mean},
+        differences=differences)))
 
 
 if __name__ == "__main__": sys.exit(main())

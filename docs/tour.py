@@ -80,10 +80,11 @@ def tour(run, out):
     from vsgrpo.evaluation.generate import PARSER
     from vsgrpo.training.explorer import script_json
     from vsgrpo.data.geometry import room_outline
-    from vsgrpo.data.questions import measure
+    from vsgrpo.data.scene_facts import measure
     from vsgrpo.training.runs import held_out, read_predictions, read_run
     from vsgrpo.data.scannet import read_scene
-    from vsgrpo.data.viewer import answer_text, mark_traces, question_marks, view_scene
+    from vsgrpo.data.question_marks import answer_text, question_marks
+    from vsgrpo.data.viewer import mark_traces, view_scene
     from vsgrpo.evaluation.vsibench import score_answer
     s, data = read_run(run)
     said, asked = read_predictions(s, data, run), held_out(s, data)

@@ -15,7 +15,8 @@ from vsgrpo.training.explorer import (choose_groups, explore_run, group_html, gr
 from vsgrpo.data.geometry import room_outline
 from vsgrpo.training.rewards import accuracy_reward
 from vsgrpo.evaluation.records import Run
-from vsgrpo.data.viewer import GUESS_MOST_M, GUESSED, draw_plan, guess_marks, guess_text, view_scene
+from vsgrpo.data.question_marks import GUESS_MOST_M, GUESSED, guess_marks, guess_text
+from vsgrpo.data.viewer import draw_plan, view_scene
 from vsgrpo.evaluation.vsibench import LETTERS
 from vsgrpo.evaluation.rows import read_questions
 

@@ -8,7 +8,7 @@ from vsgrpo.data.geometry import Box
 from vsgrpo.engine.models import TINY, VideoReader, load_model, load_processor
 from vsgrpo.engine.tree_attention import batch_trees
 from vsgrpo.engine.prefix_tree import pack_tree, tree_mask
-from vsgrpo.data.questions import SceneFacts, Thing
+from vsgrpo.data.scene_facts import SceneFacts, Thing
 from vsgrpo.data.room_rendering import FLOOR, generator_digest
 from vsgrpo.teaching.lessons import (KINDS, SURFACES, Lesson, _cover, _spots, lesson_prompts, grounding, make_lesson,
                                      words_of)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .data.questions import agreement, read_meta_info
+from .data.questions import agreement
+from .data.scene_facts import read_meta_info
 from .data.scannet import list_scenes
 from .data.sens import film_source
 from .evaluation.rows import read_questions

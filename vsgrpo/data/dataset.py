@@ -30,8 +30,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..files import draft, file_hash, one_at_a_time, read_json, remove_drafts, safe_cell, without_paths
-from .questions import (HELD_OUT, SYNONYMS, VOCABULARIES, PRESETS as WORDINGS, make_questions, measure,
-                                   read_vocabulary)
+from .questions import HELD_OUT, PRESETS as WORDINGS, make_questions
+from .scene_facts import SYNONYMS, VOCABULARIES, measure, read_vocabulary
 from .rooms import CATEGORIES, PRESETS, make_room
 from .room_rendering import generator_digest, write_room
 from .scannet import read_scene, write_label_map
@@ -310,10 +310,9 @@ def _is_finished(out, settings):
 def _code():
     "What tells two versions of the code that makes parts from one another."
     import vsgrpo
-    here = Path(vsgrpo.__file__).parent
-    return hashlib.sha256(b"".join((here/"data"/f"{name}.py").read_bytes() for name in ("geometry", "questions",
-                                                                                        "scannet", "sens",
-                                                                                        "dataset"))).hexdigest()[:12]
+    here = Path(vsgrpo.__file__).parent/"data"
+    names = ("geometry", "ply", "scene_facts", "questions", "scannet", "sens", "dataset")
+    return hashlib.sha256(b"".join((here/f"{name}.py").read_bytes() for name in names)).hexdigest()[:12]
 
 def _write(path, text):
     "All of a text or nothing."

@@ -15,7 +15,8 @@ from functools import cache
 import numpy as np
 
 from ..data.geometry import Box
-from ..data.questions import SceneFacts, Thing, category_of, make_questions
+from ..data.questions import make_questions
+from ..data.scene_facts import SceneFacts, Thing, category_of
 from ..data.rooms import CATEGORIES, PRESETS, make_room
 from ..data.room_rendering import FLOOR, VOID, WALL, render
 from ..data.camera_path import camera_path

@@ -21,13 +21,14 @@ import pandas as pd
 
 from ..files import draft, read_json, without_paths
 from ..data.geometry import room_outline
-from ..data.questions import SYNONYMS, measure, read_vocabulary
+from ..data.scene_facts import SYNONYMS, measure, read_vocabulary
 from .rewards import extract_answer
 from .rollouts import Rollouts, group_advantage, plot_curves, rescore, total_reward
 from ..evaluation.records import read_metrics, read_scores
 from ..data.scannet import read_scene
 from ..engine.video import FrameCache, VideoSpec, film_strip
-from ..data.viewer import answer_text, guess_marks, guess_text, mark_traces, question_marks, view_scene
+from ..data.question_marks import answer_text, guess_marks, guess_text, question_marks
+from ..data.viewer import mark_traces, view_scene
 from ..data.dataset import find_label_table
 from ..evaluation.vsibench import MODES, Question, parse_answer
 from ..evaluation.rows import read_questions
