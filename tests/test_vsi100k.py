@@ -417,7 +417,7 @@ def test_two_builders_in_one_folder(tmp_path):
 WATCHED = """import os, sys
 from pathlib import Path
 from vsgrpo.data import dataset
-from vsgrpo.data.rooms import PRESETS
+from vsgrpo.data.room_catalogue import PRESETS
 from vsgrpo.data.room_rendering import write_rooms
 out, touched = Path(sys.argv[1]), []
 def watch(event, args):

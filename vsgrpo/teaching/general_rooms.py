@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..evaluation.benchmarks import DISCIPLINES, VIDEOMME, VIDEOMMMU, Files, format_prompt
 from ..files import draft, read_json, write_json
-from ..data.rooms import PRESETS
+from ..data.room_catalogue import PRESETS
 from ..data.room_rendering import generator_digest
 from .lessons import FIRST_ROOM, Lesson, lesson_prompts, grounding, make_lesson, words_of
 from .tiny_base import continue_training

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..data.geometry import Box
 from ..data.questions import SceneFacts, Thing, category_of, make_questions
-from ..data.rooms import CATEGORIES, PRESETS, make_room
+from ..data.room_catalogue import CATEGORIES, PRESETS
+from ..data.rooms import make_room
 from ..data.room_rendering import FLOOR, VOID, WALL, render
 from ..data.camera_path import camera_path
 from ..evaluation.vsibench import LETTERS, MODES, NA_TYPES, Question, prompt
