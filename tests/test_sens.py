@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vsgrpo.data import dataset
-from vsgrpo import vsi100k
+from vsgrpo.data import scene_questions
 from vsgrpo.data.camera_path import camera_path
 from vsgrpo.data.rooms import make_room
 from vsgrpo.data.room_rendering import render, room_scene, visibility
@@ -49,8 +48,8 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     assert film_source(folder).suffix == ".sens" and len(open_sens(folder/"scene0042_00.sens")) == 8
     back = with_cameras(read_scene(folder), folder)
     assert np.allclose(back.poses, scene.poses, atol=1e-5) and back.pose_frames.tolist() == list(range(8))
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8),
-                              most=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
+    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", scene_questions.Asking(labels="raw", frames=8),
+                              candidates=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
     hidden = {k for k, v in seen_shares(back, 8).items() if v.max() < 5e-4}
     asked = {k for q in made["train"] for k in q.provenance["objects"]}
     assert made["skipped"].get("object: shown by none of the frames",
@@ -59,16 +58,16 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     from vsgrpo.engine.video import VideoSpec, decode
     assert decode(tmp_path/"out"/"scannet"/"scene0042_00.mp4",
                   VideoSpec(frames=2, min_pixels=64*64, max_pixels=64*64, factor=16)).shape == (2, 48, 64, 3)
-    nobody = vsi100k.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None),
+    nobody = scene_questions.scene_rows(write_scene(replace(scene, name="scene0043_00", poses=None, intrinsic=None),
                                             tmp_path/"scans"/"scene0043_00"), tmp_path/"out", "scannet",
-                                vsi100k.Asking(labels="raw", frames=8), film=False)
+                                scene_questions.Asking(labels="raw", frames=8), film=False)
     assert nobody["skipped"]["scene: no cameras, so nothing tells what a frame shows"] == 1
 
 def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
     folder = write_scene(replace(filmed[0], name="scene0044_00"), tmp_path/"scans"/"scene0044_00")
     with pytest.raises(FileNotFoundError,
                        match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
-        vsi100k.scene_rows(folder, tmp_path/"out", "scannet")
+        scene_questions.scene_rows(folder, tmp_path/"out", "scannet")
 
 def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     "Every hundredth picture of a recording: a film as long as the recording."
@@ -111,12 +110,12 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
                          tmp_path/"scans"/"scene0046_00")
     write_sens(folder/"scene0046_00.sens",
                [(f, np.ones((3, 4)), np.full((4, 4), lost), k) for k, f in enumerate(frames)], scene.intrinsic)
-    asking = vsi100k.Asking(labels="raw", frames=8)
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", asking, film=False)
+    asking = scene_questions.Asking(labels="raw", frames=8)
+    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", asking, film=False)
     bare = write_scene(replace(scene, name="scene0047_00", poses=None, intrinsic=None, visibility=None),
                        tmp_path/"scans"/"scene0047_00")
-    none = vsi100k.scene_rows(bare, tmp_path/"out", "scannet", asking, film=False)
-    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][dataset.UNSEEN] == 1
+    none = scene_questions.scene_rows(bare, tmp_path/"out", "scannet", asking, film=False)
+    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][scene_questions.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
 
 def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):

@@ -28,7 +28,7 @@ from ..evaluation.records import read_metrics, read_scores
 from ..data.scannet import read_scene
 from ..engine.video import FrameCache, VideoSpec, film_strip
 from ..data.viewer import answer_text, guess_marks, guess_text, mark_traces, question_marks, view_scene
-from ..data.dataset import find_label_table
+from ..data.scene_questions import find_label_table
 from ..evaluation.vsibench import MODES, Question, parse_answer
 from ..evaluation.rows import read_questions
 

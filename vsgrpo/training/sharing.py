@@ -19,7 +19,7 @@ from ..engine.models import (ALIASES, fit_processor, load_model, load_processor,
                                   weights_id)
 from ..evaluation.records import Run, read_metrics, read_records, read_scores
 from ..engine.video import VideoSpec
-from ..data.dataset import CARDS
+from ..data.dataset_card import CARDS
 from ..evaluation.vsibench import PRE, Question, prompt
 from ..evaluation.rows import read_rows
 from ..evaluation.scores import score_table
