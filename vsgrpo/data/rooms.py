@@ -55,7 +55,7 @@ class Item:
     "One thing in a room."
     object_id: int
     category: str
-    centre: tuple   # of its bounding box, m
+    centre: tuple   # middle of its bounding box, m
     size: tuple     # width, depth, height, m
     yaw: float      # turn about z, radians; its front looks along -y before the turn
     colours: tuple  # one RGB triple per slot

@@ -42,7 +42,7 @@ class Asking:
     frames:int=0            # frames a model will get: nothing is asked about what none of them shows; 0: all frames
     totals:float=0.         # share of PAPER_TOTALS to aim at; 0: `per_type` from every scene
     per_type:int=1          # questions of a type from a scene; always so for the benchmark's form
-    seed:int=0              # of choice and order
+    seed:int=0              # seed of choice and order
 
     def __post_init__(self):
         for name, allowed in dict(wording=tuple(WORDINGS), distance=("center", "closest"), labels=VOCABULARIES).items():
