@@ -31,12 +31,11 @@ from vsgrpo.data.room_catalogue import PRESETS
 from vsgrpo.data.room_rendering import room_mesh, room_scene
 from vsgrpo.data.rooms import make_room
 from vsgrpo.data.scannet import read_scene, write_scene
-from vsgrpo.data.scans import build_scans
-from vsgrpo.data.scene_questions import PAPER_TOTALS, Asking
+from vsgrpo.data.scans import PAPER_ASKING, build_scans
+from vsgrpo.data.scene_questions import PAPER_TOTALS
 from vsgrpo.data.sens import seen_shares
 
 VERTICES = 150_000
-ASKING = Asking(labels="raw", frames=16, totals=1.)
 
 
 def write_distinct(job):
@@ -80,7 +79,7 @@ def phases(folders):
         scene = timed("scene", read_scene, folder)
         scene = replace(scene, visibility=timed("what frames show", seen_shares, scene, 16))
         facts = timed("boxes and area", measure, scene, None, "scannet", {})
-        timed("training questions", make_questions, facts, "paper", None, ASKING.candidates(1513))
+        timed("training questions", make_questions, facts, "paper", None, PAPER_ASKING.candidates(1513))
         timed("benchmark's questions", make_questions, facts, "vsibench")
         vertices.append(len(scene.vertices))
         objects.append(len(facts.objects))
@@ -96,7 +95,7 @@ def whole(scans, out, workers):
     "Build; seconds, and the peak memory of this process and of the largest of its workers."
     from joblib.externals.loky import get_reusable_executor
     start = time.time()
-    build_scans(scans, out, leak_guard=False, share=(0, 0), asking=ASKING, film=False, workers=int(workers))
+    build_scans(scans, out, leak_guard=False, share=(0, 0), asking=PAPER_ASKING, film=False, workers=int(workers))
     seconds = time.time() - start
     get_reusable_executor().shutdown(wait=True)     # only workers that have ended are counted
     peak = [resource.getrusage(who).ru_maxrss/1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -58,6 +58,7 @@ def floor_rectangles(
     middles = (tiles[:, :2] + tiles[:, 2:])/2
     return tiles[shapely.contains_xy(shapely.Polygon(outline), middles[:, 0], middles[:, 1])]
 
+# %% ../../nbs/13a_camera_path.ipynb #13a-016
 def wall_distance(
     outline:np.ndarray, # (M,2), m
     points:np.ndarray,  # (C,2), m

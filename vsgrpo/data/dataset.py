@@ -51,9 +51,10 @@ class _RoomRows:
         room, asking = make_room(self.seed, self.spec.preset), self.spec.asking
         folder = self.out/"scans"/room.name
         if not folder.is_dir(): write_room(room, folder.parent)      # a killed build resumes where it stopped
-        return scene_rows(folder, self.out, "generated", asking, self.candidates,
+        return scene_rows(folder, self.out, "generated", asking, candidates=self.candidates,
                           vocabulary=asking.vocabulary(self.out/LABEL_TABLE))
 
+# %% ../../nbs/19_dataset.ipynb #19-009
 def build_rooms(
     out:str|Path,          # dataset folder
     spec:RoomsSpec,        # numbers and kind of rooms
@@ -111,6 +112,7 @@ def open_dataset(
     _check_splits(data)
     return data
 
+# %% ../../nbs/19_dataset.ipynb #19-010
 def _check_rows(folder, digests):
     "Rows are those that were built; where nothing is recorded, nothing is compared."
     for name, digest in digests.items():
@@ -124,8 +126,8 @@ def _check_films(data):
     if gone: raise FileNotFoundError(f"data {data.folder}: {len(gone)} videos are missing, the first {gone[0]}")
 
 def _check_splits(data):
-    splits = data.train + data.train_benchmark, data.dev, data.test
-    train, dev, test = ({space_of(q.scene_name) for q in questions} for questions in splits)
+    def places(questions): return {space_of(q.scene_name) for q in questions}
+    train, dev, test = places(data.train + data.train_benchmark), places(data.dev), places(data.test)
     both = (train & dev) | (train & test) | (dev & test)
     if both: raise ValueError(f"data {data.folder}: scene {sorted(both)[0]} stands in two splits")
 

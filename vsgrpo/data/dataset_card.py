@@ -42,8 +42,9 @@ def _table(head, rows):
 
 def _counts_table(counts, types):
     "Questions by type and set."
-    rows = [[t, *(counts[s].get(t, 0) for s in SETS)] for t in types]
-    return _table(["questions", *SETS], [*rows, ["all", *(sum(counts[s].values()) for s in SETS)]])
+    rows = []
+    for t in types: rows.append([t, *(counts[name].get(t, 0) for name in SETS)])
+    return _table(["questions", *SETS], [*rows, ["all", *(sum(counts[name].values()) for name in SETS)]])
 
 def _spread(values):
     "What a column of answers looks like: shares of words and letters, quantiles and ten bins of numbers."
@@ -85,6 +86,14 @@ def _shortfalls(counts, targets):
     return [f"Wanted {n} training questions of {task}, found {found[task]}."
             for task, n in (targets or {}).items() if found[task] < n]
 
+def _unseen(n_scenes):
+    "A line about scans without cameras."
+    if not n_scenes: return []
+    return [f"**Of {n_scenes} scenes nothing tells what a frame shows: they were asked about everything.**"]
+
+def _bullets(items, show): return "\n".join(f"- {k}: {show(v)}" for k, v in items.items())
+
+# %% ../../nbs/19b_dataset_card.ipynb #19b-013
 def dataset_card(
     source:str,                   # a name in CARDS
     record:Mapping,               # what dataset.json holds: settings, scenes, counts, sha256
@@ -107,10 +116,3 @@ def dataset_card(
         *_unseen(len(numbers.get(UNSEEN, ()))), spread, _left_out_table(numbers),
         "Each line of `skipped.csv` tells of one scene.",
         "## Settings", _bullets(settings, json.dumps), "## Hashes", _bullets(record["sha256"], str)]) + "\n"
-
-def _unseen(n_scenes):
-    "A line about scans without cameras."
-    if not n_scenes: return []
-    return [f"**Of {n_scenes} scenes nothing tells what a frame shows: they were asked about everything.**"]
-
-def _bullets(items, show): return "\n".join(f"- {k}: {show(v)}" for k, v in items.items())

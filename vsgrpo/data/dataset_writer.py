@@ -73,7 +73,7 @@ def _run(out, job):
     if part.is_file(): return None
     try:
         made = job.rows()
-        sets = {k: [record_of(q) for q in made[k]] for k in ("train", "benchmark")}
+        sets = {name: list(map(record_of, made[name])) for name in ("train", "benchmark")}
         write_text(json.dumps(sets | {"skipped": made["skipped"]}), part)
     except Exception as e: return _Failure(" ".join(f"{type(e).__name__}: {e}".split()), is_machine_fault(e))
 
@@ -100,6 +100,7 @@ def _run_all(out, jobs, max_skipped, workers):
                       f"{_AGAIN}") from None
     return whole, broken
 
+# %% ../../nbs/19c_dataset_writer.ipynb #19c-021
 def _results(out, jobs, workers):
     "Each job with its failure or None, in order, while the others run."
     from joblib import Parallel, delayed
@@ -144,6 +145,7 @@ def rows_by_task(
         tasks[task_of(record["question_type"])][record["question_type"]].append(record)
     return {task: _round_robin(list(types.values())) for task, types in tasks.items()}
 
+# %% ../../nbs/19c_dataset_writer.ipynb #19c-022
 def _draw(out, jobs, targets):
     "Scene → task → questions to take for the training set."
     available = {}
@@ -235,9 +237,8 @@ LOCK = "building.lock"
 def _code():
     "What distinguishes two versions of the code that makes parts."
     import vsgrpo
-    here = Path(vsgrpo.__file__).parent/"data"
-    names = ("geometry", "questions", "scannet", "sens", "scene_questions", "dataset_writer")
-    return hashlib.sha256(b"".join((here/f"{name}.py").read_bytes() for name in names)).hexdigest()[:12]
+    modules = sorted((Path(vsgrpo.__file__).parent/"data").glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
 
 def _is_built(out, settings):
     "Whether a folder holds a whole dataset of these settings; one of others, whole or begun, is never touched."
@@ -261,7 +262,7 @@ def is_finished(
 # %% ../../nbs/19c_dataset_writer.ipynb #19c-018
 def build_once(
     out:str|Path,   # dataset folder
-    settings:dict,  # of the dataset that is wanted
+    settings:dict,  # settings of the dataset that is wanted
     build:Callable, # without arguments; writes it
 )->Path:            # the folder
     "Call `build` unless the dataset is there; one process at a time. Where nothing is to be done nothing is written."

@@ -213,6 +213,7 @@ def _lamp(room):
     cells, *_ = clearance(room)
     return np.array([*cells[np.argmax(wall_distance(room.outline, cells))], room.height_m - .1])
 
+# %% ../../nbs/13b_room_rendering.ipynb #13b-027
 class _Surfaces:
     "A room's patches as rays meet them, and its lamp; one entry more than there are patches, for rays into the void."
     def __init__(self, room, shadows):
@@ -259,6 +260,7 @@ def _edges(hit):
     edge[:, :, :-1] |= along
     return edge
 
+# %% ../../nbs/13b_room_rendering.ipynb #13b-028
 def _film(surfaces, poses, rays, pixel, shape, smooth):
     "Patch hit (T,H,W) and colour (T,H,W,3) of a few frames."
     eyes = np.repeat(poses[:, :3, 3], len(rays), 0)
@@ -288,8 +290,10 @@ def render(
     surfaces = _Surfaces(room, shadows)
     rays, pixel = _pixel_rays(intrinsic, (room.preset.width, room.preset.height), width, height)
     frames, seen = [], []
-    for part in np.array_split(np.asarray(poses, float), min(len(poses), 1 + len(poses)*len(rays)//RAYS_AT_ONCE)):
-        hit, colour = _film(surfaces, part, rays, pixel, (len(part), height, width), smooth)
+    n_parts = min(len(poses), 1 + len(poses)*len(rays)//RAYS_AT_ONCE)
+    for part in np.array_split(np.asarray(poses, float), n_parts):
+        shape = len(part), height, width
+        hit, colour = _film(surfaces, poses=part, rays=rays, pixel=pixel, shape=shape, smooth=smooth)
         frames.append(colour.astype(np.uint8))
         seen.append(surfaces.ids[hit])
     return np.concatenate(frames), np.concatenate(seen)
@@ -369,6 +373,9 @@ def _write_seeds(jobs, workers):
     from multiprocessing import get_context
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool: return list(pool.map(_write_seed, jobs))
 
+# %% ../../nbs/13b_room_rendering.ipynb #13b-029
+ROOM_LABELS = (*CATEGORIES, "floor", "wall", "ceiling")
+
 def write_rooms(
     seeds:list[int],        # one room each
     preset:str|Preset,      # a name in PRESETS, or a Preset
@@ -384,5 +391,3 @@ def write_rooms(
         remove_drafts(scans)
         write_label_map(table, {label: label for label in ROOM_LABELS})
         return _write_seeds([(int(s), preset, scans) for s in seeds], workers)
-
-ROOM_LABELS = (*CATEGORIES, "floor", "wall", "ceiling")

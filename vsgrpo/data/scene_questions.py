@@ -123,6 +123,7 @@ def scene_rows(
     skipped.update({f"question: {kind} in doubt": n for kind, n in doubtful.items() if n})
     return {"train": train, "benchmark": benchmark, "skipped": dict(skipped)}
 
+# %% ../../nbs/19a_scene_questions.ipynb #19a-010
 def _training_questions(facts, asking, candidates):
     "Training questions about a scene, and how many of a type were in doubt."
     types, doubtful = None, Counter()
