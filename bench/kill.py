@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.vsi100k import "
+WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.data.scans import "
                    "build_scans\n"
          "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(

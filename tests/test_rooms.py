@@ -1,30 +1,31 @@
 "Generated rooms: exact, without overlaps, filmed as promised, and written so that they read back."
+import time
 from collections import Counter
 from dataclasses import replace
-import time
+
 import numpy as np
 import pytest
 import shapely
-from vsgrpo.data.rooms import CATEGORIES, PRESETS, SHAPES, draw_outline, make_room, polygon_area, upright_box
-from vsgrpo.data.room_rendering import FLOOR, VOID, render, room_mesh, room_scene, visibility, write_room, write_rooms
+
 from vsgrpo.data.camera_path import camera_path, look_at
+from vsgrpo.data.room_catalogue import CATEGORIES, PRESETS, SHAPES
+from vsgrpo.data.room_rendering import FLOOR, VOID, render, room_mesh, room_scene, visibility, write_room, write_rooms
+from vsgrpo.data.rooms import draw_outline, item_boxes, make_room, polygon_area
 from vsgrpo.data.scannet import list_scenes, read_label_map, read_scene
 
 BOTH = sorted(PRESETS)
 
-def boxes(room):
-    return np.array([upright_box(np.array(i.centre), np.array(i.size), np.float64(i.yaw)) for i in room.items])
-def same(a, b):
-    return (a.items, a.name, a.theme, a.area_m2,
-            a.outline.tolist()) == (b.items, b.name, b.theme, b.area_m2, b.outline.tolist())
+def drawn(room):
+    "What must be the same when a room is drawn again."
+    return room.items, room.name, room.theme, room.area_m2, room.outline.tolist()
 
 @pytest.fixture(scope="module", params=BOTH)
 def rooms(request): return [make_room(s, request.param) for s in range(60)]
 
 def test_same_seed_same_room(rooms):
     preset = rooms[0].preset.name
-    assert all(same(r, make_room(r.seed, preset)) for r in rooms[:10])
-    assert not same(rooms[0], rooms[1])
+    assert all(drawn(r) == drawn(make_room(r.seed, preset)) for r in rooms[:10])
+    assert drawn(rooms[0]) != drawn(rooms[1])
     assert rooms[7].name == f"room_{preset}_000007"
 
 def test_seed_gives_other_rooms_in_the_other_preset():
@@ -32,18 +33,19 @@ def test_seed_gives_other_rooms_in_the_other_preset():
 
 def test_no_two_things_overlap(rooms):
     for room in rooms:
-        b = boxes(room)
-        shared = np.minimum(b[:, None, 3:], b[None, :, 3:]) - np.maximum(b[:, None, :3], b[None, :, :3])
+        boxes = item_boxes(room.items)
+        low, high = boxes[:, :3], boxes[:, 3:]
+        shared = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
         pairs = {tuple(sorted(p)) for p in np.argwhere((shared > 2e-3).all(-1)).tolist() if p[0] != p[1]}
         # only what lies on a sofa or bed may reach into the box of its carrier
         for i, j in pairs:
-            assert j == room.items[i].on or i == room.items[j].on, (room.name, room.items[i].category,
-                                                                    room.items[j].category)
+            one, other = room.items[i], room.items[j]
+            assert j == one.on or i == other.on, (room.name, one.category, other.category)
 
 def test_things_lie_in_the_room(rooms):
     for room in rooms:
         floor = shapely.Polygon(room.outline).buffer(2e-3)
-        for item, (x0, y0, z0, x1, y1, z1) in zip(room.items, boxes(room)):
+        for item, (x0, y0, z0, x1, y1, z1) in zip(room.items, item_boxes(room.items)):
             assert floor.contains(shapely.box(x0, y0, x1, y1)), (room.name, item.category)
             assert z0 > 0 and (z1 <= room.height_m or not room.preset.ceiling), (room.name, item.category)
 
@@ -65,8 +67,8 @@ def test_area_is_the_outlines(rooms):
 
 def test_areas_are_log_uniform():
     low, high = np.log(PRESETS["overview"].area_m2)
-    logs = np.log([make_room(s, replace(PRESETS["overview"], singles=(1, 1), repeated=(1, 1))).area_m2
-                   for s in range(300)])
+    sparse = replace(PRESETS["overview"], singles=(1, 1), repeated=(1, 1))
+    logs = np.log([make_room(seed, sparse).area_m2 for seed in range(300)])
     share = (logs - low)/(high - low)
     assert np.abs(np.sort(share) - np.linspace(0, 1, 300)).max() < .09  # Kolmogorov–Smirnov, 1 % level
 
@@ -113,11 +115,12 @@ def test_mesh_is_the_room(rooms):
         assert vertices.dtype == np.float64 and faces.dtype == np.int32 and colours.dtype == np.uint8
         assert len(vertices) == len(colours) == len(ids) and 0 <= faces.min() and faces.max() == len(vertices) - 1
         assert (ids[faces] == ids[faces[:, :1]]).all()  # a face belongs to one thing
-        for item, box in zip(room.items, boxes(room)):
-            own = vertices[ids == item.object_id]
-            assert (own.min(0) >= box[:3] - .02*max(item.size)).all() and (own.max(0) <= box[3:] + .02*max(item.size)).all(), item.category
+        for item, box in zip(room.items, item_boxes(room.items)):
+            own, longest = vertices[ids == item.object_id], max(item.size)
+            assert (own.min(0) >= box[:3] - .02*longest).all(), item.category
+            assert (own.max(0) <= box[3:] + .02*longest).all(), item.category
             if abs(np.sin(2*item.yaw)) < 1e-6:
-                assert np.allclose(np.ptp(own, axis=0), box[3:] - box[:3], atol=.03*max(item.size)), item.category
+                assert np.allclose(np.ptp(own, axis=0), box[3:] - box[:3], atol=.03*longest), item.category
         floor = vertices[ids == FLOOR]
         assert np.allclose(floor.min(0)[:2], room.outline.min(0), atol=1e-5) and not floor[:, 2].any()
 
@@ -139,15 +142,14 @@ def test_benchmark_measures_what_was_drawn():
 
 def test_look_at_by_hand():
     pose = look_at(np.array([0., 0, 2]), np.array([0., 1, 2]))
-    assert np.allclose(pose[:3, 0], [1, 0, 0]) and np.allclose(pose[:3, 1],
-                                                               [0, 0, -1]) and np.allclose(pose[:3, 2], [0, 1, 0])
+    assert np.allclose(pose[:3, :3].T, [[1, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 @pytest.mark.parametrize("preset", BOTH)
 def test_poses_are_rigid(preset):
     poses, intrinsic = camera_path(make_room(1, preset), 10)
     assert poses.shape == (10, 4, 4) and intrinsic.shape == (3, 3)
-    assert np.allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1),
-                       np.eye(3)) and np.allclose(np.linalg.det(poses[:, :3, :3]), 1)
+    turns = poses[:, :3, :3]
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3)) and np.allclose(np.linalg.det(turns), 1)
 
 def test_overview_sees_the_whole_floor_from_one_height():
     for seed in range(150):
@@ -182,9 +184,9 @@ def test_room_size_shows_in_pixels():
 def test_walk_stays_in_free_space():
     for seed in range(60):
         room = make_room(seed, "walkthrough")
-        eyes, b = camera_path(room, 60)[0][:, :3, 3], boxes(room)
+        eyes, boxes = camera_path(room, 60)[0][:, :3, 3], item_boxes(room.items)
         assert shapely.contains_xy(shapely.Polygon(room.outline).buffer(-.15), eyes[:, 0], eyes[:, 1]).all(), room.name
-        assert not ((eyes[:, None] > b[:, :3]) & (eyes[:, None] < b[:, 3:])).all(-1).any(), room.name
+        assert not ((eyes[:, None] > boxes[:, :3]) & (eyes[:, None] < boxes[:, 3:])).all(-1).any(), room.name
         assert np.linalg.norm(np.diff(eyes, axis=0), axis=1).max() < .7
 
 @pytest.mark.parametrize("preset, share", [("overview", .97), ("walkthrough", .93)])
@@ -200,15 +202,16 @@ def test_most_things_are_seen(preset, share):
 # render
 
 def test_render_by_hand():
-    room = replace(make_room(0, "overview"), items=(), outline=np.array([(-2., -2), (2, -2), (2, 2), (-2, 2)]),
-                   height_m=.01)
+    square = np.array([(-2., -2), (2, -2), (2, 2), (-2, 2)])
+    room = replace(make_room(0, "overview"), items=(), outline=square, height_m=.01)
     # 4 m above the middle, straight down
     pose = np.array([[[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 4], [0, 0, 0, 1.]]])
-    frames, ids = render(room, pose, np.array([[56, 0, 56], [0, 56, 56], [0, 0, 1.]]), 112, 112)
+    intrinsic = np.array([[56, 0, 56], [0, 56, 56], [0, 0, 1.]])
+    frames, ids = render(room, pose, intrinsic, 112, 112)
     assert frames.shape == (1, 112, 112, 3) and frames.dtype == np.uint8 and ids.shape == (1, 112, 112)
     rows, columns = np.nonzero(ids[0] != VOID)  # 4 m at 4 m with f = 56: 56 pixels
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 83, 28, 83)
-    half = render(room, pose, np.array([[56, 0, 56], [0, 56, 56], [0, 0, 1.]]), 56, 56)[1]
+    half = render(room, pose, intrinsic, 56, 56)[1]
     assert (half[0] != VOID).sum() == 28*28
 
 def test_render_is_repeatable_and_checks_its_input():
@@ -230,13 +233,14 @@ def test_written_room_reads_back(tmp_path):
     room, scene = make_room(4, "overview"), read_scene(folder)
     poses, intrinsic = camera_path(room)
     vertices, faces, colours, _ = room_mesh(room, room.preset.spacing_m)
-    assert np.allclose(scene.vertices, vertices, atol=1e-5) and (scene.faces == faces).all() and (scene.colors == colours).all()
+    assert np.allclose(scene.vertices, vertices, atol=1e-5)
+    assert (scene.faces == faces).all() and (scene.colors == colours).all()
     assert np.allclose(scene.poses, poses, atol=1e-5) and np.allclose(scene.intrinsic, intrinsic)
-    assert [(o.object_id, o.label)
-            for o in scene.instances][:len(room.items)] == [(i.object_id, i.category) for i in room.items]
-    assert [o.label for o in scene.instances][len(room.items):] == ["floor", "wall"]
-    assert sorted(scene.visibility) == [i.object_id
-                                        for i in room.items] and len(scene.visibility[0]) == room.preset.n_frames
+    annotated = [(o.object_id, o.label) for o in scene.instances]
+    assert annotated[:len(room.items)] == [(i.object_id, i.category) for i in room.items]
+    assert [label for _, label in annotated[len(room.items):]] == ["floor", "wall"]
+    assert sorted(scene.visibility) == [i.object_id for i in room.items]
+    assert len(scene.visibility[0]) == room.preset.n_frames
     assert scene.video == folder/f"{room.name}.mp4" and scene.video.stat().st_size > 500
     stored = (folder/f"{room.name}.txt").read_text()
     assert "axisAlignment" in stored and "1.0 0.0 0.0 0.0" not in stored  # stored turned, as scans are
@@ -249,12 +253,12 @@ def test_many_rooms_resume(tmp_path):
     tiny = replace(PRESETS["overview"], n_frames=2)
     first = write_rooms([0, 1], tiny, tmp_path/"scans")
     made = (first[0]/"room_overview_000000.mp4").stat().st_mtime_ns
-    (tmp_path/"scans"/".room_overview_000002.tmp").mkdir()  # a run that was stopped half-way
+    (tmp_path/"scans"/"room_overview_000002.7.9.tmp").mkdir()  # a run that was stopped half-way
     again = write_rooms([0, 1, 2], tiny, tmp_path/"scans")
     assert [p.name for p in again] == ["room_overview_000000", "room_overview_000001", "room_overview_000002"]
     assert (again[0]/"room_overview_000000.mp4").stat().st_mtime_ns == made
     assert sorted(p.name for p in list_scenes(tmp_path/"scans")) == [p.name for p in again]
-    assert not list((tmp_path/"scans").glob(".*"))
+    assert not [p for pattern in (".*", "*.tmp") for p in (tmp_path/"scans").glob(pattern)]
     labels = read_label_map(tmp_path/"scannetv2-labels.combined.tsv", "category")
     assert labels["chair"] == "chair" and set(CATEGORIES) <= set(labels)
 
@@ -279,5 +283,5 @@ def test_two_processes_write_the_same(tmp_path):
     a, b = write_rooms([5, 6], tiny, tmp_path/"a"), write_rooms([5, 6], tiny, tmp_path/"b", workers=2)
     for x, y in zip(a, b):
         assert x.name == y.name
-        for f in sorted(p.relative_to(x) for p in x.rglob("*") if p.is_file()):
-            assert (x/f).read_bytes() == (y/f).read_bytes(), f
+        files = sorted(p.relative_to(x) for p in x.rglob("*") if p.is_file())
+        for f in files: assert (x/f).read_bytes() == (y/f).read_bytes(), f

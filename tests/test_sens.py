@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vsgrpo import vsi100k
-from vsgrpo.data import dataset
+from vsgrpo.data import scene_questions
 from vsgrpo.data.camera_path import camera_path
 from vsgrpo.data.room_rendering import render, room_scene, visibility
 from vsgrpo.data.rooms import make_room
@@ -59,8 +58,8 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
     assert film_source(folder).suffix == ".sens" and len(open_sens(folder/"scene0042_00.sens")) == 8
     back = with_cameras(read_scene(folder), folder)
     assert np.allclose(back.poses, scene.poses, atol=1e-5) and back.pose_frames.tolist() == list(range(8))
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8),
-                              most=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
+    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", scene_questions.Asking(labels="raw", frames=8),
+                              candidates=dict.fromkeys(QUESTION_TYPES, 50), vocabulary=(None, {}))
     hidden = {k for k, shares in seen_shares(back, 8).items() if shares.max() < 5e-4}
     shell = {max(truth) + k for k in (1, 2, 3)}     # floor, walls, ceiling
     named = {k for q in made["train"] for k in q.provenance["objects"]}
@@ -71,14 +70,14 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
 
 def test_a_scan_without_any_camera_is_counted(filmed, tmp_path):
     folder = without_cameras(filmed[0], "scene0043_00", tmp_path)
-    made = vsi100k.scene_rows(folder, tmp_path/"out", "scannet", vsi100k.Asking(labels="raw", frames=8), film=False)
+    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", scene_questions.Asking(labels="raw", frames=8), film=False)
     assert made["skipped"]["scene: no cameras, so nothing tells what a frame shows"] == 1
 
 def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
     folder = write_scene(replace(filmed[0], name="scene0044_00"), tmp_path/"scans"/"scene0044_00")
     with pytest.raises(FileNotFoundError,
                        match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
-        vsi100k.scene_rows(folder, tmp_path/"out", "scannet")
+        scene_questions.scene_rows(folder, tmp_path/"out", "scannet")
 
 def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
     "Every hundredth picture of a recording: a film as long as the recording."
@@ -117,9 +116,9 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
     folder = without_cameras(scene, "scene0046_00", tmp_path)
     write_sens(folder/"scene0046_00.sens", recording(scene, frames, np.full((8, 4, 4), lost)), scene.intrinsic)
     bare = without_cameras(scene, "scene0047_00", tmp_path)
-    asking = vsi100k.Asking(labels="raw", frames=8)
-    made, none = (vsi100k.scene_rows(f, tmp_path/"out", "scannet", asking, film=False) for f in (folder, bare))
-    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][dataset.UNSEEN] == 1
+    asking = scene_questions.Asking(labels="raw", frames=8)
+    made, none = (scene_questions.scene_rows(f, tmp_path/"out", "scannet", asking, film=False) for f in (folder, bare))
+    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][scene_questions.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
 
 def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
