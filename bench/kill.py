@@ -39,9 +39,9 @@ WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build
          "think=48, observe=48), 2, 32, 0)\n"
          "home = Path(sys.argv[1]).parent\n"
          "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from "
+         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from vsgrpo.training.settings import default_settings; from "
          "vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
-         "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "
+         "s = default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "
          "num_iterations=2, test_scenes=4)\n"
          "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
          "for name in ('frames', 'features'):\n"

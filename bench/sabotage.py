@@ -33,7 +33,7 @@ from peft import PeftModel  # noqa: E402
 
 from vsgrpo import files  # noqa: E402
 from vsgrpo.engine import models, sampling, tree_attention, video  # noqa: E402
-from vsgrpo.training import runs, trainer  # noqa: E402
+from vsgrpo.training import batches, runs, trainer  # noqa: E402
 from vsgrpo.training.checks import CheckFailed  # noqa: E402
 from vsgrpo.engine.vision_guard import BlindError, VisionFeatureCache, VisionGuard  # noqa: E402
 from vsgrpo.evaluation.records import Run  # noqa: E402
@@ -42,6 +42,8 @@ from vsgrpo.evaluation.rows import read_questions, write_questions  # noqa: E402
 from vsgrpo.training.watch import warnings_of  # noqa: E402
 
 STEPS = 8
+# where the folders of the caches are looked up
+CACHES = [(module, f"{kind}_folder") for module in (trainer, runs) for kind in ("frame", "feature")] + [(batches, "feature_folder")]
 
 
 def settings(**given):
@@ -188,8 +190,7 @@ def other_answers(folder, tmp):
 
 def colder_rollouts(folder, tmp):
     def change(honest):
-        def sample(model, prompts, n, length, temperature, *a, **kw):
-            return honest(model, prompts, n, length, temperature and .5, *a, **kw)
+        def sample(*a, temperature, **kw): return honest(*a, temperature=temperature and .5, **kw)
         return sample
     return wrap(trainer, "sample_answers", change)
 
@@ -320,9 +321,8 @@ def main():
     try:
         whole = build_rooms(tmp/"rooms", RoomsSpec(12, 2, 4), workers=2)
         with ExitStack() as kept:      # no cache of other runs
-            for name in ("frame_folder", "feature_folder"):
-                for module in (trainer, runs):
-                    kept.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
+            for module, name in CACHES:
+                kept.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
             for k, (name, plant) in enumerate((n, f) for n, f in FAULTS.items() if args.only in n):
                 folder = Path(shutil.copytree(whole, tmp/f"data{k}"))
                 (tmp/f"own{k}").mkdir()

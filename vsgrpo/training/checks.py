@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.models import unwrap_model
-from .rewards import Term, group_advantages, grpo_loss
+from .objective import group_advantages, grpo_loss
+from .rewards import Term
 from ..engine.video import VideoSpec, decode
 from ..evaluation.vsibench import Question, prompt
 
