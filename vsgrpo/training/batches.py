@@ -100,11 +100,12 @@ def dpo_pairs(
     return [by_row.get(i) for i in range(len(data.train))]
 
 def _made_pairs(s, model, processor, reader, data, rows):
-    "Pairs of some training questions; where they are sampled, a rule gives the rejected answer that the model never gave."
+    "Pairs of some training questions; a rule stands in where none of the model's sampled answers is wrong."
     by_rule = make_pairs(data.train, "other" if s.pairs == "sampled" else s.pairs, s.seed)
     pairs = [by_rule[i] for i in rows]
     if s.pairs != "sampled": return pairs
-    return pairs_of_answers([data.train[i] for i in rows], sample_texts(s, model, processor, reader, data, rows), pairs)
+    answers = sample_texts(s, model, processor, reader, data, rows)
+    return pairs_of_answers([data.train[i] for i in rows], answers, pairs)
 
 # %% ../../nbs/25c_batches.ipynb #25c-013
 def sample_texts(
@@ -139,8 +140,8 @@ def answer_batch(
     columns:Sequence[str], # whose texts are answers: ("ground_truth",), or ("chosen", "rejected")
     write:Callable, # text → token ids
     end:int, # token id that ends an answer
-)->dict: # torch (columns · rows, 1 + T) input_ids, completion_mask and attention_mask, labels where there is one column, and (columns · rows,) row
-    "Answers as labels, column after column; the first place stands for the prompt, what is padded has no label."
+)->dict: # torch (columns · rows, 1 + T) input_ids and attention_mask, (columns · rows,) row, and what the loss reads
+    "Answers, column after column, with labels (one column) or completion_mask (two); the first place is the prompt's."
     import torch
     answers = [[*write(row[column]), end] for column in columns for row in rows]
     input_ids = torch.full((len(answers), 1 + max(map(len, answers))), end)

@@ -169,9 +169,9 @@ class CollapseCallback(TrainerCallback):
 
     def _judge(self, step, logs):
         "Why the run has collapsed by now; empty if it has not, or if that was written before."
-        metrics = step_metrics(logs, ())
-        last = self.past[-1] if self.past else {}
-        carried = {name: last[name] for name in ("reward", "format", "same") if name in last}      # rollouts may serve several steps
+        metrics, last = step_metrics(logs, ()), self.past[-1] if self.past else {}
+        # rollouts may serve several steps
+        carried = {name: last[name] for name in ("reward", "format", "same") if name in last}
         judged = {name: metrics[name] for name in JUDGED if name in metrics}
         self.past.append(carried | judged | {"step": step})
         if self.settings.method != "grpo" or self._file().is_file(): return ""

@@ -78,21 +78,23 @@ class VideoPassMixin:
         if (entry["id"], entry["prompt"]) != (str(q.id), prompt(q, self.settings.mode, "train")):
             raise CheckFailed(f"{self._where()}: row {row} is not question {q.id} of the training set")
         if entry["video"] != str(self.data.folder/q.video):
-            raise CheckFailed(f"{self._where()}: row {row} asks about {entry['video']}, its question is about {q.video}")
+            raise CheckFailed(f"{self._where()}: row {row} asks about {entry['video']}, its question is about "
+                              f"{q.video}")
         video = self.reader(entry["video"])
         if video.path != entry["video"]:
             raise ValueError(f"row {row} asks about {entry['video']} but was given {video.path}")
         return make_prompt(self.processing_class, entry["prompt"], video)
 
     def _score_answers(self, model, rows, answers, width, batch_size, where, temperature=1., more=False):
-        "Tables (answers, width) of `completion_logps`: log-probabilities, entropies, …; `batch_size` answers in a pass."
+        "Tables (answers, width) of `completion_logps`: log-probabilities, entropies, …; `batch_size` answers a pass."
         start, prompts, passes = time.perf_counter(), [self._prompt(row) for row in rows], []
         for i in range(0, len(rows), batch_size):
             trees = build_prefix_trees(prompts[i:i+batch_size], answers[i:i+batch_size], self.guard.video_id)
             tables = completion_logps(model, trees, temperature, self.guard, where, more)
             passes.append([torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in tables])
         tables = [torch.cat(parts) for parts in zip(*passes)]
-        if where == "policy" and tables[0].isfinite().all(): self._check_plainly(rows, answers, tables[0], temperature)
+        logps = tables[0]
+        if where == "policy" and logps.isfinite().all(): self._check_plainly(rows, answers, logps, temperature)
         self.seconds[where] += time.perf_counter() - start
         return tables
 
@@ -108,7 +110,8 @@ class VideoPassMixin:
         check_pixels(video.pixels, plain.pixels, where)
         features = None if self.guard.features_of is None else self.guard.features_of.get(video)
         if features is not None: check_features(features, plain.features, self.precision, where)
-        check_gap(logps[i:i+1, :len(answer)], plain.logps[None], torch.ones_like(plain.logps)[None], self.precision, where,
+        mask = torch.ones_like(plain.logps)[None]
+        check_gap(logps[i:i+1, :len(answer)], plain.logps[None], mask, self.precision, where,
                   "what the step saw is not what a plain pass over this film and this question sees", temperature)
 
     def _finite(self, loss):
@@ -143,7 +146,7 @@ class RolloutMixin(VideoPassMixin):
         return list(completions), None
 
     def _sample(self, prompts, n, temperature, seeds=None):
-        "Completions (questions, n, tokens) of the policy and their log-probabilities; as many questions at a time as an update takes."
+        "Completions (questions, n, tokens) of the policy and their log-probabilities, a pass's questions at a time."
         batch_size = max(1, self.args.per_device_train_batch_size//self.num_generations)
         completions, logps, was_training = [], [], self.model.training
         self.model.eval()
@@ -193,10 +196,11 @@ class RolloutRecordMixin(RolloutMixin):
         kept = ("id", "scene_name", "question_type", "ground_truth", "options", "mode")
         questions = gather_object([{name: x[name] for name in kept} | dict(question=x["prompt"], n_tokens=n)
                                    for x, n in zip(inputs, self._lengths)])
-        logged = {"completion": self._logs["completion"], "advantage": self._logs["advantages"], **self._logs["rewards"]}
-        columns = {name: list(values)[-len(questions):] for name, values in logged.items()}
+        logs, n = self._logs, len(questions)
+        logged = {"completion": logs["completion"], "advantage": logs["advantages"], **logs["rewards"]}
+        columns = {name: list(values)[-n:] for name, values in logged.items()}
         rows = pd.DataFrame(questions).assign(step=self.state.global_step + 1, **columns)
-        rewards = rows[list(self._logs["rewards"])].astype(float)*self.reward_weights.tolist()
+        rewards = rows[list(logs["rewards"])].astype(float)*self.reward_weights.tolist()
         rows["reward"] = rewards.sum(axis=1, min_count=1)      # missing, not 0, where no function pays
         return rows
 
@@ -283,7 +287,7 @@ class VideoGRPOTrainer(RolloutRecordMixin, GRPOTrainer):
         for name, total in zip(sums, totals): self._metrics["train"][f"sum/{name}"].append(total)
 
     def _kl_sums(self, logps, mask):
-        "Sums over tokens of |Δ| and of the KL estimator; the loss that follows gets the reference with its exponent held."
+        "Sums over tokens of |Δ| and of the KL estimator; the loss that follows gets a reference of bounded Δ."
         reference = self._now.get("ref_per_token_logps", self._now.get("kl_ref"))
         if reference is None: return {}
         moved = ((reference - logps).abs()*mask).sum()
@@ -360,7 +364,7 @@ class VideoSFTTrainer(TuningMixin, SFTTrainer):
 
 # %% ../../nbs/26_trainer.ipynb #26-014
 class VideoDPOTrainer(TuningMixin, DPOTrainer):
-    "Direct preference optimization; the chosen and the rejected answer share their prompt's pass, under policy and reference alike."
+    "Direct preference optimization; policy and reference each score chosen and rejected answers in one pass."
     def _compute_loss(self, model, inputs, return_outputs):
         self._prompts_by_row, inputs = {}, dict(inputs)
         reference = self._reference_logps(inputs)
