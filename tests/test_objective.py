@@ -99,7 +99,7 @@ def test_the_trainer_computes_the_printed_objective(eight_answers):
     assert abs(theirs - ours(advantages)) < 1e-5 and abs(theirs - ours(-advantages)) > 1e-3
 
 def test_the_exponent_is_held_in_training(eight_answers):
-    "A policy that makes its own answers impossible keeps a finite loss, and one that is near its reference is not touched."
+    "A policy that makes its own answers impossible keeps a finite loss; one near its reference is not touched."
     trainer, batch = eight_answers, first_batch(eight_answers)
     plain = batch["ref_per_token_logps"].clone()
     near = trainer.compute_loss(trainer.model, batch)
