@@ -81,7 +81,7 @@ def with_pairs(
 
 def dpo_pairs(
     s:Settings,
-    model, processor, # of `s.model`
+    model, processor, # that `s.model` names
     reader:VideoReader,
     data:Dataset,
     order:list[int], # numbers of the training questions that will be drawn
@@ -110,7 +110,7 @@ def _made_pairs(s, model, processor, reader, data, rows):
 # %% ../../nbs/25c_batches.ipynb #25c-013
 def sample_texts(
     s:Settings,
-    model, processor, # of `s.model`
+    model, processor, # that `s.model` names
     reader:VideoReader,
     data:Dataset,
     rows:list[int], # numbers of training questions
@@ -136,7 +136,7 @@ def sample_texts(
 
 # %% ../../nbs/25c_batches.ipynb #25c-015
 def answer_batch(
-    rows:list[dict], # of `training_rows`
+    rows:list[dict], # entries of `training_rows`
     columns:Sequence[str], # whose texts are answers: ("ground_truth",), or ("chosen", "rejected")
     write:Callable, # text → token ids
     end:int, # token id that ends an answer

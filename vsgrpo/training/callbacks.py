@@ -93,7 +93,7 @@ class MetricsCallback(TrainerCallback):
         self.trainer, self.record, self.settings, self.data = trainer, record, s, data
 
     def on_train_begin(self, args, state, control, **kw):
-        self.seconds = 0      # of training, up to the last line
+        self.seconds = 0      # seconds of training, up to the last line
         if is_first() and state.global_step: self.seconds = sum(self.record.read_metrics()["seconds/step"])
         if self.settings.curve_every and not state.global_step: self._log_scores(0, self.seconds)
         self.start = time.perf_counter()

@@ -41,7 +41,7 @@ def check_gap(
     kind:str, # key of GAPS
     where:str, # for the message
     why:str, # what it means when they differ
-    temperature:float=1., # of the distribution: what is rounded is divided by it
+    temperature:float=1., # temperature of the distribution: what is rounded is divided by it
 )->float: # mean difference, nats a token
     "Compare two passes over the same tokens."
     gap = ((one - other).abs()*mask).detach()
@@ -65,12 +65,12 @@ class PlainForward:
 
 def plain_forward(
     model, # Qwen2-VL, wrapped or not
-    processor, # of the model
+    processor, # the model's
     path:str|Path, # the film's file
     spec:VideoSpec, # frames and pixels
     text:str, # user turn, without the video
     answer:list[int], # token ids
-    temperature:float=1., # of the distribution that is scored
+    temperature:float=1., # temperature of the distribution that is scored
     blank:bool=False, # the blind control: every frame mid grey
 )->PlainForward:
     "Score an answer as transformers does it: its processor, its positions, one row."
@@ -140,21 +140,21 @@ def check_group(
 
 def _check_rewards(rows, q, term, mode, where):
     "Pay each completion again from its text."
-    paid = term.function(completions=rows.completion.tolist(), completion_ids=[range(n) for n in rows.n_tokens],
-                         question_type=q.question_type, ground_truth=q.ground_truth, mode=mode,
-                         options=[q.options]*len(rows))
-    if not _differ(rows[term.name], paid): return
-    i = int(np.argmax(~np.isclose(rows[term.name].astype(float), paid, atol=1e-4)))
+    again = term.function(completions=rows.completion.tolist(), completion_ids=[range(n) for n in rows.n_tokens],
+                          question_type=q.question_type, ground_truth=q.ground_truth, mode=mode,
+                          options=[q.options]*len(rows))
+    if not _differ(rows[term.name], again): return
+    i = int(np.argmax(~np.isclose(rows[term.name].astype(float), again, atol=1e-4)))
     raise CheckFailed(f"{where}: {term.name} of {rows.completion.iloc[i]!r:.60} was {rows[term.name].iloc[i]}, "
-                      f"computed again it is {paid[i]}")
+                      f"computed again it is {again[i]}")
 
 def _check_advantages(rows, terms, where):
     "Compute the advantages of a group again from the rewards that were kept."
     import torch
     weighted = rows[[t.name for t in terms]].astype(float)*[t.weight for t in terms]
-    paid = weighted.sum(axis=1, min_count=1)
-    known = paid.notna()      # what no function could pay is in no group, and has no advantage
-    total = torch.tensor(paid[known].to_numpy())
+    rewards = weighted.sum(axis=1, min_count=1)
+    known = rewards.notna()      # what no function could pay is in no group, and has no advantage
+    total = torch.tensor(rewards[known].to_numpy())
     ours, rounding = np.zeros(len(rows)), 0.
     if len(total) > 1:
         ours[known] = group_advantages(total[None])[0]
@@ -174,7 +174,7 @@ def objective_gradient(
     ref_logps, # torch (N, T) under the base model; None if beta is 0
     advantages, # torch (N,)
     mask, # torch (N, T) 1 on the tokens of an answer
-    beta:float, epsilon:float, # of the KL penalty; clip range
+    beta:float, epsilon:float, # weight of the KL penalty, clip range
 ): # torch (N, T)
     "What the printed objective sends to each log-probability."
     import torch
@@ -204,7 +204,7 @@ def norms(
 
 def scheduled_rate(
     step:int, # optimiser steps done
-    steps:int, warmup_steps:int, # of the run
+    steps:int, warmup_steps:int, # all steps of the run, and those of its warm-up
 )->float: # share of the learning rate, 0 to 1
     "The linear schedule that a run's settings ask for."
     return step/warmup_steps if step < warmup_steps else (steps - step)/max(1, steps - warmup_steps)

@@ -103,10 +103,10 @@ def _accuracy(text, question_type, gold, mode, reading, options):
 # %% ../../nbs/21_rewards.ipynb #21-019
 def accuracy_reward(
     completions:list, # texts, or conversations [{'role', 'content'}]
-    question_type:list[str]|str, # of each question
+    question_type:list[str]|str, # type of each question
     ground_truth:list[str]|str, # number as text, option letter, or word
-    mode:list[str]|str, # of MODES
-    reading:str="linear", # of READINGS
+    mode:list[str]|str, # one of MODES
+    reading:str="linear", # one of READINGS
     options:list|None=None, # each question's options, None where it has none
     **kw, # other columns of the rows, unused
 )->list[float]: # in [0, 1], one a completion
@@ -126,7 +126,7 @@ def _has_format(text, tag):
 
 def format_reward(
     completions:list, # texts, or conversations [{'role', 'content'}]
-    mode:list[str]|str, # of MODES
+    mode:list[str]|str, # one of MODES
     **kw, # other columns of the rows, unused
 )->list[float]: # 1 or 0, one a completion
     "Format reward: thinking and answer in their tags (Section 4.2)."
@@ -160,10 +160,10 @@ LENGTHS = {
 def length_reward(
     completions:list, # texts, or conversations [{'role', 'content'}]
     completion_ids:list, # token ids of each completion
-    question_type:list[str]|str, # of each question
+    question_type:list[str]|str, # type of each question
     ground_truth:list[str]|str, # number as text, option letter, or word
-    mode:list[str]|str, # of MODES
-    form:str="window", # of LENGTHS
+    mode:list[str]|str, # one of MODES
+    form:str="window", # one of LENGTHS
     low:int|None=None, high:int|None=None, # limits: tokens, or different words; None: the form's own
     **kw, # further columns, handed to the accuracy reward
 )->list[float]: # in [0, 1], one a completion
@@ -186,10 +186,10 @@ def length_reward(
 @dataclass(frozen=True)
 class Term:
     "One reward of a run."
-    name:str # of its column: accuracy_reward
+    name:str # its column, such as accuracy_reward
     function:Callable # in TRL's shape
     weight:float
-    ours:bool=True # of this notebook, and so a function of the completion alone
+    ours:bool=True # from this notebook, and so a function of the completion alone
 
 @dataclass(frozen=True)
 class Named:
@@ -303,14 +303,16 @@ def _own_reward(n):
     if not callable(function): raise ValueError(f"rewards: {n.name} has no function {n.form!r}")
     if inspect.iscoroutinefunction(function):
         raise ValueError(f"{where} is `async def`, wanted a plain function that returns a list of numbers or None")
-    return lambda completions, **kw: _paid(function(completions=completions, **kw), len(completions), where)
+    return lambda completions, **kw: _reward_list(function(completions=completions, **kw), len(completions), where)
 
-def _paid(paid, n, where):
+def _reward_list(result, n, where):
     "What a function of the user's returned, as a list; anything but TRL's shape is refused."
     wanted = f"wanted a list with a finite number or None for each of {n} completions"
-    if isinstance(paid, (str, bytes, Mapping, Set)) or not isinstance(paid, Iterable) or getattr(paid, "ndim", 1) == 0:
-        raise ValueError(f"{where} gave {'' if paid is None else f'a {type(paid).__name__}, '}{paid!r:.60}, {wanted}")
-    rewards = [p.item() if hasattr(p, "item") and p.ndim == 0 else p for p in paid]      # numpy's and torch's numbers
-    if len(rewards) != n or not all(p is None or isinstance(p, (int, float)) and abs(p) < 1e300 for p in rewards):
+    no_list = isinstance(result, (str, bytes, Mapping, Set)) or not isinstance(result, Iterable)
+    if no_list or getattr(result, "ndim", 1) == 0:
+        kind = "" if result is None else f"a {type(result).__name__}, "
+        raise ValueError(f"{where} gave {kind}{result!r:.60}, {wanted}")
+    rewards = [r.item() if hasattr(r, "item") and r.ndim == 0 else r for r in result]      # numpy's and torch's numbers
+    if len(rewards) != n or not all(r is None or isinstance(r, (int, float)) and abs(r) < 1e300 for r in rewards):
         raise ValueError(f"{where} gave {rewards[:5]!r}, {len(rewards)} of them, {wanted}")
     return rewards

@@ -40,7 +40,7 @@ class Settings:
     warmup_steps:int=0 # steps in which the learning rate rises
     beta:float=1e-4 # weight of the KL penalty; in DPO, of the log-ratios
     pairs:str="other" # DPO's wrong answers: a rule of `make_pairs`, or "sampled" from the base model
-    temperature:float=1.0 # of the rollouts
+    temperature:float=1.0 # temperature of the rollouts
     epsilon:float=0.2 # clip range
     rewards:str="accuracy:linear" # a line of terms, as `reward_terms` reads it
     lora_rank:int=16
@@ -72,7 +72,7 @@ class Settings:
 
 def check_setting(
     ok:bool, # whether the value can be used
-    name:str, # of the setting
+    name:str, # the setting's name
     value, # that it was given
     wanted:str, # for the message
 ):
@@ -120,8 +120,8 @@ def _check_ranges(s):
                   f"a divisor of questions_per_step {s.questions_per_step}")
 
 # %% ../../nbs/25a_settings.ipynb #26-008
-RATES = {"tiny": 3e-3, "2B": 1e-5, "7B": 5e-6} # learning rate by size
-TINY_RATES = {"sft": 3e-3, "dpo": 1e-3} # of the tiny model by method
+RATES = {"tiny": 3e-3, "2B": 1e-5, "7B": 5e-6} # learning rate by size of the model
+TINY_RATES = {"sft": 3e-3, "dpo": 1e-3} # learning rate of the tiny model by method
 SCALES = {"smoke": dict(steps=2, questions_per_step=2, rooms=RoomsSpec(4, 3, 3)),
           "default": dict(steps=90, questions_per_step=32, rooms=RoomsSpec()),
           "full": dict(steps=None, questions_per_step=16, rooms=RoomsSpec(1200, 100, 300))}
@@ -129,7 +129,7 @@ SCALES = {"smoke": dict(steps=2, questions_per_step=2, rooms=RoomsSpec(4, 3, 3))
 def default_settings(
     scale:str, # key of SCALES
     model:str, # alias, hub id or folder
-    frames:int|None=None, max_pixels:int|None=None, # of a video; None: by size
+    frames:int|None=None, max_pixels:int|None=None, # frames and pixels of a video; None: by size
     steps:int|None=None, # None: by scale; for "full" the caller knows the data
     **given, # fields of Settings; None: by size or scale
 )->Settings:

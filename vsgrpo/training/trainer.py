@@ -423,7 +423,7 @@ def training_arguments(
 # %% ../../nbs/26_trainer.ipynb #26-017
 def make_trainer(
     s:Settings,
-    model, processor, # of `s.model`
+    model, processor, # that `s.model` names
     data:Dataset, # training questions and videos
     folder:str|Path, # for checkpoints
     record:Run|None=None, # where metrics, rollouts and pairs go

@@ -59,7 +59,7 @@ HACKS = { # pattern → whether a completion (text, mode) shows it
 
 def find_hacks(
     completion:str, # what the model wrote
-    mode:str, # of MODES
+    mode:str, # one of MODES
 )->list[str]: # keys of HACKS
     "The known patterns in a completion (Section 4.3.3)."
     if mode not in MODES: raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
@@ -200,7 +200,7 @@ def _fallen_reward(metrics, earlier, now, limits):
     "A reward that has lost too much of its best earlier window, by more than its noise."
     for name, share, least in (("format", limits.format, .5), ("reward", limits.reward, .1)):
         if not _is_known(now, name) or not (best := earlier[name].max()) >= least: continue
-        error = metrics[name].diff().std()/limits.window**.5      # of a difference of two windows
+        error = metrics[name].diff().std()/limits.window**.5      # the standard error of a difference of two windows
         if now[name] < min(share*best, best - limits.noise*error):
             title = "total" if name == "reward" else name
             return f"the {title} reward fell from {best:.2f} to {now[name]:.2f}", metrics[name] < share*best
@@ -224,7 +224,7 @@ def _drifted(metrics, first, now, limits):
 
 # %% ../../nbs/25_watch.ipynb #25-024
 def collapsed(
-    metrics:pd.DataFrame, # of a run so far; a column that is not there is not judged
+    metrics:pd.DataFrame, # a run's metrics so far; a column that is not there is not judged
     limits:Limits=Limits(),
 )->str: # the reason; empty if it has not
     "Whether a run has collapsed in its last steps, and how; two windows are compared, so not before step `2*window`."
@@ -232,7 +232,7 @@ def collapsed(
     return wrong[0] if wrong else ""
 
 def collapse_onset(
-    metrics:pd.DataFrame, # of a run up to the step in which `collapsed` noticed it
+    metrics:pd.DataFrame, # a run's metrics up to the step in which `collapsed` noticed it
     limits:Limits=Limits(),
 )->int|None: # a step; None if the run has not collapsed
     "The first step from which what `collapsed` names stays beyond its limit; the last step if it is back just then."
