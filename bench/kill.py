@@ -28,53 +28,76 @@ from pathlib import Path
 
 import numpy as np
 
-WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; from vsgrpo.data.scans import "
-                   "build_scans\n"
-         "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
-         "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.engine.models import default_spec; from "
-         "vsgrpo.evaluation.answer_store import Study, run_study; from vsgrpo.evaluation.bench_folder import "
-         "open_bench; torch.set_num_threads(1)\n"
-         "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, "
-         "think=48, observe=48), 2, 32, 0)\n"
-         "home = Path(sys.argv[1]).parent\n"
-         "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from "
-         "vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
-         "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "
-         "num_iterations=2, test_scenes=4)\n"
-         "out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')\n"
-         "for name in ('frames', 'features'):\n"
-         "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: "
-         "out.parent/name)\n"
-         "runs.begin(s, data, out, (out/'run.json').is_file())\n"
-         "runs.train_cli([str(out)])"))
-BENCH = "import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
-ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
+BUILD = """
+import sys
+from vsgrpo.data.dataset import RoomsSpec, build_rooms
+from vsgrpo.data.scans import build_scans
+build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)
+build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)
+"""
+
+ANSWERS = """
+import sys, torch
+from pathlib import Path
+from vsgrpo.engine.models import default_spec
+from vsgrpo.evaluation.answer_store import Study, run_study
+from vsgrpo.evaluation.bench_folder import open_bench
+torch.set_num_threads(1)
+s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'),
+          dict(vanilla=16, think=48, observe=48), 2, 32, 0)
+home = Path(sys.argv[1]).parent
+run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')
+"""
+
+GRPO = """
+import sys, torch
+from pathlib import Path
+from vsgrpo.data.dataset import open_dataset
+from vsgrpo.training import runs, trainer
+from vsgrpo.training.settings import default_settings
+torch.set_num_threads(1)
+s = default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2,
+                     test_scenes=4)
+out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')
+for name in ('frames', 'features'):
+    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: out.parent/name)
+runs.begin(s, data, out, (out/'run.json').is_file())
+runs.train_cli([str(out)])
+"""
+
+BENCH = """
+import sys
+from vsgrpo.data.dataset import RoomsSpec, build_rooms
+build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)
+"""
+
+WORK = dict(build=BUILD, answers=ANSWERS, grpo=GRPO)
+ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4") # scenes of BENCH: train, dev, test
 
 
 def work(code, out, seconds=None):
-    "Do some work, killed after some seconds: its exit status, and what it said last."
-    with tempfile.TemporaryFile() as said:
+    "Do some work, killed after some seconds: its exit status, and its last line of errors."
+    with tempfile.TemporaryFile() as errors:
         run = subprocess.Popen([sys.executable, "-c", code, out], start_new_session=True, stdout=subprocess.DEVNULL,
-                               stderr=said)
-        try: ended = run.wait(seconds)
+                               stderr=errors)
+        try: status = run.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
-            ended = run.wait()
-        said.seek(0)
-        return ended, said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+            status = run.wait()
+        errors.seek(0)
+        return status, errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
 
 
 def whole_work(code, out):
     "Work that must come to its end."
-    ended, said = work(code, out)
-    if ended: raise RuntimeError(f"the work ended with {ended}: {said}")
+    status, message = work(code, out)
+    if status: raise RuntimeError(f"the work ended with {status}: {message}")
 
 
 # ---- harm: what is done to the folders of a killed work; the names of which an error must hold one
 
 def exchange_films(home, out, rng):
+    "Each film gets the next one's bytes."
     films = sorted((home/"bench"/"generated").glob("*.mp4"))
     content = [f.read_bytes() for f in films]
     for f, c in zip(films, content[1:] + content[:1]): f.write_bytes(c)
@@ -82,6 +105,7 @@ def exchange_films(home, out, rng):
 
 
 def damage_checkpoint(home, out, rng):
+    "Flip bits in one file of the newest checkpoint."
     found = sorted(out.glob("checkpoints/checkpoint-*"), key=lambda c: int(c.name.split("-")[1]))
     if not found: return []
     files = [f for f in found[-1].iterdir() if f.is_file() and f.stat().st_size > 100]
@@ -90,27 +114,28 @@ def damage_checkpoint(home, out, rng):
 
 
 def flip_caches(home, out, rng):
+    "Flip bits in half of the cached frames and features."
     entries = sorted((*(home/"frames").glob("*.safetensors"), *(home/"features").rglob("*.safetensors")))
     for k in rng.permutation(len(entries))[:max(1, len(entries)//2)]: flip(entries[k], rng)
     return [e.name for e in entries]
 
 
 def change_records(home, out, rng):
-    "A digit of a line that was written whole."
+    "Change a digit in a line that was written whole."
     files = [f for f in (out/"metrics.jsonl", out/"rollouts.jsonl", out/"answers.jsonl", out/"run.json") if f.is_file()]
     if not files: return []
     data = bytearray((path := files[rng.integers(len(files))]).read_bytes())
     digits = [m.start() for m in re.finditer(rb"\d", bytes(data[:data.rfind(b"\n") + 1]))]
     if not digits: return []
-    at = digits[rng.integers(len(digits))]
-    data[at] = ord("7") if data[at] != ord("7") else ord("3")
+    place = digits[rng.integers(len(digits))]
+    data[place] = ord("7") if data[place] != ord("7") else ord("3")
     path.write_bytes(data)
     return [path.name]
 
 
 def flip(path, rng):
     data = bytearray(path.read_bytes())
-    for at in rng.integers(0, len(data), 3): data[at] ^= 1 << int(rng.integers(8))
+    for place in rng.integers(0, len(data), 3): data[place] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
 
 
@@ -118,8 +143,11 @@ HARMS = dict(build=(), answers=(exchange_films, flip_caches, change_records),
              grpo=(exchange_films, damage_checkpoint, flip_caches, change_records))
 
 
-def digests(out): return {str(p.relative_to(out)): hashlib.sha256(content(p)).hexdigest() for p in sorted(Path(out).rglob("*"))
-                          if p.is_file() and "checkpoints" not in p.parts and p.name not in ("train.log", ".lock", "manifest.json")}
+def digests(out):
+    "Path → hash of what a work left, but for what may differ."
+    files = [p for p in sorted(Path(out).rglob("*")) if p.is_file() and "checkpoints" not in p.parts]
+    return {str(p.relative_to(out)): hashlib.sha256(content(p)).hexdigest() for p in files
+            if p.name not in ("train.log", ".lock", "manifest.json")}
 
 
 def content(path):
@@ -127,6 +155,38 @@ def content(path):
     if path.name == "metrics.jsonl" or path.parent.name == "answers" or path.name == "answers.jsonl":
         return re.sub(rb'"(seconds[a-z/]*|videos_encoded)": ?[0-9.e-]+', b"", path.read_bytes())
     return path.read_bytes()
+
+
+KEPT = ("frames", "features", "bench") # folders beside a work that a harm may change
+
+
+def killed_runs(code, home, whole, takes, n, rng):
+    "Work that is killed and started again: how often it was killed, and how often it ended alike."
+    killed = alike = 0
+    for k in range(n):
+        out, after = home/f"cut{k}", float(rng.uniform(.15, 1)*takes)
+        was_killed = work(code, out, after)[0] != 0
+        whole_work(code, out)
+        killed += was_killed
+        alike += digests(out) == whole
+        print(f"killed after {after:.1f} of {takes:.1f} s: {was_killed}, so far alike: {alike} of {k + 1}", flush=True)
+        shutil.rmtree(out)
+    return killed, alike
+
+
+def harmed_run(code, home, out, whole, after, harm, rng):
+    "Kill, harm and start again: whether it ends alike, is refused by the name of what was harmed, or is wrong; its error."
+    for name in KEPT: shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
+    work(code, out, after)
+    names = harm(home, out, rng)
+    status, message = work(code, out)
+    if status: outcome = "refused" if any(name in message for name in names) else "wrong"
+    else: outcome = "alike" if digests(out) == whole else "wrong"
+    for name in KEPT:
+        shutil.rmtree(home/name)
+        os.replace(home/f"{name}.kept", home/name)
+    shutil.rmtree(out)
+    return outcome, message if status else ""
 
 
 def main():
@@ -142,38 +202,20 @@ def main():
         begin = time.time()
         whole_work(code, home/"whole")
         takes, whole = time.time() - begin, digests(home/"whole")
-        killed, alike, harmed = [], 0, []
-        for k in range(args.n):
-            out, after = home/f"cut{k}", float(rng.uniform(.15, 1)*takes)
-            killed.append(work(code, out, after)[0] != 0)
-            whole_work(code, out)
-            alike += digests(out) == whole
-            print(f"killed after {after:.1f} of {takes:.1f} s: {killed[-1]}, so far alike: {alike} of {k + 1}",
-                  flush=True)
-            shutil.rmtree(out)
+        killed, alike = killed_runs(code, home, whole, takes, args.n, rng)
+        outcomes = []
         for harm in HARMS[args.what]:
             for k in range(args.harms):
                 out, after = home/f"{harm.__name__}{k}", float(rng.uniform(.3, 1)*takes)
-                for name in ("frames", "features", "bench"):
-                    shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
-                work(code, out, after)
-                names = harm(home, out, rng)
-                ended, said = work(code, out)
-                named = any(name in said for name in names)
-                way = "refused" if ended and named else "alike" if not ended and digests(out) == whole else "wrong"
-                harmed.append((harm.__name__, way))
-                print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {way}" + (f", {said[:200]}"if ended
-                                                                                      else ""), flush=True)
-                for name in ("frames", "features", "bench"):
-                    shutil.rmtree(home/name)
-                    os.replace(home/f"{name}.kept", home/name)
-                shutil.rmtree(out)
+                outcome, message = harmed_run(code, home, out, whole, after, harm, rng)
+                outcomes.append((harm.__name__, outcome))
+                ending = f", {message[:200]}" if message else ""
+                print(f"{harm.__name__} after {after:.1f} of {takes:.1f} s: {outcome}{ending}", flush=True)
     finally: shutil.rmtree(home)
-    ways = {f"{h}, {w}": harmed.count((h, w)) for h, w in dict.fromkeys(harmed)}
-    wrong = sum(w == "wrong" for _, w in harmed)
-    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=sum(killed), alike=alike, harmed=ways,
-                          wrong=wrong,
-                          files=len(whole), seconds=round(time.time() - begin))))
+    harmed = {f"{harm}, {outcome}": outcomes.count((harm, outcome)) for harm, outcome in dict.fromkeys(outcomes)}
+    wrong = sum(outcome == "wrong" for _, outcome in outcomes)
+    print(json.dumps(dict(bench="kill", what=args.what, n=args.n, killed=killed, alike=alike, harmed=harmed,
+                          wrong=wrong, files=len(whole), seconds=round(time.time() - begin))))
     return alike < args.n or wrong > 0
 
 

@@ -3,10 +3,10 @@
     .venv/bin/python bench/sabotage.py              # 20 planted faults, 23 sound runs
     .venv/bin/python bench/sabotage.py --only loss  # the faults and sound runs whose name holds a word
 
-Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.training.runs.train`: 8 steps of 8 questions,
-the first of which warms up with a learning rate of 0) at the place where a mistake would make it: a cache, a reader,
-a pass, TRL's trainer, the dataset. It counts as caught in the step in which the training stops, in step 0 if it is
-refused before the first, and as caught later if `warnings_of` names something at the end. Sound runs differ in method,
+Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.training.runs.train`: 8 steps of 8
+questions, the first of which warms up with a learning rate of 0) at the place where a mistake would make it: a cache, a
+reader, a pass, TRL's trainer, the dataset. It counts as caught in the step in which the training stops, in step 0 if it
+is refused before the first, and as caught later if `warnings_of` names something at the end. Sound runs differ in method,
 mode, seed, number of updates, rewards, precision and processes; one that stops is a false alarm. The last line is one
 JSON object.
 """
@@ -33,7 +33,7 @@ from peft import PeftModel  # noqa: E402
 
 from vsgrpo import files  # noqa: E402
 from vsgrpo.engine import models, sampling, tree_attention, video  # noqa: E402
-from vsgrpo.training import runs, trainer  # noqa: E402
+from vsgrpo.training import batches, runs, trainer  # noqa: E402
 from vsgrpo.training.checks import CheckFailed  # noqa: E402
 from vsgrpo.engine.vision_guard import BlindError, VisionFeatureCache, VisionGuard  # noqa: E402
 from vsgrpo.evaluation.records import Run  # noqa: E402
@@ -42,6 +42,9 @@ from vsgrpo.evaluation.rows import read_questions, write_questions  # noqa: E402
 from vsgrpo.training.watch import warnings_of  # noqa: E402
 
 STEPS = 8
+# where the folders of the caches are looked up
+CACHES = [(trainer, "frame_folder"), (runs, "frame_folder"), (trainer, "feature_folder"), (runs, "feature_folder"),
+          (batches, "feature_folder")]
 
 
 def settings(**given):
@@ -62,8 +65,8 @@ def other_features(folder, tmp):
     data, model, processor = open_dataset(folder), models.load_model("tiny"), models.load_processor("tiny")
     known, reader = VisionFeatureCache(model, tmp/"features"), models.VideoReader(processor, settings().video)
     films = [reader(data.folder/v) for v in sorted({q.video for q in data.train})]
-    with torch.no_grad(): said = [model.model.visual(f.pixels, grid_thw=f.grid).pooler_output for f in films]
-    for film, features in zip(films, said[1:] + said[:1]): known.put(film, features)
+    with torch.no_grad(): features = [model.model.visual(f.pixels, grid_thw=f.grid).pooler_output for f in films]
+    for film, others in zip(films, features[1:] + features[:1]): known.put(film, others)
     return patch.object(trainer, "feature_folder", lambda: tmp/"features")
 
 
@@ -115,8 +118,8 @@ def reference_is_policy(folder, tmp): return patch.object(PeftModel, "disable_ad
 
 def paid(change):
     "Rewards (completions, functions) that TRL has computed, changed."
-    return wrap(trl.GRPOTrainer, "_calculate_rewards", lambda honest: lambda self, *a,
-                **kw: change(honest(self, *a, **kw)))
+    def changed(honest): return lambda self, *a, **kw: change(honest(self, *a, **kw))
+    return wrap(trl.GRPOTrainer, "_calculate_rewards", changed)
 
 
 def shuffled_rewards(folder, tmp):
@@ -175,21 +178,20 @@ def nan_gradient(folder, tmp):
 
 def other_answers(folder, tmp):
     def change(honest):
-        def rows(*a):
+        def changed(*a):
             table = honest(*a)
             truth = list(table["ground_truth"])
             for kind in set(table["question_type"]):
-                at = [i for i, k in enumerate(table["question_type"]) if k == kind]
-                for i, j in zip(at, at[5:] + at[:5]): truth[i] = table["ground_truth"][j]
+                rows = [i for i, k in enumerate(table["question_type"]) if k == kind]
+                for i, j in zip(rows, rows[5:] + rows[:5]): truth[i] = table["ground_truth"][j]
             return table.remove_columns("ground_truth").add_column("ground_truth", truth)
-        return rows
+        return changed
     return wrap(trainer, "training_rows", change)
 
 
 def colder_rollouts(folder, tmp):
     def change(honest):
-        def sample(model, prompts, n, length, temperature, *a, **kw):
-            return honest(model, prompts, n, length, temperature and .5, *a, **kw)
+        def sample(*a, temperature, **kw): return honest(*a, temperature=temperature and .5, **kw)
         return sample
     return wrap(trainer, "sample_answers", change)
 
@@ -281,7 +283,7 @@ def steps_done(out): return len(Run(out).read_metrics()) if (out/"metrics.jsonl"
 
 
 def attempt(s, folder, out):
-    "Train; (step in which it stopped or None, what was said)."
+    "Train; (step in which it stopped or None, the message)."
     try: runs.train(s, open_dataset(folder), out)
     except (CheckFailed, BlindError, FloatingPointError) as e: return steps_done(out) + 1, f"{type(e).__name__}: {e}"
     except ValueError as e:
@@ -311,39 +313,57 @@ def sound(name, given, folder, out):
         return attempt(s, folder, out)
 
 
+def run_faults(whole, tmp, word):
+    "Plant each fault in a dataset of its own: name → (step in which it was caught or None, the message)."
+    caught = {}
+    for k, (name, plant) in enumerate((n, f) for n, f in FAULTS.items() if word in n):
+        folder = Path(shutil.copytree(whole, tmp/f"data{k}"))
+        (tmp/f"own{k}").mkdir()
+        with plant(folder, tmp/f"own{k}"): caught[name] = attempt(settings(), folder, tmp/f"fault{k}")
+        print(f"{name}: step {caught[name][0]}, {caught[name][1][:160]}", flush=True)
+    return caught
+
+
+def run_sound(whole, tmp, word):
+    "False alarms (name → message) and the largest rollout gap of each sound run."
+    alarms, gaps = {}, {}
+    for k, (name, given) in enumerate((n, g) for n, g in SOUND.items() if word in n):
+        step, message = sound(name, given, whole, tmp/f"sound{k}")
+        if step is not None: alarms[name] = message
+        metrics = Run(tmp/f"sound{k}").read_metrics()
+        if "rollout_gap" in metrics: gaps[name] = float(metrics.rollout_gap.max())
+        end = "to its end" if step is None else f"false alarm, {message[:300]}"
+        print(f"sound: {name}: {end}; gap {gaps.get(name, float('nan')):.2g}", flush=True)
+    return alarms, gaps
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--only", default="", help="a word in the names of faults and sound runs")
-    args = p.parse_args()
+    word = p.parse_args().only
     torch.set_num_threads(1)
-    tmp, begin, caught, gaps = Path(tempfile.mkdtemp()), time.time(), {}, {}
+    tmp, begin = Path(tempfile.mkdtemp()), time.time()
     try:
         whole = build_rooms(tmp/"rooms", RoomsSpec(12, 2, 4), workers=2)
-        with ExitStack() as kept:      # no cache of other runs
-            for name in ("frame_folder", "feature_folder"):
-                for module in (trainer, runs):
-                    kept.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
-            for k, (name, plant) in enumerate((n, f) for n, f in FAULTS.items() if args.only in n):
-                folder = Path(shutil.copytree(whole, tmp/f"data{k}"))
-                (tmp/f"own{k}").mkdir()
-                with plant(folder, tmp/f"own{k}"): caught[name] = attempt(settings(), folder, tmp/f"fault{k}")
-                print(f"{name}: step {caught[name][0]}, {caught[name][1][:160]}", flush=True)
-            alarms = {}
-            for k, (name, given) in enumerate((n, g) for n, g in SOUND.items() if args.only in n):
-                step, said = sound(name, given, whole, tmp/f"sound{k}")
-                if step is not None: alarms[name] = said
-                metrics = Run(tmp/f"sound{k}").read_metrics()
-                if "rollout_gap" in metrics: gaps[name] = float(metrics.rollout_gap.max())
-                end = "to its end" if step is None else f"false alarm, {said[:300]}"
-                print(f"sound: {name}: {end}; gap {gaps.get(name, float('nan')):.2g}", flush=True)
+        with ExitStack() as patches:      # no cache of other runs
+            for module, name in CACHES:
+                patches.enter_context(patch.object(module, name, lambda name=name: tmp/"cache"/name))
+            caught = run_faults(whole, tmp, word)
+            alarms, gaps = run_sound(whole, tmp, word)
     finally: shutil.rmtree(tmp)
-    soon = {n: c[0] for n, c in caught.items() if c[0] is not None and c[0] <= 3}
-    later = {n: c[1] for n, c in caught.items() if n not in soon and c[1]}
-    missed = {n: WHY_MISSED.get(n, "unexplained") for n in caught if n not in soon and n not in later}
-    told = dict(bench="sabotage", faults=len(caught), caught_within_3_steps=len(soon), steps=soon, caught_later=later,
-                missed=missed, sound_runs=len([n for n in SOUND if args.only in n]), false_alarms=alarms,
-                largest_rollout_gap=gaps, seconds=round(time.time() - begin))
-    print(json.dumps(told))
+    soon = {name: step for name, (step, _) in caught.items() if step is not None and step <= 3}
+    later = {name: message for name, (_, message) in caught.items() if name not in soon and message}
+    missed = {name: WHY_MISSED.get(name, "unexplained") for name in caught if name not in soon and name not in later}
+    print(json.dumps(dict(bench="sabotage",
+                          faults=len(caught),
+                          caught_within_3_steps=len(soon),
+                          steps=soon,
+                          caught_later=later,
+                          missed=missed,
+                          sound_runs=len([name for name in SOUND if word in name]),
+                          false_alarms=alarms,
+                          largest_rollout_gap=gaps,
+                          seconds=round(time.time() - begin))))
     return bool(alarms) or len(soon) < .9*len(caught)
 
 

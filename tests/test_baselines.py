@@ -60,7 +60,7 @@ def test_labels_are_the_answers_and_nothing_else(data, tmp_path, method):
     trainer = trainer_of(data, tmp_path/"c", settings(method))
     batch, write = batch_of(trainer), trainer.processing_class.tokenizer
     labels = batch["labels"] if method == "sft" else batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    rows = [trainer.asked[r] for r in batch["row"].tolist()]
+    rows = [trainer.question_rows[r] for r in batch["row"].tolist()]
     columns = ["ground_truth"]*4 if method == "sft" else ["chosen"]*4 + ["rejected"]*4
     for line, row, column in zip(labels, rows, columns, strict=True):
         told = line[line != -100].tolist()

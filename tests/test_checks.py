@@ -1,11 +1,11 @@
 "A training that does not learn from what it sees says so: a short form of bench/sabotage.py."
 import importlib.util
 import shutil
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import pytest
 
-from vsgrpo.training import runs, trainer
 from vsgrpo.evaluation.records import Run
 
 
@@ -22,9 +22,12 @@ def rooms(built_rooms): return built_rooms(4, 2, 2)
 
 
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path):
-    with patch.object(trainer, "frame_folder", lambda: tmp_path/"frames"), patch.object(runs, "frame_folder", lambda: tmp_path/"frames"), \
-         patch.object(trainer, "feature_folder", lambda: tmp_path/"features"), patch.object(runs, "feature_folder", lambda: tmp_path/"features"): yield
+def own_caches(sabotage, tmp_path):
+    "No cache of other runs."
+    with ExitStack() as patches:
+        for module, name in sabotage.CACHES:
+            patches.enter_context(patch.object(module, name, lambda name=name: tmp_path/name))
+        yield
 
 
 @pytest.mark.parametrize("fault, step, words", [

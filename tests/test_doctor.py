@@ -240,9 +240,9 @@ def test_a_missing_or_changed_method_is_named(monkeypatch):
 
 
 def test_the_table_holds_every_method_that_the_trainers_override():
-    from vsgrpo.training.trainer import grpo_trainer, tuning_trainers
+    from vsgrpo.training.trainer import VideoDPOTrainer, VideoGRPOTrainer, VideoSFTTrainer
     known = {name for _, name, _ in INTERNALS}
-    for ours in (grpo_trainer(), *tuning_trainers()):
+    for ours in (VideoGRPOTrainer, VideoSFTTrainer, VideoDPOTrainer):
         theirs = next(base for base in ours.__mro__ if base.__module__.startswith("trl."))
         bases = [base for base in ours.__mro__ if base.__module__ == "vsgrpo.training.trainer"]
         methods = {name for base in bases for name, x in vars(base).items() if inspect.isfunction(x)}

@@ -1,7 +1,7 @@
 "The chapter of GRPO: its objective and its plan."
 import pytest
 
-from vsgrpo.training import budget
+from vsgrpo.training import budget, trainer
 from vsgrpo.training.settings import default_settings
 from vsgrpo.data.dataset import open_dataset
 
@@ -16,7 +16,7 @@ def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
     assert told.fits and set(told.step) == {"rollout", "reference", "policy", "step"} and told.step["step"] > told.step["rollout"] + told.step["policy"] > 0
     assert told.hours["training"] == pytest.approx(told.step["step"]*100/3600) and told.hours["testing"] > 0 and "MiB" in str(told)
     monkeypatch.setattr(budget, "memory_free", lambda: told.memory["total"] - 1)
-    monkeypatch.setattr(budget, "make_trainer", None)
+    monkeypatch.setattr(trainer, "make_trainer", None)
     with pytest.warns(UserWarning, match="will not fit.* it fits with -p gradient_checkpointing True"):
         tight = budget.plan(s, data)
     assert not tight.fits and not tight.step

@@ -131,7 +131,7 @@ def test_case(kind, mode, text, accuracy, shape, why):
 
 @pytest.mark.parametrize("kind,mode,text,accuracy,shape,why", CASES)
 def test_a_reward_pays_what_the_scorer_reads(kind, mode, text, accuracy, shape, why):
-    """Under the MRA reading, a paid answer has the score that evaluation gives it, and an answer that evaluation scores 0 is not paid."""
+    "Under the MRA reading, a paid answer has the score of the evaluation, and one that scores 0 there is not paid."
     q = Question(0, "toy", "s", kind, "?", GOLD[kind], TWO if kind == L else None)
     paid = accuracy_reward([text], kind, GOLD[kind], mode, reading="mra", options=[q.options])[0]
     answer = extract_answer(text, mode)
@@ -142,7 +142,8 @@ def test_a_reward_pays_what_the_scorer_reads(kind, mode, text, accuracy, shape, 
 @pytest.mark.parametrize("pred,gold,linear,ratio", [(4, 4, 1, 1), (6, 4, .5, 2/3), (4, 6, .5, 2/3), (8, 4, 0, .5),
                                                     (4, 8, 0, .5), (100, 4, 0, .04), (4.4, 4, .9, 1/1.1)])
 def test_readings_by_hand(pred, gold, linear, ratio):
-    assert relative_error_reward(pred, gold) == pytest.approx(linear) and relative_error_reward(pred, gold, "ratio") == pytest.approx(ratio)
+    assert relative_error_reward(pred, gold) == pytest.approx(linear)
+    assert relative_error_reward(pred, gold, "ratio") == pytest.approx(ratio)
     d = abs(pred - gold)/min(pred, gold)
     assert relative_error_reward(pred, gold, "exp") == pytest.approx(math.exp(-d)) and 1/(1 + d) == pytest.approx(ratio)
 
@@ -176,8 +177,8 @@ def test_refusals():
 def test_batches_of_many_kinds():
     texts = ["4", "<think>a</think><answer>left</answer>", "B"]
     got = accuracy_reward(completions=texts, question_type=[N, W, L], ground_truth=["4", "left", "A"],
-                          mode=["vanilla", "think", "vanilla"],
-        options=[None, None, TWO], prompts=["?"]*3, completion_ids=[[1]]*3, trainer_state=None)
+                          mode=["vanilla", "think", "vanilla"], options=[None, None, TWO], prompts=["?"]*3,
+                          completion_ids=[[1]]*3, trainer_state=None)
     assert got == [1, 1, 0] and all(type(v) is float for v in got)
     assert format_reward(texts, mode=["vanilla", "think", "vanilla"], prompts=["?"]*3) == [0, 1, 0]
     assert accuracy_reward([], [], [], "vanilla") == [] == format_reward([], "think")
@@ -202,14 +203,15 @@ def test_length_reward_cannot_be_bought_with_tags():
 def test_words_are_not_bought_by_repetition():
     once, often = (f"<think>{t}</think><answer>4</answer>"
                    for t in ("the bed is by the door", "the bed is by the door "*20))
-    assert length_reward([once], [[0]*20], N, "4", "think",
-                         "words") == length_reward([often], [[0]*400], N, "4", "think", "words")
+    row = (N, "4", "think", "words")
+    assert length_reward([once], [[0]*20], *row) == length_reward([often], [[0]*400], *row)
 
 @pytest.mark.parametrize("line, words", [("accuracy:steep", "no form 'steep'"),
                                          ("accuracy format format*2", "names a reward twice"),
                                          ("length:window(5,2)", "low < high"), ("", "is empty"),
-    ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"), ("gone.py:f", "/gone.py"),
-    ("accuracy:linear(1,2)", "takes no limits"), ("accuracy*-1", "is not a term")])
+                                         ("accuracy(1,2)", "is not a term"), ("os:system", "is not a term"),
+                                         ("gone.py:f", "/gone.py"), ("accuracy:linear(1,2)", "takes no limits"),
+                                         ("accuracy*-1", "is not a term")])
 def test_a_line_of_rewards_that_means_nothing_is_refused(line, words):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words)): reward_terms(line)
 
@@ -236,7 +238,7 @@ def test_reading_a_line_of_rewards_loads_nothing(tmp_path):
     assert (tmp_path/"mark").exists()
 
 def test_a_file_is_loaded_once_and_is_a_module(tmp_path):
-    "A dataclass under `from __future__ import annotations` looks itself up in `sys.modules`; a helper lies beside the file."
+    "A dataclass with `annotations` from `__future__` looks itself up in `sys.modules`; a helper lies beside the file."
     (tmp_path/"own_helper.py").write_text("worth = .5")
     path, loaded = list(sys.path), f"open({str(tmp_path/'loads')!r}, 'a').write('x')"
     code = f"""from __future__ import annotations
@@ -274,7 +276,8 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
 def test_what_is_no_list_of_rewards_is_refused_by_name(tmp_path, gives, words):
     pay = paying(tmp_path, f"import torch\ndef pay(completions, **kw): return {gives}")
     with pytest.raises(ValueError, match=re.escape(words)) as e: pay(completions=["a", "b"])
-    assert f"{tmp_path/'mine.py'}:pay gave" in str(e.value) and "wanted a list with a finite number or None for each of 2 completions" in str(e.value)
+    assert f"{tmp_path/'mine.py'}:pay gave" in str(e.value)
+    assert "wanted a list with a finite number or None for each of 2 completions" in str(e.value)
 
 def test_rewards_in_any_sequence_are_taken(tmp_path):
     for gives in ("[1, None]", "(1., None)", "iter([True, None])", "numpy.array([1, None])"):
@@ -295,6 +298,6 @@ def test_a_line_of_rewards_means_the_same_anywhere(tmp_path, monkeypatch):
     line = absolute_rewards("accuracy:ratio mine.py:pay*0.5")
     assert line == f"accuracy:ratio {tmp_path}/my own/mine.py:pay*0.5" == absolute_rewards(line)
     monkeypatch.chdir(tmp_path)
-    assert own_files(line) == [tmp_path/"my own/mine.py"] and [(t.name, t.weight)
-                                                               for t in reward_terms(line)] == [("accuracy_reward", 1), ("pay_reward", .5)]
+    assert own_files(line) == [tmp_path/"my own/mine.py"]
+    assert [(t.name, t.weight) for t in reward_terms(line)] == [("accuracy_reward", 1), ("pay_reward", .5)]
     assert absolute_rewards("accuracy  format") == "accuracy  format"

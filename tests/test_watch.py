@@ -1,4 +1,4 @@
-"What goes wrong is told: patterns, signs of trouble, collapse."
+"What goes wrong is reported: patterns, signs of trouble, collapse."
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,27 +7,21 @@ from vsgrpo.training.watch import HACKS, Limits, collapse_onset, collapsed, find
 
 # ---- signs of trouble
 
-def test_trouble_is_told_and_health_is_not():
+def test_trouble_is_reported_and_health_is_not():
     m = pd.DataFrame({"step": range(1, 21), "loss": 0., "kl": .01, "zero_variance_groups": .3})
-    good = pd.DataFrame([r for s in range(1, 21) for i in range(4) for r in [dict(step=s, id=i,
-                                                                                  question_type="object_counting",
-                                                                                  ground_truth=str(i), mode="think",
-                                                                                  completion=f"<think>one two three</think><answer>{i}</answer>")]])
+    def row(step, i):
+        return dict(step=step, id=i, question_type="object_counting", ground_truth=str(i), mode="think",
+                    completion=f"<think>one two three</think><answer>{i}</answer>")
+    good = pd.DataFrame([row(step, i) for step in range(1, 21) for i in range(4)])
     assert warnings_of(m, good) == []
     assert warnings_of(m.assign(kl=[np.nan]*15 + [.1]*5), good) == ["kl was not finite in step 11 and 4 more"]
-    assert warnings_of(m.assign(zero_variance_groups=1.),
-                       good) == ["100% of the groups have equal rewards: they teach nothing"]
-    assert warnings_of(m,
-                       good.assign(completion=good.completion.str.replace("one two three",
-                                                                          ""
-                                                                          ""))) == ["100% of the completions show the "
-                                                                                    "pattern 'under 3 words of "
-                                                                                    "thought'"]
-    assert warnings_of(m,
-                       good.assign(completion="<think>one two three</think><answer>4</answer>")) == ["object_counting: 100% of the answers are '4'"]
-    # one truth for all: no guess
-    assert warnings_of(m,
-                       good.assign(completion="<think>one two three</think><answer>4</answer>", ground_truth="4")) == []
+    assert warnings_of(m.assign(zero_variance_groups=1.), good) == [
+        "100% of the groups have equal rewards: they teach nothing"]
+    hollow = good.assign(completion=good.completion.str.replace("one two three", ""))
+    assert warnings_of(m, hollow) == ["100% of the completions show the pattern 'under 3 words of thought'"]
+    constant = good.assign(completion="<think>one two three</think><answer>4</answer>")
+    assert warnings_of(m, constant) == ["object_counting: 100% of the answers are '4'"]
+    assert warnings_of(m, constant.assign(ground_truth="4")) == []      # one right answer for all: no guess
     assert warnings_of(m, good.drop(columns="mode")) == []
 
 @pytest.mark.parametrize("text, mode, wanted", [
@@ -51,7 +45,8 @@ def test_shares_are_of_completions():
     rows = pd.DataFrame([dict(step=1, id=i, question_type="object_counting", ground_truth=str(i), mode="vanilla",
                               completion=c) for i in range(4) for c in ("4", "4", "3 or 4", str(i))])
     shares = hack_rates(rows)
-    assert set(shares) == {*HACKS, "constant answer"} and shares["several answers"] == 1/4 and shares["constant answer"] == 8/16
+    assert set(shares) == {*HACKS, "constant answer"}
+    assert shares["several answers"] == 1/4 and shares["constant answer"] == 8/16
     assert "constant answer" not in hack_rates(rows[rows.id < 2])           # two questions say nothing
 
 def test_collapse_needs_a_height_to_fall_from():

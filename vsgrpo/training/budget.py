@@ -34,10 +34,9 @@ from ..engine.vision_guard import VisionFeatureCache
 from ..engine.prefix_tree import split_prompt
 from .runs import held_out
 from .settings import Settings
-from .trainer import draw_questions
+from .batches import draw_questions
 from .settings import feature_folder
 from .settings import frame_folder
-from .trainer import make_trainer
 from ..data.dataset import Dataset
 from ..evaluation.vsibench import prompt
 
@@ -197,6 +196,7 @@ def plan(
 )->Plan:
     "Memory, seconds a step and hours of a run; warns where it will not fit."
     import torch
+    from vsgrpo.training.trainer import make_trainer      # imports trl, which takes seconds
     share = s.questions_per_step//num_processes
     s = replace(s, questions_per_step=share, micro_groups=math.gcd(s.micro_groups, share))
     processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video,

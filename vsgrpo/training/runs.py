@@ -43,7 +43,6 @@ from .rewards import absolute_rewards, own_files
 from ..evaluation.records import ANSWERS, Run, questions_hash, read_records
 from .rollouts import plot_curves
 from .settings import Settings, feature_folder, frame_folder, is_first, world_size
-from .trainer import make_trainer
 from ..evaluation.generate import some_scenes
 from ..engine.video import BENCH_SAMPLING, FrameCache, VideoSpec
 from ..data.dataset import Dataset, open_dataset
@@ -244,6 +243,7 @@ def run_training(
 ):
     "Train from the newest whole checkpoint to the end, and leave the adapter in `folder/adapter`."
     import torch
+    from vsgrpo.training.trainer import make_trainer      # imports trl, which takes seconds
     folder, (checkpoint, step) = Path(folder), last_checkpoint(folder)
     if is_first(): remove_drafts(folder)
     if (folder/"adapter").is_dir():

@@ -32,21 +32,34 @@ def _repeats(text):
     return len(words) >= 10 and len(set(words)) < .3*len(words)
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_SEVERAL = re.compile(rf"(?<![\d,.]){_NUMBER}\s*(?:,\s+|/|\bor\b|\band\b|\s)\s*{_NUMBER}|\b[A-Da-d]\b\s*(?:,|/|\bor\b|\band\b)\s*\b[A-Da-d]\b|\w\s+or\s+\w")
+_SEVERAL = re.compile(rf"(?<![\d,.]){_NUMBER}\s*(?:,\s+|/|\bor\b|\band\b|\s)\s*{_NUMBER}"      # 4, 5
+                      r"|\b[A-Da-d]\b\s*(?:,|/|\bor\b|\band\b)\s*\b[A-Da-d]\b"      # A or B
+                      r"|\w\s+or\s+\w")      # left or right
 
-HACKS = { # pattern: whether a completion (text, mode) shows it
-    "template": lambda text, mode: mode != "vanilla" and bool(_TEMPLATE.fullmatch(_thought(text, mode))),
-    "under 3 words of thought": lambda text,
-    mode: mode != "vanilla" and f"</{mode}>" in text and len(_thought(text, mode).split()) < 3,
-    "extra tags": lambda text,
-    mode: any(text.count(tag) > 1 or mode == "vanilla" for tag in set(m[0] for m in _TAGS.finditer(text))),
-    "several answers": lambda text, mode: bool(_SEVERAL.search(extract_answer(text, mode) or "")),
+
+# %% ../../nbs/25_watch.ipynb #25-021
+def _is_template(text, mode): return mode != "vanilla" and bool(_TEMPLATE.fullmatch(_thought(text, mode)))
+
+def _hardly_thinks(text, mode):
+    return mode != "vanilla" and f"</{mode}>" in text and len(_thought(text, mode).split()) < 3
+
+def _has_extra_tags(text, mode):
+    tags = {m[0] for m in _TAGS.finditer(text)}
+    return any(text.count(tag) > 1 or mode == "vanilla" for tag in tags)
+
+def _has_several_answers(text, mode): return bool(_SEVERAL.search(extract_answer(text, mode) or ""))
+
+HACKS = { # pattern → whether a completion (text, mode) shows it
+    "template": _is_template,
+    "under 3 words of thought": _hardly_thinks,
+    "extra tags": _has_extra_tags,
+    "several answers": _has_several_answers,
     "repetition": lambda text, mode: _repeats(text),
 }
 
 def find_hacks(
     completion:str, # what the model wrote
-    mode:str, # of MODES
+    mode:str, # one of MODES
 )->list[str]: # keys of HACKS
     "The known patterns in a completion (Section 4.3.3)."
     if mode not in MODES: raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
@@ -59,22 +72,27 @@ def hack_rates(
     "How frequent each pattern is."
     found = [find_hacks(c, m) for c, m in zip(rows.completion, rows["mode"])]
     shares = {name: float(np.mean([name in f for f in found])) for name in HACKS}
-    same = [_usual(of)for _, of in rows.groupby("question_type")if of.id.nunique() >= 3
-            and of.ground_truth.nunique() >= 2]
-    if same: shares["constant answer"] = sum(n for n, _, _ in same)/sum(m for _, m, _ in same)
+    usual = _usual_answers(rows).values()
+    if usual: shares["constant answer"] = sum(n for n, _, _ in usual)/sum(total for _, total, _ in usual)
     return shares
 
-def _usual(of):
-    "How many completions of a question type give its most frequent answer, of how many, and the answer."
-    answers = pd.Series([extract_answer(c, m) for c, m in zip(of.completion, of["mode"])]).value_counts()
-    return (int(answers.iloc[0]) if len(answers) else 0, len(of), answers.index[0] if len(answers) else None)
+def _usual_answers(rows):
+    "Question type → how many completions give its most frequent answer, of how many, and the answer."
+    return {kind: _most_frequent(group) for kind, group in rows.groupby("question_type")
+            if group.id.nunique() >= 3 and group.ground_truth.nunique() >= 2}
 
+def _most_frequent(rows):
+    "How many completions give the most frequent answer, of how many, and the answer."
+    answers = pd.Series([extract_answer(c, m) for c, m in zip(rows.completion, rows["mode"])]).value_counts()
+    return (int(answers.iloc[0]) if len(answers) else 0, len(rows), answers.index[0] if len(answers) else None)
+
+# %% ../../nbs/25_watch.ipynb #25-022
 def hack_table(
     rows, # DataFrame of `read_rollouts`, or `Rollouts`, which are read step by step
 )->pd.DataFrame: # one row a step, one column a pattern
     "Patterns over the steps of a run."
     steps = rows.groupby("step") if isinstance(rows, pd.DataFrame) else rows
-    return pd.DataFrame({step: hack_rates(of) for step, of in steps}).T.rename_axis("step")
+    return pd.DataFrame({step: hack_rates(group) for step, group in steps}).T.rename_axis("step")
 
 def plot_hacks(
     tables:dict[str, pd.DataFrame], # name of a run → its `hack_table`
@@ -82,14 +100,15 @@ def plot_hacks(
 ): # matplotlib Figure
     "Patterns over the steps, a panel for each."
     import matplotlib.pyplot as plt
-    names = list(dict.fromkeys(c for t in tables.values() for c in t))
-    fig, axes = plt.subplots(-(-len(names)//3), 3, figsize=(10, 2.4*-(-len(names)//3)), dpi=80, layout="constrained",
-                             squeeze=False)
+    names = list(dict.fromkeys(name for table in tables.values() for name in table))
+    n_lines = -(-len(names)//3)
+    fig, axes = plt.subplots(n_lines, 3, figsize=(10, 2.4*n_lines), dpi=80, layout="constrained", squeeze=False)
     for ax in axes.flat[len(names):]: ax.axis("off")
     for ax, name in zip(axes.flat, names):
-        for i, (run, t) in enumerate(tables.items()):
-            if name in t:
-                ax.plot(t.index, t[name].rolling(window, min_periods=1).mean(), color=f"C{i}", lw=1.2, label=run)
+        for i, (run, table) in enumerate(tables.items()):
+            if name not in table: continue
+            mean = table[name].rolling(window, min_periods=1).mean()
+            ax.plot(table.index, mean, color=f"C{i}", lw=1.2, label=run)
         ax.set(title=name, xlabel="step", ylabel="share of completions", ylim=(-.03, 1.03))
     axes.flat[0].legend(fontsize=7)
     plt.close(fig)
@@ -97,34 +116,46 @@ def plot_hacks(
 
 # %% ../../nbs/25_watch.ipynb #25-012
 def warnings_of(
-    metrics:pd.DataFrame,     # from `read_metrics`
-    rows:pd.DataFrame,        # from `read_rollouts`; without `mode` its completions are not judged
-    last:int=10,              # steps to look at
-    pattern_share:float=.5,   # limit for a pattern of HACKS
-    constant_share:float=.9,  # limit for one answer to all of a type, over at least three questions with two golds
-    same_share:float=.9,      # limit for groups with equal rewards
-    guard:float=.02,          # what the own video must add to the reward of the probe
-)->list[str]:                 # sentences, none if all is well
+    metrics:pd.DataFrame, # from `read_metrics`
+    rows:pd.DataFrame, # from `read_rollouts`; without `mode` its completions are not judged
+    last:int=10, # steps that are judged
+    pattern_share:float=.5, # limit for a pattern of HACKS
+    constant_share:float=.9, # limit for one answer to all of a type, over at least three questions with two golds
+    same_share:float=.9, # limit for groups with equal rewards
+    guard:float=.02, # what the own video must add to the reward of the probe
+)->list[str]: # sentences, none if all is well
     "What looks wrong in the last steps of a run."
-    found, m = [], metrics[metrics.step > metrics.step.max()-last]
-    for name in ("loss", "kl", "grad_norm", "reward"):
-        if name in m and (bad := m.step[m[name].isna()].tolist() if name != "reward" or m[name].isna().all() else []):
-            found.append(f"{name} was not finite in step {bad[0]}" + (f" and {len(bad)-1} more" if bad[1:] else ""))
-    if "zero_variance_groups" in m and (s := m.zero_variance_groups.mean()) > same_share:
-        found.append(f"{s:.0%} of the groups have equal rewards: they teach nothing")
-    if "probe/own" in metrics and len(p := metrics.dropna(subset=["probe/own"]).tail(3)) and (p["probe/own"] - p["probe/other"]).mean() < guard:
-        found.append(f"it answers as well with another room's video: reward {p['probe/own'].mean():.2f} with its own, "
-                     f"{p['probe/other'].mean():.2f} with another's")
-    r = rows[rows.step > rows.step.max()-last]
-    if "mode" not in r: return found
-    shares = hack_rates(r)
-    found += [f"{shares[name]:.0%} of the completions show the pattern {name!r}"for name in HACKS
+    recent = metrics[metrics.step > metrics.step.max()-last]
+    found = _not_finite(recent)
+    if "zero_variance_groups" in recent and (share := recent.zero_variance_groups.mean()) > same_share:
+        found.append(f"{share:.0%} of the groups have equal rewards: they teach nothing")
+    found += _blindness(metrics, guard)
+    rows = rows[rows.step > rows.step.max()-last]
+    if "mode" not in rows: return found
+    shares = hack_rates(rows)
+    found += [f"{shares[name]:.0%} of the completions show the pattern {name!r}" for name in HACKS
               if shares[name] > pattern_share]
-    for kind, of in r.groupby("question_type"):
-        if of.id.nunique() < 3 or of.ground_truth.nunique() < 2: continue
-        n, total, answer = _usual(of)
-        if n > constant_share*total: found.append(f"{kind}: {n/total:.0%} of the answers are {answer!r}")
+    return found + [f"{kind}: {n/total:.0%} of the answers are {answer!r}"
+                    for kind, (n, total, answer) in _usual_answers(rows).items() if n > constant_share*total]
+
+def _not_finite(metrics):
+    "Metrics that are missing in some step; a reward is missing where no function pays, so it must be missing in all."
+    found = []
+    for name in ("loss", "kl", "grad_norm", "reward"):
+        if name not in metrics or name == "reward" and not metrics[name].isna().all(): continue
+        steps = metrics.step[metrics[name].isna()].tolist()
+        others = f" and {len(steps)-1} more" if steps[1:] else ""
+        if steps: found.append(f"{name} was not finite in step {steps[0]}{others}")
     return found
+
+def _blindness(metrics, guard):
+    "Whether the last three probes show that the own video adds less than `guard`."
+    if "probe/own" not in metrics: return []
+    probes = metrics.dropna(subset=["probe/own"]).tail(3)
+    own, other = probes["probe/own"], probes["probe/other"]
+    if not len(probes) or not (own - other).mean() < guard: return []
+    return [f"it answers as well with another room's video: reward {own.mean():.2f} with its own, "
+            f"{other.mean():.2f} with another's"]
 
 # %% ../../nbs/25_watch.ipynb #25-016
 @dataclass(frozen=True)
@@ -136,44 +167,64 @@ class Limits:
     noise:float=5. # standard errors that the fall of a reward must have
     entropy_low:float=.01 # nats a token
     entropy_rise:float=2. # times the first window's
-    same:float=.9 # share of a step's completions, over all its questions, that may be one and the same
+    same:float=.9 # share of a step's completions, over all its questions, that may be identical
     kl:float=5. # nats a token
 
 JUDGED = ("loss", "grad_norm", "format", "reward", "kl", "same", "entropy") # metrics that are looked at
 
 def _gone_wrong(metrics, limits):
     "What has gone wrong at the last step: reason, and whether each step's own value is beyond the limit; else None."
-    w, n = limits.window, len(metrics)
+    return _no_number(metrics) or _beyond_limits(metrics, limits)
+
+def _no_number(metrics):
+    "A loss or gradient that is not finite in the last step."
     for name in ("loss", "grad_norm"):
-        if name not in metrics or not n: continue
+        if name not in metrics or not len(metrics): continue
         broken = ~np.isfinite(metrics[name].astype(float))
         if broken.iloc[-1]: return f"{name} is not finite in step {int(metrics.step.iloc[-1])}", broken
-    if n < 2*w: return None
-    metrics = metrics[[c for c in JUDGED if c in metrics]].astype(float)
-    mean = metrics.rolling(w).mean()
-    now, before = mean.iloc[-1], mean.iloc[w-1:n-w]
-    has = lambda name: name in mean and np.isfinite(now[name])
-    for name, share, least in (("format", limits.format, .5), ("reward", limits.reward, .1)):
-        if not has(name) or not (best := before[name].max()) >= least: continue
-        sure = limits.noise*metrics[name].diff().std()/w**.5      # of a difference of two windows
-        if now[name] < min(share*best, best - sure):
-            title = "total" if name == "reward" else name
-            return f"the {title} reward fell from {best:.2f} to {now[name]:.2f}", metrics[name] < share*best
-    if has("kl") and now["kl"] > limits.kl:
-        return f"KL is {now['kl']:.1f} nats a token, the limit is {limits.kl:g}", metrics["kl"] > limits.kl
-    if has("same") and now["same"] > limits.same:
-        reason = f"one and the same completion is {now['same']:.0%} of all, the limit is {limits.same:.0%}"
-        return reason, metrics["same"] > limits.same
-    if has("entropy") and now["entropy"] < limits.entropy_low:
-        reason = f"entropy is {now['entropy']:.3f} nats a token, the limit is {limits.entropy_low:g}"
-        return reason, metrics["entropy"] < limits.entropy_low
-    if has("entropy") and now["entropy"] > limits.entropy_rise*(first := mean["entropy"].iloc[w-1]):
-        reason = f"entropy rose from {first:.2f} to {now['entropy']:.2f} nats a token"
-        return reason, metrics["entropy"] > limits.entropy_rise*first
     return None
 
+def _beyond_limits(metrics, limits):
+    "Compare the last window with the limits, and with the windows before it."
+    window, n = limits.window, len(metrics)
+    if n < 2*window: return None
+    metrics = metrics[[c for c in JUDGED if c in metrics]].astype(float)
+    means = metrics.rolling(window).mean()
+    earlier, now = means.iloc[window-1:n-window], means.iloc[-1]
+    return _fallen_reward(metrics, earlier, now, limits) or _drifted(metrics, earlier.iloc[0], now, limits)
+
+def _is_known(now, name): return name in now and np.isfinite(now[name])
+
+# %% ../../nbs/25_watch.ipynb #25-023
+def _fallen_reward(metrics, earlier, now, limits):
+    "A reward that has lost too much of its best earlier window, by more than its noise."
+    for name, share, least in (("format", limits.format, .5), ("reward", limits.reward, .1)):
+        if not _is_known(now, name) or not (best := earlier[name].max()) >= least: continue
+        error = metrics[name].diff().std()/limits.window**.5      # the standard error of a difference of two windows
+        if now[name] < min(share*best, best - limits.noise*error):
+            title = "total" if name == "reward" else name
+            return f"the {title} reward fell from {best:.2f} to {now[name]:.2f}", metrics[name] < share*best
+    return None
+
+def _drifted(metrics, first, now, limits):
+    "A divergence, a sameness or an entropy beyond its limit; `first` and `now` are means of windows."
+    if _is_known(now, "kl") and now["kl"] > limits.kl:
+        return f"KL is {now['kl']:.1f} nats a token, the limit is {limits.kl:g}", metrics["kl"] > limits.kl
+    if _is_known(now, "same") and now["same"] > limits.same:
+        reason = f"one and the same completion is {now['same']:.0%} of all, the limit is {limits.same:.0%}"
+        return reason, metrics["same"] > limits.same
+    if not _is_known(now, "entropy"): return None
+    if now["entropy"] < limits.entropy_low:
+        reason = f"entropy is {now['entropy']:.3f} nats a token, the limit is {limits.entropy_low:g}"
+        return reason, metrics["entropy"] < limits.entropy_low
+    if now["entropy"] > limits.entropy_rise*first["entropy"]:
+        reason = f"entropy rose from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token"
+        return reason, metrics["entropy"] > limits.entropy_rise*first["entropy"]
+    return None
+
+# %% ../../nbs/25_watch.ipynb #25-024
 def collapsed(
-    metrics:pd.DataFrame, # of a run so far; a column that is not there is not judged
+    metrics:pd.DataFrame, # a run's metrics so far; a column that is not there is not judged
     limits:Limits=Limits(),
 )->str: # the reason; empty if it has not
     "Whether a run has collapsed in its last steps, and how; two windows are compared, so not before step `2*window`."
@@ -181,7 +232,7 @@ def collapsed(
     return wrong[0] if wrong else ""
 
 def collapse_onset(
-    metrics:pd.DataFrame, # of a run up to the step in which `collapsed` noticed it
+    metrics:pd.DataFrame, # a run's metrics up to the step in which `collapsed` noticed it
     limits:Limits=Limits(),
 )->int|None: # a step; None if the run has not collapsed
     "The first step from which what `collapsed` names stays beyond its limit; the last step if it is back just then."
