@@ -39,7 +39,7 @@ WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build
          "think=48, observe=48), 2, 32, 0)\n"
          "home = Path(sys.argv[1]).parent\n"
          "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from "
+         "import sys, torch; from pathlib import Path; from vsgrpo.training import run_process, runs, trainer; from "
          "vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
          "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "
          "num_iterations=2, test_scenes=4)\n"
@@ -48,7 +48,7 @@ WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build
          "    for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: "
          "out.parent/name)\n"
          "runs.begin(s, data, out, (out/'run.json').is_file())\n"
-         "runs.train_cli([str(out)])"))
+         "run_process.train_cli([str(out)])"))
 BENCH = "import sys; from vsgrpo.data.dataset import RoomsSpec, build_rooms; build_rooms(sys.argv[1] + '/bench', RoomsSpec({}), workers=2)"
 ROOMS = dict(answers="1, 1, 40", grpo="6, 1, 4")
 

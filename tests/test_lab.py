@@ -12,7 +12,9 @@ import pytest
 from browser import CHROMIUM, Browser
 
 from vsgrpo.evaluation.records import Run
-from vsgrpo.training.runs import begin, finish, is_running, read_run, start
+from vsgrpo.training.resume import is_running
+from vsgrpo.training.run_process import finish, start
+from vsgrpo.training.runs import begin, read_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: JupyterLab is not opened")
 

@@ -27,8 +27,9 @@ from ..engine.video import film_png
 from .rewards import READINGS, extract_answer, own_files
 from ..evaluation.records import read_metrics, read_scores
 from .rollouts import smooth
-from .runs import (begin, finish, follow, held_out, held_out_video, read_predictions, read_run,
-                                  claim_folder, start, stop, whole_settings)
+from .run_process import finish, follow, start, stop
+from .runs import (begin, claim_folder, held_out, held_out_video, read_predictions, read_run,
+                                  whole_settings)
 from .settings import Settings
 from ..data.dataset import Dataset
 from ..evaluation.vsibench import MODES, score_answer
