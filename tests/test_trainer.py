@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from vsgrpo.engine import tree_attention, vision_guard, sampling, prefix_tree
 from vsgrpo.training.settings import default_settings
-from vsgrpo.training import callbacks, explorer, rewards, sharing, studies, run_process as P, runs as R, trainer as T
+from vsgrpo.training import callbacks, explorer, rewards, run_page, sharing, studies, run_process as P, runs as R, trainer as T
 from vsgrpo import general_eval
 from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.engine.models import TINY, load_model, load_processor
@@ -839,7 +839,7 @@ def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
     assert str(own) in s.rewards
     R.read_predictions(s, there, run)
     P.follow(run)
-    explorer.write_page(run, tmp_path/"page.html")
+    run_page.write_page(run, tmp_path/"page.html")
     explorer.explore_run(run)
     explorer.reward_lab(run)
     sharing.write_card(run)
