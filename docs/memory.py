@@ -34,7 +34,8 @@ def memory_table()->str:
         for questions, four_bit in VARIANTS:
             parts = memory_needed(config, Pass(1024 + 20, 80, 16, 14, questions, 1, True), four_bit=four_bit)/2**30
             plural, bits = "s" if questions > 1 else "", ", four bits" if four_bit else ""
-            lines.append(f"| {name}, {questions} question{plural} a pass{bits} | " + " | ".join(f"{gib:.1f}" for gib in parts) + " |")
+            cells = " | ".join(f"{gib:.1f}" for gib in parts)
+            lines.append(f"| {name}, {questions} question{plural} a pass{bits} | {cells} |")
     heads = list(parts.index)
     return "\n".join(["| GiB | " + " | ".join(heads) + " |", "|---|" + "---|"*len(heads), *lines])
 
