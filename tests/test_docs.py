@@ -95,7 +95,7 @@ def test_plots_draw(site):
         assert not b.errors
 
 def test_the_tour_says_that_answers_are_the_same(root):
-    "Counted over the rows that are shown and over all held-out questions; a model whose answers differ gets no warning."
+    "Counted over the rows that are shown and over all held-out questions; if answers differ, no warning."
     from vsgrpo.evaluation.vsibench import Question
     spec = importlib.util.spec_from_file_location("tour", root/"docs"/"tour.py")
     tour = importlib.util.module_from_spec(spec)
