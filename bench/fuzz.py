@@ -1,6 +1,6 @@
 """Do broken files give a result or a clear error, never a crash, a hang or a flood of memory?
 
-    .venv/bin/python bench/fuzz.py                # 200,000 mutated files: half of a scan and its rows, half of runs and caches
+    .venv/bin/python bench/fuzz.py                # 200,000 mutated files: half of a scan, half of runs and caches
     .venv/bin/python bench/fuzz.py --what runs    # 100,000 of runs and caches
     .venv/bin/python bench/fuzz.py --n 2000       # that the bench itself works
 
@@ -26,64 +26,74 @@ import time
 import warnings
 from collections import Counter
 from contextlib import contextmanager
-from unittest.mock import patch
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
 
-from vsgrpo.training.settings import default_settings
-from vsgrpo.training import explorer, runs
 from vsgrpo import files
-from vsgrpo.engine import models, video
 from vsgrpo.files import commit_folder, write_text
+from vsgrpo.engine import models, video
 from vsgrpo.engine.vision_guard import VisionFeatureCache
 from vsgrpo.evaluation.records import Run, read_metrics, read_rollouts, read_scores
+from vsgrpo.evaluation.rows import read_questions, write_questions
+from vsgrpo.evaluation.vsibench import Question
 from vsgrpo.data.scannet import Instance, Scene, read_label_map, read_poses, read_scene, write_label_map, write_scene
 from vsgrpo.data.sens import film_frames, open_sens, read_color, read_depth, write_sens
-from vsgrpo.evaluation.vsibench import Question
-from vsgrpo.evaluation.rows import read_questions, write_questions
+from vsgrpo.training import explorer, run_page, runs
+from vsgrpo.training.settings import default_settings
 
-SECONDS, ROOM = 5, 2 << 30   # a call may take so long, and so many bytes more than at the start
-HURT = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"true", b"99999999999999999999",
-        b"4294967295", b"\xff\xfe", b"\x00", b"\n", b"\t", b"[" * 3000]
-SIZES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]
+SECONDS = 5             # a call may take so long
+MEMORY_BYTES = 2 << 30  # and so much memory more than at the start
+HARMFUL_TEXTS = [b"-1", b"0", b"1e999", b"nan", b"-inf", b"null", b"[]", b"{}", b'""', b"true",
+                 b"99999999999999999999", b"4294967295", b"\xff\xfe", b"\x00", b"\n", b"\t", b"[" * 3000]
+HARMFUL_SIZES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1]
+CAMERA = np.array([[500., 0, 320], [0, 500, 240], [0, 0, 1]])
 
 
-LENS = np.array([[500., 0, 320], [0, 500, 240], [0, 0, 1]])
-
+# ---- scans
 
 def plant(folder):
     "A whole small scene and its companions; file → function that reads it."
-    rng, name = np.random.default_rng(0), "scene0000_00"
-    scans = folder/"scans"/name
+    scans = folder/"scans"/"scene0000_00"
+    rng = np.random.default_rng(0)
+    plant_scene(scans, rng)
+    pictures = [(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), rng.uniform(0, 5, (3, 4)), np.eye(4), 33_333*k)
+                for k in range(4)]
+    write_label_map(folder/"labels.tsv", {"chair": "chair", "trash can": "trash bin", "table": "table"})
+    rows = [Question(0, "scannet", scans.name, "object_counting", "How many chair(s)?", "2"),
+            Question(1, "scannet", scans.name, "object_rel_direction_easy", "Left or right?", "A",
+                     ["A. left", "B. right"])]
+    for name in ("rows.parquet", "rows.jsonl"): write_questions(rows, folder/name)
+    targets = {path: lambda _: read_scene(scans) for path in scans.iterdir() if path.is_file()}
+    targets |= {scans/"pose"/"1.txt": lambda path: read_poses(path.parent),
+                scans/"intrinsic"/"intrinsic_color.txt": lambda _: read_scene(scans)}
+    for color, depth in (("png", "zlib_ushort"), ("jpeg", "zlib_ushort"), ("raw", "raw_ushort")):
+        film = write_sens(folder/f"{color}.sens", pictures, np.eye(3), color=color, depth=depth)
+        targets[film] = read_recording
+    return targets | {folder/"labels.tsv": lambda path: read_label_map(path, "category"),
+                      folder/"rows.parquet": read_questions, folder/"rows.jsonl": read_questions}
+
+
+def plant_scene(folder, rng):
+    "A scene of sixty random points in ScanNet's layout."
     vertices = rng.uniform(-2, 2, (60, 3))
-    things = [Instance(k, label, np.arange(12*k, 12*k + 12))
-              for k, label in enumerate(("chair", "Chair ", "table", "trash can"))]
+    instances = [Instance(k, label, np.arange(12*k, 12*k + 12))
+                 for k, label in enumerate(("chair", "Chair ", "table", "trash can"))]
     poses = np.tile(np.eye(4), (3, 1, 1))
     faces = rng.integers(0, 60, (40, 3)).astype(np.int32)
-    write_scene(Scene(name, vertices, rng.integers(0, 256, (60, 3)).astype(np.uint8), faces, things, poses,
-                      np.arange(3), LENS,
-                      visibility={0: np.array([.1, 0, .2])}), scans)
-    pictures = [(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), rng.uniform(0, 5, (3, 4)), np.eye(4),
-                 33_333*k) for k in range(4)]
-    write_label_map(folder/"labels.tsv", {"chair": "chair", "trash can": "trash bin", "table": "table"})
-    rows = [Question(0, "scannet", name, "object_counting", "How many chair(s)?", "2"),
-            Question(1, "scannet", name, "object_rel_direction_easy", "Left or right?", "A", ["A. left", "B. right"])]
-    for file in ("rows.parquet", "rows.jsonl"): write_questions(rows, folder/file)
-    def recording(path):
-        sens = open_sens(path)
-        film_frames(sens.times[:, 0])
-        for i in range(min(len(sens), 4)): read_color(sens, i), read_depth(sens, i)
-    targets = {p: lambda _: read_scene(scans) for p in scans.iterdir() if p.is_file()}
-    targets |= {scans/"pose"/"1.txt": lambda p: read_poses(p.parent),
-                scans/"intrinsic"/"intrinsic_color.txt": lambda _: read_scene(scans)}
-    for color in ("png", "jpeg", "raw"):
-        targets[write_sens(folder/f"{color}.sens", pictures, np.eye(3), color=color,
-                           depth="raw_ushort" if color == "raw" else "zlib_ushort")] = recording
-    return targets | {folder/"labels.tsv": lambda p: read_label_map(p, "category"),
-                      folder/"rows.parquet": read_questions, folder/"rows.jsonl": read_questions}
+    colors = rng.integers(0, 256, (60, 3)).astype(np.uint8)
+    write_scene(Scene(folder.name, vertices, colors, faces, instances, poses, np.arange(3), CAMERA,
+                      visibility={0: np.array([.1, 0, .2])}), folder)
+
+
+def read_recording(path):
+    "Times and pictures of a .sens file."
+    sens = open_sens(path)
+    film_frames(sens.times[:, 0])
+    for i in range(min(len(sens), 4)): read_color(sens, i), read_depth(sens, i)
 
 
 def mutate(data, rng):
@@ -97,11 +107,11 @@ def mutate(data, rng):
         elif kind == 1: del data[at:]
         elif kind == 2: del data[at:at + int(rng.integers(1, 40))]
         elif kind == 3: data[at:at] = data[at:at + int(rng.integers(1, 200))]
-        elif kind == 4: data[at:at] = HURT[rng.integers(len(HURT))]
-        elif kind == 5: data[at:at+8] = struct.pack("<Q", SIZES[rng.integers(len(SIZES))])
+        elif kind == 4: data[at:at] = HARMFUL_TEXTS[rng.integers(len(HARMFUL_TEXTS))]
+        elif kind == 5: data[at:at+8] = struct.pack("<Q", HARMFUL_SIZES[rng.integers(len(HARMFUL_SIZES))])
         elif numbers:
-            a, b = numbers[rng.integers(len(numbers))]
-            data[a:b] = HURT[rng.integers(len(HURT))]
+            start, end = numbers[rng.integers(len(numbers))]
+            data[start:end] = HARMFUL_TEXTS[rng.integers(len(HARMFUL_TEXTS))]
     return bytes(data)
 
 
@@ -111,21 +121,15 @@ def write_run(folder, data):
     "A run as a training leaves it, with two checkpoints; only that nothing was trained."
     run, rng = Run(folder), np.random.default_rng(0)
     s = default_settings("smoke", "tiny", steps=2)
-    told = {**files.plain(s), "data": str(data), "bench": None}
-    run.write_settings(told, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
+    settings = {**files.plain(s), "data": str(data), "bench": None}
+    run.write_settings(settings, video_spec=s.video, seed=0, films={"generated/room.mp4": "0"*64})
     for step in (1, 2):
-        asked = dict(step=step, scene_name="room", question_type="object_counting", question="How many?",
-                     ground_truth="4",
-                     options=None, mode="vanilla", n_tokens=3)
-        rows = [dict(asked, id=f"q{k}", completion=f"about {k}\u2028 or so", accuracy_reward=.25*k, reward=.25*k,
-                     advantage=k - 1.5) for k in range(4)]
-        run.log_rollouts(rows)
+        run.log_rollouts([rollout(step, k) for k in range(4)])
         run.log_metrics(step, dict(reward=.375, accuracy=.375, kl=.01*step, entropy=.7))
-    answers = pd.DataFrame([dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085",
-                                 n_tokens=2,
-                                 truncated=False, seconds=.1) for k in range(4)])
-    run.log_answers(answers.to_dict("records"))
-    runs.save_answers(answers, folder/"answers", "trained")
+    answers = [dict(arm="trained", mode="vanilla", id=f"q{k}", sample=0, prediction=f"{k}\u0085", n_tokens=2,
+                    truncated=False, seconds=.1) for k in range(4)]
+    run.log_answers(answers)
+    runs.save_answers(pd.DataFrame(answers), folder/"answers", "trained")
     write_text("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40.0,30.0,50.0\n", folder/"scores.csv")
     for place in (folder/"checkpoints/checkpoint-1", folder/"checkpoints/checkpoint-2", folder/"adapter"):
         place.mkdir(parents=True)
@@ -136,59 +140,86 @@ def write_run(folder, data):
     return run
 
 
-def plant_runs(folder):
-    "A run, the same without a manifest, and the caches; file → function that reads it and knows what was written."
-    rng, targets = np.random.default_rng(0), {}
+def rollout(step, k):
+    "A completion as a training records it."
+    return dict(step=step, scene_name="room", question_type="object_counting", question="How many?", ground_truth="4",
+                options=None, mode="vanilla", n_tokens=3, id=f"q{k}", completion=f"about {k}\u2028 or so",
+                accuracy_reward=.25*k, reward=.25*k, advantage=k - 1.5)
+
+
+class Unchanged:
+    "What each file gave when it was whole: a reader may give the same, or nothing."
+    def __init__(self): self.whole = {}
+
+    def __call__(self, path, value, equal=lambda a, b: a == b):
+        if not equal(self.whole.setdefault(path, value), value): raise AssertionError("served wrong")
+
+
+def plant_caches(folder, same, rng):
+    "Entries of the caches of frames and of vision features; file → function that reads it."
     frames, spec = rng.integers(0, 256, (4, 28, 42, 3), dtype=np.uint8), video.VideoSpec(4, 28*42, 28*42, 14)
     film = video.encode(frames.repeat(2, 1).repeat(2, 2), folder/"film.mp4")
     cache = video.FrameCache(folder/"frames")
     cache(film, spec)
-    again = frames + 1      # what decoding would give; another value, so that it can be told from what was kept
-    def cached(path):
-        with patch.object(video, "decode", lambda *a: again), told_of(path) as warned:
+    decoded = frames + 1      # what decoding would give; another value, so that it can be told from what was kept
+    def read_frames(path):
+        with patch.object(video, "decode", lambda *a: decoded), warnings_of(path) as warned:
             seen = video.FrameCache(folder/"frames")(film, spec)
-        whole.setdefault(path, seen)
-        if warned and np.array_equal(seen, again): return "made anew"
+        same.whole.setdefault(path, seen)
+        if warned and np.array_equal(seen, decoded): return "made anew"
         return same(path, seen, np.array_equal)
-    whole = {}
-    def same(path, value, equal=lambda a, b: a == b):
-        if not equal(whole.setdefault(path, value), value): raise AssertionError("served wrong")
-    targets[cache.entry(film, spec)] = cached
     known = VisionFeatureCache(models.load_model("tiny"), folder/"features")
     item = models.VideoInputs(str(film), None, torch.tensor([[2, 2, 3]]), 6, "d"*16)
     known.put(item, torch.arange(600.).view(6, 100))
-    def remembered(path):
+    def read_features(path):
         known.kept.clear()
-        with told_of(path) as warned: x = known.get(item)
-        if x is None and warned: return "made anew"
-        return same(path, x, lambda a, b: b is not None and torch.equal(a, b))
-    targets[known._entry(item)] = remembered
+        with warnings_of(path) as warned: features = known.get(item)
+        if features is None and warned: return "made anew"
+        return same(path, features, lambda a, b: b is not None and torch.equal(a, b))
+    return {cache.entry(film, spec): read_frames, known._entry(item): read_features}
+
+
+def plant_weights(run, same):
+    "A checkpoint and an adapter; file → function that reads it."
+    def read_checkpoint(path):
+        with warnings_of(path.parent) as warned: found = runs.last_checkpoint(run)
+        if found[1] == 1 and warned: return "the older one taken"
+        return same(path, found)
+    targets = {path: read_checkpoint for path in (run/"checkpoints/checkpoint-2").iterdir()}
+    for path in (run/"adapter").iterdir(): targets[path] = lambda path: same(path, adapter(path.parent))
+    return targets
+
+
+def as_text(table): return table.to_json()
+
+
+def record_readers(run, check):
+    "The records of a run; file → function that reads it and hands what it read to `check`."
+    return {run/"metrics.jsonl": lambda path: check(path, as_text(read_metrics(path.parent))),
+            run/"rollouts.jsonl": lambda path: check(path, as_text(read_rollouts(path.parent))),
+            run/"answers.jsonl": lambda path: check(path, as_text(Run(path.parent).read_answers())),
+            run/"answers/trained.jsonl": lambda path: check(path, predictions(path.parents[1])),
+            run/"scores.csv": lambda path: check(path, as_text(read_scores(path.parent))),
+            run/"run.json": lambda path: check(path, settings(path.parent))}
+
+
+def plant_runs(folder):
+    "A run, the same without a manifest, and the caches; file → function that reads it and knows what was written."
+    same = Unchanged()
+    targets = plant_caches(folder, same, np.random.default_rng(0))
     mine, theirs, data = folder/"run", folder/"theirs", folder/"data"
     data.mkdir()
     write_run(mine, data)
     shutil.copytree(mine, theirs)
     for manifest in theirs.rglob("manifest.json"): manifest.unlink()
-    def checkpoint(path):
-        with told_of(path.parent) as warned: found = runs.last_checkpoint(mine)
-        if found[1] == 1 and warned: return "the older one taken"
-        return same(path, found)
-    for place in (mine/"checkpoints/checkpoint-2", mine/"adapter"):
-        read = checkpoint if "checkpoint" in place.name else lambda path: same(path, adapter(path.parent))
-        for path in place.iterdir(): targets[path] = read
-    text = lambda table: table.to_json()
-    for home, check in ((mine, same), (theirs, lambda *a: None)):
-        targets[home/"metrics.jsonl"] = lambda path, check=check: check(path, text(read_metrics(path.parent)))
-        targets[home/"rollouts.jsonl"] = lambda path, check=check: check(path, text(read_rollouts(path.parent)))
-        targets[home/"answers.jsonl"] = lambda path, check=check: check(path, text(Run(path.parent).read_answers()))
-        targets[home/"answers/trained.jsonl"] = lambda path, check=check: check(path, predictions(path.parents[1]))
-        targets[home/"scores.csv"] = lambda path, check=check: check(path, text(read_scores(path.parent)))
-        targets[home/"run.json"] = lambda path, check=check: check(path, settings(path.parent))
-    def manifest(path):
-        tables = [text(read(mine)) for read in (read_metrics, read_rollouts, read_scores)]
+    targets |= plant_weights(mine, same)
+    targets |= record_readers(mine, same) | record_readers(theirs, lambda path, value: None)
+    def read_all(path):
+        tables = [as_text(read(mine)) for read in (read_metrics, read_rollouts, read_scores)]
         return same(path, (*tables, settings(mine)))
-    targets[mine/"manifest.json"] = manifest
+    targets[mine/"manifest.json"] = read_all
     for name in ("run.json", "rollouts.jsonl", "metrics.jsonl", "scores.csv"):
-        targets[ExplorerView(theirs/name)] = lambda path: explore(path)
+        targets[ExplorerView(theirs/name)] = explore
     return targets
 
 
@@ -203,10 +234,11 @@ def explore(path):
     run = explorer.open_run(path.parent)
     for step, question in list(zip(run.groups.step, run.groups.id))[:2]:
         explorer.group_html(run.questions[question], explorer.group_rows(run, step, question))
-    if run.scores is not None: explorer.score_html(run.scores)
+    if run.scores is not None: run_page.score_html(run.scores)
 
 
 def adapter(folder):
+    "An adapter that is not as it was written is refused."
     if fault := files.damage(folder): raise ValueError(fault)
     return True
 
@@ -221,18 +253,59 @@ def predictions(folder):
 
 
 @contextmanager
-def told_of(path):
-    "Warnings that name a file, or one in a folder; another is an error."
-    told = []
+def warnings_of(path):
+    "Collect warnings that name a file, or one in a folder; another is an error."
+    collected = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield told
-    told += [str(w.message) for w in caught if str(path) in str(w.message)]
+        yield collected
+    collected += [str(w.message) for w in caught if str(path) in str(w.message)]
     other = [str(w.message) for w in caught if str(path) not in str(w.message)]
     if other: raise AssertionError(f"warned without the name: {other[0][:200]}")
 
 
-def too_long(*_): raise TimeoutError(f"more than {SECONDS} s")
+# ---- the bench
+
+def stop_at_alarm(*_): raise TimeoutError(f"more than {SECONDS} s")
+
+
+def outcome(path, read):
+    "How reading a file ends, and what is wrong with that, or None."
+    signal.alarm(SECONDS)
+    try:
+        result = read(path)
+        return result if isinstance(result, str) else "read", None
+    except (ValueError, FileNotFoundError) as e:
+        if path.name in str(e) or path.stem in str(e): return "refused", None
+        return "refused without a name", (path.name, repr(e)[:200])
+    except AssertionError as e: return str(e)[:30], (f"{path.parent.name}/{path.name}", str(e)[:200])
+    except Exception as e: return type(e).__name__, (path.name, repr(e)[:200])
+    finally: signal.alarm(0)
+
+
+def limit_memory():
+    "From here on this process may take MEMORY_BYTES more than it has."
+    held = int(Path("/proc/self/statm").read_text().split()[0])*os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
+
+
+def fuzz(folder, what, n, rng):
+    "Mutate and read n files: number of files, how often each outcome, what is wrong."
+    outcomes, wrong = Counter(), []
+    kinds = [make(folder) for name, make in (("scans", plant), ("runs", plant_runs)) if what in ("all", name)]
+    whole = {path: path.read_bytes() for targets in kinds for path in targets}
+    for targets in kinds:
+        for path, read in targets.items(): read(path)     # unharmed, all of them read
+    limit_memory()
+    for k in range(n):
+        targets = kinds[k % len(kinds)]
+        path = list(targets)[k//len(kinds) % len(targets)]
+        path.write_bytes(mutate(whole[path], rng))
+        how, fault = outcome(path, targets[path])
+        outcomes[how] += 1
+        if fault: wrong.append(fault)
+        path.write_bytes(whole[path])
+    return len(whole), outcomes, wrong
 
 
 def main():
@@ -241,39 +314,13 @@ def main():
     p.add_argument("--what", choices=["all", "scans", "runs"], default="all")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
-    signal.signal(signal.SIGALRM, too_long)
-    n = args.n or (200_000 if args.what == "all" else 100_000)
-    rng, ends, wrong, start = np.random.default_rng(args.seed), Counter(), [], time.time()
+    signal.signal(signal.SIGALRM, stop_at_alarm)
+    n, start = args.n or (200_000 if args.what == "all" else 100_000), time.time()
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    try:
-        kinds = [make(folder) for name, make in (("scans", plant), ("runs", plant_runs)) if args.what in ("all", name)]
-        whole = {p: p.read_bytes() for targets in kinds for p in targets}
-        for targets in kinds:
-            for path, read in targets.items(): read(path)     # unharmed, all of them read
-        held = int(Path("/proc/self/statm").read_text().split()[0])*os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
-        for k in range(n):
-            targets = kinds[k % len(kinds)]
-            path = list(targets)[k//len(kinds) % len(targets)]
-            data = mutate(whole[path], rng)
-            path.write_bytes(data)
-            signal.alarm(SECONDS)
-            try: ends[way if isinstance(way := targets[path](path), str) else "read"] += 1
-            except (ValueError, FileNotFoundError) as e:
-                named = path.name in str(e) or path.stem in str(e)
-                ends["refused" if named else "refused without a name"] += 1
-                if not named: wrong.append((path.name, repr(e)[:200]))
-            except AssertionError as e:
-                ends[str(e)[:30]] += 1
-                wrong.append((f"{path.parent.name}/{path.name}", str(e)[:200]))
-            except Exception as e:
-                ends[type(e).__name__] += 1
-                wrong.append((path.name, repr(e)[:200]))
-            finally: signal.alarm(0)
-            path.write_bytes(whole[path])
+    try: n_files, outcomes, wrong = fuzz(folder, args.what, n, np.random.default_rng(args.seed))
     finally: shutil.rmtree(folder)
-    for name, what in dict.fromkeys(wrong[:200]): print(name, what)
-    print(json.dumps(dict(bench="fuzz", what=args.what, n=n, seed=args.seed, files=len(whole), ends=dict(ends),
+    for name, fault in dict.fromkeys(wrong[:200]): print(name, fault)
+    print(json.dumps(dict(bench="fuzz", what=args.what, n=n, seed=args.seed, files=n_files, ends=dict(outcomes),
                           wrong=len(wrong), seconds=round(time.time() - start))))
     return bool(wrong)
 

@@ -53,7 +53,7 @@ GRPO = """
 import sys, torch
 from pathlib import Path
 from vsgrpo.data.dataset import open_dataset
-from vsgrpo.training import runs, trainer
+from vsgrpo.training import run_process, runs, trainer
 from vsgrpo.training.settings import default_settings
 torch.set_num_threads(1)
 s = default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, num_iterations=2,
@@ -62,7 +62,7 @@ out, data = Path(sys.argv[1]), open_dataset(Path(sys.argv[1]).parent/'bench')
 for name in ('frames', 'features'):
     for module in (runs, trainer): setattr(module, name[:-1] + '_folder', lambda name=name: out.parent/name)
 runs.begin(s, data, out, (out/'run.json').is_file())
-runs.train_cli([str(out)])
+run_process.train_cli([str(out)])
 """
 
 BENCH = """

@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from vsgrpo.training.explorer import explore_run, open_run, reward_lab, write_page
+from vsgrpo.training.explorer import explore_run, open_run, reward_lab
+from vsgrpo.training.run_page import write_page
 from vsgrpo.training.rollouts import Rollouts
 from vsgrpo.evaluation.records import Run, read_metrics
 from vsgrpo.training.sharing import card_text

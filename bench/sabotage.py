@@ -33,7 +33,7 @@ from peft import PeftModel  # noqa: E402
 
 from vsgrpo import files  # noqa: E402
 from vsgrpo.engine import models, sampling, tree_attention, video  # noqa: E402
-from vsgrpo.training import batches, runs, trainer  # noqa: E402
+from vsgrpo.training import batches, run_process, runs, trainer  # noqa: E402
 from vsgrpo.training.checks import CheckFailed  # noqa: E402
 from vsgrpo.engine.vision_guard import BlindError, VisionFeatureCache, VisionGuard  # noqa: E402
 from vsgrpo.evaluation.records import Run  # noqa: E402
@@ -305,7 +305,7 @@ def sound(name, given, folder, out):
     s = settings(**given)
     if processes > 1:
         runs.begin(s, open_dataset(folder), out, num_processes=processes)
-        try: runs.finish(runs.start(out, processes, 1), out)
+        try: run_process.finish(run_process.start(out, processes, 1), out)
         except RuntimeError as e: return steps_done(out), str(e)[-400:]
         return None, ""
     honest = runs.load_model

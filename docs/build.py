@@ -2,8 +2,9 @@
 
     python docs/build.py [OUT]      # OUT: _docs
 
-Notebooks become pages: their directives are dropped, plots of plotly stay alive, widgets are left to their static twins. Modules get pages made of
-their docments. Everything a page needs lies beside it.
+Notebooks become pages: nbdev's directives are dropped, plotly's plots stay interactive, widgets are left out (a static
+picture stands beside each). The library's pages are made from its docments, by package. Everything a page needs lies
+beside it.
 """
 import html
 import importlib
@@ -17,118 +18,157 @@ from pathlib import Path
 import nbformat
 
 ROOT, HERE = Path(__file__).parents[1], Path(__file__).parent
-WINGS = ("The benchmark", "The data", "The method", "The baselines", "General ability")
+SECTIONS = {"0": "Section 3 · Prompting", "1": "Section 4.1 · VSI-100k", "2": "Section 4.2 · GRPO",
+            "3": "Section 4.3.5 · SFT and DPO", "4": "Section 4.3.5 · General ability"} # by the notebooks' first digit
+PACKAGES = {"": "Files and installation", "engine": "Engine: video, models, the prefix tree",
+            "evaluation": "Evaluation: benchmarks, answers, scores", "data": "Data: scans, rooms, questions, datasets",
+            "training": "Training: rewards, rollouts, runs", "teaching": "Teaching: the tiny models",
+            "chapters": "Chapters"}
 REPO = "https://github.com/vsgrpo/vsgrpo/blob/main/"
 sys.path.insert(0, str(ROOT))
 
 
 def title_of(nb):
-    return next(c.source for c in nb.cells if c.cell_type == "markdown").splitlines()[0].removeprefix("# ").strip()
+    first = next(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    return first.splitlines()[0].removeprefix("# ").strip()
 
 
-def code(source):
-    "Code as a reader wants it: without nbdev's directives."
-    return "\n".join(x for x in source.splitlines() if not x.startswith("#|")).strip("\n")
+def shown_code(source):
+    "Code without nbdev's directives."
+    return "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip("\n")
 
 
-def text(source):
-    "Links out of nbs/ lead to the repository."
+def shown_text(source):
+    "Text whose links out of nbs/ lead to the repository."
     return re.sub(r"\]\((\.\./[^)]+)\)", lambda m: f"]({REPO}{m[1].removeprefix('../')})", source)
 
 
-def alt(cell, heading):
-    "What a picture shows, for those who do not see it: the call that drew it, and the section."
-    last = [x for x in code(cell.source).splitlines() if x.strip() and not x.startswith((" ", ")", "]"))]
-    return f"{heading}: {last[-1][:120] if last else 'figure'}".replace("\n", " ")
+def alt_text(cell, heading):
+    "What a picture shows, for those who do not see it: its section, and the call that drew it."
+    calls = [x for x in shown_code(cell.source).splitlines() if x.strip() and not x.startswith((" ", ")", "]"))]
+    return f"{heading}: {calls[-1][:120] if calls else 'figure'}".replace("\n", " ")
 
 
-def plot(figure, number):
+def plot_html(figure, number):
     "A plotly figure as a block that draws itself with the library beside the page."
     data = json.dumps({"data": figure["data"], "layout": figure.get("layout", {})}).replace("</", "<\\/")
-    return f'<div id="plot-{number}" class="plot" role="img" aria-label="interactive 3D figure"></div><script src="../_static/plotly.min.js"></script><script>(f => Plotly.newPlot("plot-{number}", f.data, f.layout, {{responsive: true, displaylogo: false}}))({data})</script>'
+    draw = f'Plotly.newPlot("plot-{number}", f.data, f.layout, {{responsive: true, displaylogo: false}})'
+    return (f'<div id="plot-{number}" class="plot" role="img" aria-label="interactive 3D figure"></div>'
+            f'<script src="../_static/plotly.min.js"></script><script>(f => {draw})({data})</script>')
+
+
+def are_imports(source):
+    "Whether a cell holds more than three lines, all of them imports."
+    lines = [line for line in source.splitlines() if line.strip()]
+    return len(lines) > 3 and all(line.startswith(("import ", "from ", " ", ")")) for line in lines)
+
+
+def stage_output(output, fresh, cell, heading, number):
+    "An output as the page shows it, None for a widget; the alt text of a picture goes to the cell."
+    data = output.get("data", {})
+    if "application/vnd.jupyter.widget-view+json" in data: return None
+    if "application/vnd.plotly.v1+json" in data:
+        plot = plot_html(data["application/vnd.plotly.v1+json"], number)
+        return nbformat.v4.new_output("display_data", {"text/html": plot})
+    if "image/png" in data: fresh.metadata["mystnb"] = {"image": {"alt": alt_text(cell, heading)}}
+    elif "text/html" in data:
+        alt = html.escape(alt_text(cell, heading), quote=True)
+        data["text/html"] = re.sub(r"<img (?![^>]*alt=)", f'<img alt="{alt}" ', data["text/html"])
+    return output
 
 
 def stage_notebook(path, out):
-    "One notebook as Sphinx is to read it."
-    nb, heading, cells, plots = nbformat.read(path, 4), "", [], 0
+    "One notebook as Sphinx is to read it; its title."
+    nb, heading, cells, n_plots = nbformat.read(path, 4), "", [], 0
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            if found := re.findall(r"^#+ (.*)$", cell.source, re.M): heading = found[-1]
-            cells.append(nbformat.v4.new_markdown_cell(text(cell.source)))
+            headings = re.findall(r"^#+ (.*)$", cell.source, re.M)
+            if headings: heading = headings[-1]
+            cells.append(nbformat.v4.new_markdown_cell(shown_text(cell.source)))
             continue
         if cell.source.startswith("#| default_exp"): continue
-        fresh = nbformat.v4.new_code_cell(code(cell.source))
-        lines = [x for x in fresh.source.splitlines() if x.strip()]
-        # imports alone
-        if len(lines) > 3 and all(x.startswith(("import ", "from ", " ", ")")) for x in lines):
-            fresh.metadata["tags"] = ["hide-input"]
-        for o in cell.get("outputs", []):
-            data = o.get("data", {})
-            if "application/vnd.jupyter.widget-view+json" in data: continue
-            if "application/vnd.plotly.v1+json" in data:
-                plots += 1
-                o = nbformat.v4.new_output("display_data",
-                                           {"text/html": plot(data["application/vnd.plotly.v1+json"], plots)})
-            elif "image/png" in data: fresh.metadata["mystnb"] = {"image": {"alt": alt(cell, heading)}}
-            elif "text/html" in data:
-                data["text/html"] = re.sub(r"<img (?![^>]*alt=)",
-                                           f'<img alt="{html.escape(alt(cell, heading), quote=True)}" ',
-                                           data["text/html"])
-            fresh.outputs.append(o)
+        fresh = nbformat.v4.new_code_cell(shown_code(cell.source))
+        if are_imports(fresh.source): fresh.metadata["tags"] = ["hide-input"]
+        for output in cell.get("outputs", []):
+            n_plots += "application/vnd.plotly.v1+json" in output.get("data", {})
+            staged = stage_output(output, fresh, cell, heading, n_plots)
+            if staged is not None: fresh.outputs.append(staged)
         cells.append(fresh)
-    new = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}})
-    nbformat.write(new, out/"nbs"/path.name)
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), out/"nbs"/path.name)
     return title_of(nb)
 
 
-def stage_api(module, out):
-    "A page of a module's functions, from their docments."
+def stage_module(module, out):
+    "A page of a module's functions and classes, from their docments."
     from nbdev.showdoc import BasicMarkdownRenderer, show_doc
-    m = importlib.import_module(f"vsgrpo.{module}")
-    parts = [f"# vsgrpo.{module}", (m.__doc__ or "").strip()]
-    for name in m.__all__:
-        thing = getattr(m, name)
+    loaded = importlib.import_module(f"vsgrpo.{module}")
+    parts = [f"# vsgrpo.{module}", (loaded.__doc__ or "").strip()]
+    for name in loaded.__all__:
+        thing = getattr(loaded, name)
         if not (callable(thing) and getattr(thing, "__module__", "").startswith("vsgrpo")): continue
         shown = show_doc(thing, renderer=BasicMarkdownRenderer)._repr_markdown_()
         signature = re.search(r"```python\n(.*?)```", shown, re.S)[1].strip("\n")
-        doc = re.findall(r"^\*(.*)\*$", shown, re.M | re.S)
-        parts += [f"## {name}", html.escape(doc[-1], quote=False) if doc else "", f"```python\n{signature}\n```"]
+        docs = re.findall(r"^\*(.*)\*$", shown, re.M | re.S)
+        parts += [f"## {name}", html.escape(docs[-1], quote=False) if docs else "", f"```python\n{signature}\n```"]
     (out/"api"/f"{module}.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
 def toc(entries, caption=None, depth=1):
+    "A table of contents of Sphinx."
     lines = ["```{toctree}", *([f":caption: {caption}"] if caption else []), f":maxdepth: {depth}", ":hidden:", "",
              *entries, "```"]
     return "\n".join(lines)
 
 
-def stage(out):
-    "Everything that Sphinx reads."
-    for place in ("nbs", "api", "_static"): (out/place).mkdir(parents=True)
+def package_of(module, chapters):
+    "A key of PACKAGES."
+    if module in chapters: return "chapters"
+    return module.split(".")[0] if "." in module else ""
+
+
+def stage_api(modules, titles, out):
+    "Pages of the modules and their index, by package. `modules` and `titles` by the notebook's stem."
+    chapters = {module for stem, module in modules.items() if stem[1:3] == "0_"}
+    parts = ["# The library", "Each module is exported from the notebook beside it. Packages import those above them."]
+    for package, title in PACKAGES.items():
+        stems = [stem for stem, module in modules.items() if package_of(module, chapters) == package]
+        lines = [f"- [vsgrpo.{modules[s]}]({modules[s]}.md), from [{titles[s]}](../nbs/{s}.ipynb)" for s in stems]
+        parts += [f"## {title}", "\n".join(lines), toc([modules[s] for s in stems])]
+    for module in modules.values(): stage_module(module, out)
+    (out/"api"/"index.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def stage_files(out):
+    "The pages, pictures, style and scripts that are copied as they are; the ledger."
+    import plotly
+    from ledger import ledger_page
+    for folder in ("nbs", "api", "_static"): (out/folder).mkdir(parents=True)
     shutil.copy(HERE/"conf.py", out)
     shutil.copy(HERE/"pages.css", out/"_static")
-    for page in HERE.glob("*.md"): shutil.copy(page, out)
-    for picture in HERE.glob("*.png"): shutil.copy(picture, out)
-    import plotly
+    for file in (*HERE.glob("*.md"), *HERE.glob("*.png")): shutil.copy(file, out)
     shutil.copy(Path(plotly.__file__).parent/"package_data"/"plotly.min.js", out/"_static")
-    from ledger import ledger_page
     (out/"ledger.md").write_text(ledger_page(ROOT), "utf-8")
+
+
+def stage(out):
+    "Everything that Sphinx reads."
+    stage_files(out)
     paths = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
     titles = {p.stem: stage_notebook(p, out) for p in paths}
     modules = {p.stem: re.search(r"#\| default_exp ([\w.]+)", p.read_text("utf-8"))[1] for p in paths}
-    for module in modules.values(): stage_api(module, out)
-    tocs = [toc(["ledger", "gpus", "data", "trouble"], "Use it")]
-    chapters = []
-    for k, wing in enumerate(WINGS):
-        stems = [s for s in titles if s.startswith(str(k))]
-        tocs.append(toc([f"nbs/{s}" for s in stems], f"{k} · {wing}"))
-        rooms = " · ".join(f"[{titles[s]}](nbs/{s}.ipynb)" for s in stems[1:])
-        chapters.append(f"**{wing}.** [{titles[stems[0]]}](nbs/{stems[0]}.ipynb)"
-                        + (f"<br><small>{rooms}</small>" if rooms else ""))
-    (out/"api"/"index.md").write_text("# The library\n\nEvery module is exported from the notebook of its name.\n\n" + "\n".join(f"- [vsgrpo.{m}]({m}.md), from [{titles[s]}](../nbs/{s}.ipynb)" for s, m in modules.items()) + "\n\n" + toc(list(modules.values())) + "\n", "utf-8")
+    stage_api(modules, titles, out)
+    tocs, chapters = [toc(["ledger", "gpus", "data", "trouble"], "Use it")], []
+    for digit, section in SECTIONS.items():
+        chapter, *notebooks = [stem for stem in titles if stem.startswith(digit)]
+        tocs.append(toc([f"nbs/{stem}" for stem in (chapter, *notebooks)], section))
+        links = " · ".join(f"[{titles[stem]}](nbs/{stem}.ipynb)" for stem in notebooks)
+        chapters.append(f"**{section}.** [{titles[chapter]}](nbs/{chapter}.ipynb)"
+                        + (f"<br><small>{links}</small>" if links else ""))
     tocs.append(toc(["api/index"], "The library"))
     front = (HERE/"index.md").read_text("utf-8").replace("{{chapters}}", "\n\n".join(chapters))
-    (out/"index.md").write_text(front + "\n\n" + "\n\n".join(tocs) + "\n", "utf-8")
+    (out/"index.md").write_text("\n\n".join([front, *tocs]) + "\n", "utf-8")
 
 
 def main():

@@ -1,6 +1,7 @@
 """The reproduction ledger: every cell of the paper's Tables 1-3, and its figures, beside what was run.
 
-    python docs/ledger.py           # reads the run folders under runs/ and writes docs/ledger.json; what it does not find there stays as it was
+    python docs/ledger.py           # reads the run folders under runs/ and writes docs/ledger.json;
+                                    # rows that it does not find there stay as they were
     python docs/ledger.py FOLDER    # reads another folder of runs
 
 The page is made from that file (`ledger_page`). A cell that nobody ran is a grey dash.
@@ -16,155 +17,199 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 STORE = Path(__file__).with_name("ledger.json")
 SHORT = ("overall", "count", "abs. dist.", "size", "room", "rel. dist.", "direction", "route", "order")
-FIGURES = ( # number, what it shows, where ours is drawn
+FIGURES = ( # number, what it shows, the notebook that draws ours
     (1, "thinking answers wrongly what simply asking answers rightly", "nbs/00_prompting.ipynb"),
     (2, "one question of each kind in its scan", "nbs/10_build_vsi100k.ipynb"),
     (3, "an answer before and after training", "nbs/24_explorer.ipynb"),
     (4, "without the KL penalty the format reward collapses", "nbs/28_studies.ipynb"),
     (5, "format is learnt before accuracy", "nbs/28_studies.ipynb"))
+HEAD = """# Reproduction ledger
+
+Every cell of the paper's Tables 1 to 3 beside what was run here. *Ours* is the paper's own model on the paper's own \
+benchmark; a grey dash was not run. The smaller rows below it are tiny models on generated rooms: they show that the \
+machinery works and in which direction a claim points, not what the 2B scores. `make ledger` fills the page from the \
+run folders under `runs/`.
+"""
+METHODS = {"grpo": "vsGRPO-V", "sft": "SFT", "dpo": "DPO"}
 
 
-def size(model):
+# ---- reading runs
+
+def model_size(model):
     "2B or 7B for the paper's models, else the name of what was run."
     known = {"Qwen/Qwen2-VL-2B-Instruct": "2B", "Qwen/Qwen2-VL-7B-Instruct": "7B"}
     return known.get(model, known.get("Qwen/" + Path(model).name, Path(model).name))
 
 
-def settings(folder): return json.loads((folder/"run.json").read_text("utf-8"))["settings"]
+def read_record(folder): return json.loads((folder/"run.json").read_text("utf-8"))
 
 
-def entry(table, folder, row, cells, about):
-    "One row of the ledger."
-    run = json.loads((folder/"run.json").read_text("utf-8"))
-    return dict(table=table, model=size(run["settings"].get("model", "")), row=row,
-                cells={k: round(float(v), 1) for k, v in cells.items() if v == v}, run=folder.name,
-                commit=(run.get("commit") or "")[:7], about=about)
+def read_settings(folder): return read_record(folder)["settings"]
 
 
-def prompting(folder):
+def entry(table, folder, row, scores, about):
+    "One row of the ledger, from the scores by column."
+    record = read_record(folder)
+    cells = {column: round(float(score), 1) for column, score in scores.items() if score == score}
+    return dict(table=table, model=model_size(record["settings"].get("model", "")), row=row, cells=cells,
+                run=folder.name, commit=(record.get("commit") or "")[:7], about=about)
+
+
+def prompting_rows(folder):
+    "Table 1: the three prompts."
     scores = pd.read_csv(folder/"scores.csv")
-    n = int(scores.n[scores.question_type == "overall"].max()) if (scores.question_type == "overall").any() else int(scores.n.sum())
-    for name, of in scores[scores.name.isin(["vanilla", "think", "observe"])].groupby("name", sort=False):
-        yield entry(1, folder, f"{name.capitalize()}-mode", of.set_index("question_type").score, f"{n} questions")
+    overall = scores.n[scores.question_type == "overall"]
+    n = int(overall.max()) if len(overall) else int(scores.n.sum())
+    prompts = scores[scores.name.isin(["vanilla", "think", "observe"])]
+    for name, rows in prompts.groupby("name", sort=False):
+        yield entry(1, folder, f"{name.capitalize()}-mode", rows.set_index("question_type").score, f"{n} questions")
 
 
-def baselines(folder):
+def baseline_rows(folder):
+    "Table 2: base, SFT, DPO with made pairs (the paper's) and vsGRPO, means over the runs of a study."
     found = {}
-    for run in sorted(folder.glob("*/scores.csv")):
-        s, scores = settings(run.parent), pd.read_csv(run)
-        method = {"grpo": "vsGRPO-V", "sft": "SFT", "dpo": "DPO"}[s["method"]]
-        if s["method"] == "dpo" and s["pairs"] == "sampled": continue      # the paper's row has made pairs
-        for row, arm in (("base", "base"), (method, "trained")):
-            found.setdefault(row, []).append((run.parent, scores[scores.arm == arm].set_index("question_type").score))
-    for row, of in found.items():
-        yield entry(2, of[0][0], f"{row} V", pd.concat([s for _, s in of], axis=1).mean(axis=1),
-                    f"{len(of)} run{'s' if len(of) > 1 else ''}") | dict(run=folder.name)
+    for path in sorted(folder.glob("*/scores.csv")):
+        settings, scores = read_settings(path.parent), pd.read_csv(path)
+        if settings["method"] == "dpo" and settings["pairs"] == "sampled": continue
+        for row, arm in (("base", "base"), (METHODS[settings["method"]], "trained")):
+            of_arm = scores[scores.arm == arm].set_index("question_type").score
+            found.setdefault(row, []).append((path.parent, of_arm))
+    for row, runs in found.items():
+        mean = pd.concat([scores for _, scores in runs], axis=1).mean(axis=1)
+        about = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+        yield entry(2, runs[0][0], f"{row} V", mean, about) | dict(run=folder.name)
 
 
-def modes(folder):
-    "vsGRPO-T and vsGRPO-O: asked in their own mode, and in vanilla."
-    scores, letter = pd.read_csv(folder/"scores.csv"), settings(folder)["mode"][0].upper()
-    for asked, arm in ((letter, "trained"), ("V", "trained_vanilla")):
-        if len(of := scores[scores.arm == arm]):
-            yield entry(2, folder, f"vsGRPO-{letter} {asked}", of.set_index("question_type").score, "1 run")
+def mode_rows(folder):
+    "Table 2: vsGRPO-T and vsGRPO-O, asked in their own mode and in vanilla."
+    scores, letter = pd.read_csv(folder/"scores.csv"), read_settings(folder)["mode"][0].upper()
+    for eval_mode, arm in ((letter, "trained"), ("V", "trained_vanilla")):
+        rows = scores[scores.arm == arm]
+        if len(rows):
+            yield entry(2, folder, f"vsGRPO-{letter} {eval_mode}", rows.set_index("question_type").score, "1 run")
 
 
-def general(folder):
+def general_rows(folder):
+    "Table 3: VideoMME and VideoMMMU, means over seeds."
     scores = pd.read_csv(folder/"scores.csv")
-    for arm, of in scores[scores.benchmark.isin(["VideoMMMU", "VideoMME"])].groupby("arm", sort=False):
+    scores = scores[scores.benchmark.isin(["VideoMMMU", "VideoMME"])]
+    for arm, rows in scores.groupby("arm", sort=False):
         if arm == "DPO sampled": continue
-        seeds, n = of.seed.nunique(), int(of.groupby("benchmark").n.max().sum())
-        yield entry(3, folder, arm.split()[0], of.groupby("benchmark").score.mean(),
-                    f"{n} questions" + (f", {seeds} runs" if seeds > 1 else ""))
+        n_seeds, n_questions = rows.seed.nunique(), int(rows.groupby("benchmark").n.max().sum())
+        about = f"{n_questions} questions" + (f", {n_seeds} runs" if n_seeds > 1 else "")
+        yield entry(3, folder, arm.split()[0], rows.groupby("benchmark").score.mean(), about)
+
+
+READERS = ( # folders under runs/, what reads them, whether each folder is kept and not only the best of its model
+    ("prompting*", prompting_rows, False),
+    ("baselines*", baseline_rows, False),
+    ("grpo-*-think-*", mode_rows, False),
+    ("grpo-*-observe-*", mode_rows, False),
+    ("study/modes/*-[to]*-s0", mode_rows, True),
+    ("general*", general_rows, False))
 
 
 def collect(runs):
-    "Of each kind and model the finished run that tells most, else the newest."
-    for pattern, read in (("prompting*", prompting), ("baselines*", baselines), ("grpo-*-think-*", modes),
-                          ("grpo-*-observe-*", modes), ("study/modes/*-[to]*-s0", modes), ("general*", general)):
-        newest = {}
-        finished = [p.parent for p in Path(runs).glob(f"{pattern}/run.json") if (p.parent/"scores.csv").is_file()]
-        # more rows, more runs, newer
-        for folder in sorted(finished, key=lambda p: (len(pd.read_csv(p/"scores.csv")),
-                                                      len(list(p.glob("*/scores.csv"))), p.stat().st_mtime)):
-            newest[size(json.loads((folder/"run.json").read_text("utf-8"))["settings"].get("model", "")),
-                   folder.name if read is modes and "study" in pattern else ""] = folder
-        for folder in newest.values(): yield from read(folder)
+    "Rows of the finished runs: of each kind and model the one with most scores, then most runs, then the newest."
+    def completeness(folder):
+        return len(pd.read_csv(folder/"scores.csv")), len(list(folder.glob("*/scores.csv"))), folder.stat().st_mtime
+    for pattern, rows_of, keep_each in READERS:
+        records = [p.parent for p in Path(runs).glob(f"{pattern}/run.json")]
+        best = {}
+        for folder in sorted((f for f in records if (f/"scores.csv").is_file()), key=completeness):
+            best[model_size(read_settings(folder).get("model", "")), folder.name if keep_each else ""] = folder
+        for folder in best.values(): yield from rows_of(folder)
 
 
-def cell(value): return '<td class="notrun">–</td>' if value is None else f"<td>{value:.1f}</td>"
+# ---- the page
+
+def cell_html(value): return '<td class="notrun">–</td>' if value is None else f"<td>{value:.1f}</td>"
 
 
-def lines(paper, columns, known, table, label):
-    "For each row of the paper: its figures, ours of the same model, and ours of another, smaller one."
-    out = []
-    for row, printed, model in paper:
-        ours = next((e for e in known if e["table"] == table and e["row"] == row and e["model"] == model), None)
-        out.append(f'<tr class="paper"><th>{html.escape(label(row, model))}</th><td>paper</td>'
-                   + "".join(cell(printed.get(c)) for c in columns) + "<td></td></tr>")
-        out.append("<tr><th></th><td>ours</td>"
-                   + "".join(cell((ours or {"cells": {}})["cells"].get(c))
-                             for c in columns) + f"<td>{html.escape(source(ours))}</td></tr>")
-        for e in known:
-            if model == "2B" and e["table"] == table and e["row"] == row and e["model"] not in ("2B", "7B"):
-                out.append(f'<tr class="tiny"><th></th><td>{html.escape(e["model"])}</td>'
-                           + "".join(cell(e["cells"].get(c))
-                                     for c in columns) + f"<td>{html.escape(source(e))}</td></tr>")
-    return out
+def source(row):
+    "Where a row comes from."
+    if row is None: return ""
+    return f"{row['run']}, {row['about']}" + (f", commit {row['commit']}" if row["commit"] else "")
 
 
-def source(e):
-    return "" if e is None else f"{e['run']}, {e['about']}" + (f", commit {e['commit']}" if e["commit"] else "")
+def row_html(kind, head, who, cells, columns, where):
+    "A row of the table; `kind` is its CSS class."
+    cells = "".join(cell_html(cells.get(column)) for column in columns)
+    return f"<tr{kind}>{head}<td>{who}</td>{cells}<td>{where}</td></tr>"
+
+
+def row_group(table, printed, known, columns, label):
+    "One row of the paper, ours of the same model, and for the 2B ours of smaller models."
+    name, scores, model = printed
+    same = [row for row in known if row["table"] == table and row["row"] == name]
+    ours = next((row for row in same if row["model"] == model), None)
+    yield row_html(' class="paper"', f"<th>{html.escape(label(name, model))}</th>", "paper", scores, columns, "")
+    yield row_html("", "<th></th>", "ours", ours["cells"] if ours else {}, columns, html.escape(source(ours)))
+    if model != "2B": return
+    for row in same:
+        if row["model"] in ("2B", "7B"): continue
+        yield row_html(' class="tiny"', "<th></th>", html.escape(row["model"]), row["cells"], columns,
+                       html.escape(source(row)))
+
+
+def table_html(title, table, printed, columns, heads, label, known):
+    "A table of the paper with our rows, as a section of the page."
+    lines = [line for row in printed for line in row_group(table, row, known, columns, label)]
+    heads = "".join(f"<th>{head}</th>" for head in heads)
+    return (f'## {title}\n\n<div class="wide"><table class="ledger"><tr><th></th><th></th>{heads}<th>where from</th>'
+            "</tr>\n" + "\n".join(lines) + "</table></div>\n")
 
 
 def figure_findings(root):
-    "What the newest kept study says of Figures 4 and 5, in the sentences that it made from its runs; the others are pictures, drawn in their notebooks."
+    "What the newest kept study found about Figures 4 and 5, by figure; the others are drawn in their notebooks."
     found = sorted((Path(root)/"bench"/"results").glob("study-*.json"))
     if not found: return {}
     study = json.loads(found[-1].read_text("utf-8"))
-    told, about = study["kl"]["found"], f" ({study['model']}, {study['kl']['runs']} runs, {found[-1].name})"
-    return {4: " ".join(t for t in told if t.startswith(("Collapsed", "Without"))) + about,
-            5: " ".join(t for t in told if "Nine tenths" in t) + about}
+    sentences, about = study["kl"]["found"], f" ({study['model']}, {study['kl']['runs']} runs, {found[-1].name})"
+    return {4: " ".join(s for s in sentences if s.startswith(("Collapsed", "Without"))) + about,
+            5: " ".join(s for s in sentences if "Nine tenths" in s) + about}
 
 
-def block(title, heads, body):
-    return f"## {title}\n\n<div class=\"wide\"><table class=\"ledger\"><tr><th></th><th></th>{''.join(f'<th>{h}</th>' for h in heads)}<th>where from</th></tr>\n" + "\n".join(body) + "</table></div>\n"
+def figures_table(root):
+    "The paper's figures, where ours are, and what came out."
+    found, lines = figure_findings(root), []
+    for number, what, where in FIGURES:
+        outcome = html.escape(found.get(number, "drawn there, on generated rooms with a tiny model"))
+        lines.append(f"| {number} | {what} | [{Path(where).stem}]({where}) | {outcome} |")
+    head = ["## Figures", "", "| figure | what it shows | where ours is | what came out |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def read_store(): return json.loads(STORE.read_text("utf-8")) if STORE.is_file() else []
 
 
 def ledger_page(root=ROOT):
     "The page, in Markdown with tables."
-    from vsgrpo.general_eval import paper_general
-    from vsgrpo.evaluation.vsibench import TASKS
     from vsgrpo.evaluation.scores import paper_table
-    known = json.loads(STORE.read_text("utf-8")) if STORE.is_file() else []
-    columns, parts = ["overall", *TASKS], []
+    from vsgrpo.evaluation.vsibench import TASKS
+    from vsgrpo.general_eval import paper_general
+    known, columns, parts = read_store(), ["overall", *TASKS], [HEAD]
     for table, title in ((1, "Table 1: prompting"), (2, "Table 2: training")):
-        printed = paper_table(table)
-        rows = [(f"{r.method} {r.eval_mode}" if table == 2 else r.method, {c: getattr(r, c) for c in columns},
-                 r.model.split("-")[-1]) for r in printed.itertuples() if r.method != "reference"]
-        parts.append(block(title, SHORT, lines(rows, columns, known, table, lambda row, model: f"{model} {row}")))
-    general_, names = paper_general(), ["VideoMMMU", "VideoMME"]
-    rows = [(m, {n: general_.loc[m, f"{n} {s}"] for n in names}, s) for s in ("2B", "7B") for m in general_.index]
-    parts.append(block("Table 3: general ability", names,
-                       lines(rows, names, known, 3, lambda row, model: f"{model} {row}")))
-    found = figure_findings(root)
-    figures = "\n".join(f"| {k} | {what} | [{Path(where).stem}]({where}) | "
-                        f"{html.escape(found.get(k, 'drawn there, on generated rooms with a tiny model'))} |"
-                        for k, what, where in FIGURES)
-    return ("# Reproduction ledger\n\nEvery cell of the paper's Tables 1 to 3 beside what was run here. *Ours* is the "
-            "paper's own model on the paper's own benchmark; a grey dash was not run. "
-            "Below it, smaller: tiny models on generated rooms, which say that the machinery works and in which "
-            "direction a claim points, and nothing of the 2B's height. "
-            "`make ledger` fills it from the run folders under `runs/`.\n\n" + "\n".join(parts) + "\n## Figures\n\n| figure | what it shows | where ours is | what came out |\n|---|---|---|---|\n" + figures + "\n")
+        printed = []
+        for row in paper_table(table).itertuples():
+            if row.method == "reference": continue
+            name = f"{row.method} {row.eval_mode}" if table == 2 else row.method
+            printed.append((name, {c: getattr(row, c) for c in columns}, row.model.split("-")[-1]))
+        parts.append(table_html(title, table, printed, columns, SHORT, lambda row, model: f"{model} {row}", known))
+    general, names = paper_general(), ["VideoMMMU", "VideoMME"]
+    printed = [(method, {n: general.loc[method, f"{n} {size}"] for n in names}, size)
+               for size in ("2B", "7B") for method in general.index]
+    parts.append(table_html("Table 3: general ability", 3, printed, names, names, lambda row, model: f"{model} {row}",
+                            known))
+    return "\n".join([*parts, figures_table(root)])
 
 
 def main():
+    def key(row): return row["table"], row["model"], row["row"]
     runs = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT/"runs"
-    known = {(e["table"], e["model"], e["row"]): e
-             for e in (json.loads(STORE.read_text("utf-8")) if STORE.is_file() else [])}
-    known |= {(e["table"], e["model"], e["row"]): e for e in collect(runs)}
-    STORE.write_text(json.dumps([known[k] for k in sorted(known)], indent=1, ensure_ascii=False) + "\n", "utf-8")
-    print(f"{STORE}: {len(known)} rows")
+    rows = {key(row): row for row in read_store()} | {key(row): row for row in collect(runs)}
+    STORE.write_text(json.dumps([rows[k] for k in sorted(rows)], indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(f"{STORE}: {len(rows)} rows")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"A headless Chromium, spoken to over its debugging protocol."
+"A headless Chromium, driven over its debugging protocol."
 import base64
 import itertools
 import json
@@ -10,12 +10,16 @@ import time
 
 import websocket
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome", "chrome") if (p := shutil.which(n))),
-                None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def exception_text(details):
+    "What an exception in the page says."
+    return details.get("exception", {}).get("description", details["text"])
 
 
 class Browser:
-    "One page; what it complained of and what it asked the network for is kept."
+    "One page; its errors and its requests to the network are kept."
     def __init__(self, width=1280, height=1000):
         self.home = tempfile.mkdtemp()
         call = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader",
@@ -26,8 +30,8 @@ class Browser:
         for line in self.process.stderr:
             if found := re.search(r"ws://\S+", line): break
         else: raise RuntimeError(f"{CHROMIUM} ended before it listened")
-        self.socket, self.ids, self.session = websocket.create_connection(found[0], suppress_origin=True,
-                                                                          timeout=60), itertools.count(1), None
+        self.socket = websocket.create_connection(found[0], suppress_origin=True, timeout=60)
+        self.ids, self.session = itertools.count(1), None
         self.errors, self.requests = [], []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -44,20 +48,19 @@ class Browser:
 
     def _note(self, message):
         "Keep an event."
-        kind, told = message.get("method"), message.get("params", {})
-        if kind == "Runtime.exceptionThrown":
-            self.errors.append(told["exceptionDetails"].get("exception", {}).get("description",
-                                                                                 told["exceptionDetails"]["text"]))
-        if kind == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
-        if kind == "Runtime.consoleAPICalled" and told["type"] == "error":
-            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in told["args"]))
-        if kind == "Network.requestWillBeSent": self.requests.append(told["request"]["url"])
+        kind, params = message.get("method"), message.get("params", {})
+        if kind == "Runtime.exceptionThrown": self.errors.append(exception_text(params["exceptionDetails"]))
+        if kind == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+        if kind == "Runtime.consoleAPICalled" and params["type"] == "error":
+            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in params["args"]))
+        if kind == "Network.requestWillBeSent": self.requests.append(params["request"]["url"])
 
     def call(self, method, **params):
         "Send a command and wait for its answer."
         number = next(self.ids)
-        self.socket.send(json.dumps(dict(id=number, method=method, params=params) | ({"sessionId": self.session} if self.session else {})))
+        session = {"sessionId": self.session} if self.session else {}
+        self.socket.send(json.dumps(dict(id=number, method=method, params=params) | session))
         while True:
             message = json.loads(self.socket.recv())
             if message.get("id") != number: self._note(message)
@@ -67,9 +70,7 @@ class Browser:
     def js(self, code):
         "The value of an expression in the page; a promise is awaited."
         result = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in result:
-            raise RuntimeError(result["exceptionDetails"].get("exception", {}).get("description",
-                                                                                   result["exceptionDetails"]["text"]))
+        if "exceptionDetails" in result: raise RuntimeError(exception_text(result["exceptionDetails"]))
         return result["result"].get("value")
 
     def wait(self, code, seconds=30):
@@ -88,4 +89,5 @@ class Browser:
     def size(self, width, height):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 500)
+
     def shot(self): return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

@@ -12,13 +12,30 @@ import pytest
 from browser import CHROMIUM, Browser
 
 from vsgrpo.evaluation.records import Run
-from vsgrpo.training.runs import begin, finish, is_running, read_run, start
+from vsgrpo.training.resume import is_running
+from vsgrpo.training.run_process import finish, start
+from vsgrpo.training.runs import begin, read_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: JupyterLab is not opened")
 
-MENU = "[...document.querySelectorAll('.widget-dropdown')].filter(w => w.textContent.includes('%s'))[%d]?.querySelector('select')"
-PICK = f"""(() => {{ const menu = {MENU};
-menu.selectedIndex = (menu.selectedIndex + 1) %% menu.options.length; menu.dispatchEvent(new Event('change', {{bubbles: true}})) }})()"""
+# JavaScript: the n-th menu with a word in its label; choose its next entry; run the cell that follows a training
+MENU = ("[...document.querySelectorAll('.widget-dropdown')].filter(w => w.textContent.includes('%s'))[%d]"
+        "?.querySelector('select')")
+PICK = f"""(() => {{
+  const menu = {MENU}
+  menu.selectedIndex = (menu.selectedIndex + 1) %% menu.options.length
+  menu.dispatchEvent(new Event('change', {{bubbles: true}}))
+}})()"""
+RUN_FOLLOW = """(() => {
+  const book = jupyterapp.shell.currentWidget.content
+  book.activeCellIndex = book.widgets.findIndex(c => c.model.sharedModel.getSource().includes('follow(run'))
+  book.deselectAll()
+  jupyterapp.commands.execute('notebook:run-cell')
+})()"""
+IMAGE = "document.querySelector('img.widget-image')?.src"
+PLOT = "document.querySelector('.jupyter-widgets .js-plotly-plot .gtitle')?.textContent"
+PAGES = "[...document.querySelectorAll('.widget-html-content')].map(w => w.innerHTML).join()"
+IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
 
 @pytest.fixture(scope="module")
 def lab(root, tmp_path_factory):
@@ -27,9 +44,12 @@ def lab(root, tmp_path_factory):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     home = tmp_path_factory.mktemp("jupyter")
-    (plugin := home/"settings"/"@jupyterlab"/"docmanager-extension"/"plugin.jupyterlab-settings").parent.mkdir(parents=True)
+    plugin = home/"settings"/"@jupyterlab"/"docmanager-extension"/"plugin.jupyterlab-settings"
+    plugin.parent.mkdir(parents=True)
     plugin.write_text('{"autosave": false}')                    # the notebook of the repository is not to be written
-    env = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_PATH", "MPLBACKEND")} | dict(PYTHONPATH=str(root), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_RUNTIME_DIR=str(home/"runtime"), IPYTHONDIR=str(home/"ipython"))
+    env = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_PATH", "MPLBACKEND")}
+    env |= dict(PYTHONPATH=str(root), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_RUNTIME_DIR=str(home/"runtime"),
+                IPYTHONDIR=str(home/"ipython"))
     quiet = re.search(r"--ServerApp.tornado_settings='(.*)'", (root/"Makefile").read_text("utf-8"))[1]
     call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser",
             f"--ServerApp.tornado_settings={quiet}", "--allow-root", f"--ServerApp.port={port}",
@@ -50,7 +70,7 @@ def lab(root, tmp_path_factory):
 
 @pytest.fixture
 def landings(root):
-    "The runs of the landing notebook that are there already; those a test adds go."
+    "The runs of the landing notebook that are there already; those that a test adds are removed."
     there = set((root/"runs").glob("grpo-landing-*"))
     yield there
     for folder in set((root/"runs").glob("grpo-landing-*")) - there: shutil.rmtree(folder)
@@ -60,7 +80,7 @@ def test_landing(lab, root, landings):
     with Browser(1400, 6000) as b:
         b.open(f"{lab}/lab/tree/index.ipynb?reset")
         b.wait("window.jupyterapp && document.querySelectorAll('.jp-Notebook .jp-Cell').length > 5", 90)
-        b.wait("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'", 60)
+        b.wait(IDLE, 60)
         b.js("jupyterapp.commands.execute('notebook:run-all-cells')")
         def changes(what, menu, number=0):
             "Choose the next entry of a menu once the page is at rest, and see something change."
@@ -69,25 +89,22 @@ def test_landing(lab, root, landings):
             b.wait(f"{what} && (window.before == {what} || (window.before = {what}, false))", 60)
             b.js(PICK % (menu, number))
             b.wait(f"{what} && {what} != window.before", 60)
-        image, plot = "document.querySelector('img.widget-image')?.src", "document.querySelector('.jupyter-widgets .js-plotly-plot .gtitle')?.textContent"
-        b.wait(image, 180)
-        b.wait(plot, 60)
+        b.wait(IMAGE, 180)
+        b.wait(PLOT, 60)
         b.wait("/step \\d+ of 20/.test(document.body.textContent)", 120)
         b.wait("document.querySelector('.jp-RenderedImage img') != null", 60)       # curves of the training
         # menus answer when no cell is running
         b.wait("[...jupyterapp.shell.currentWidget.content.widgets].every(c => c.model.type != 'code' || "
                "c.model.executionCount)", 180)
-        b.wait("jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle'", 60)
-        changes(plot, "kind")
-        changes(image, "scene")
-        pages = "[...document.querySelectorAll('.widget-html-content')].map(w => w.innerHTML).join()"
-        changes(pages, "completion")
-        changes(pages, "step", 1)                           # of the reward lab
+        b.wait(IDLE, 60)
+        changes(PLOT, "kind")
+        changes(IMAGE, "scene")
+        changes(PAGES, "completion")
+        changes(PAGES, "step", 1)                           # of the reward lab
         assert not [e for e in b.errors if "404" not in e], b.errors[:3]
-        # a training that is interrupted ends, and can be gone on with
+        # a training that is interrupted ends, and can be resumed
         seen = set((root/"runs").glob("grpo-landing-*"))
-        b.js("""(() => { const book = jupyterapp.shell.currentWidget.content; book.activeCellIndex = book.widgets.findIndex(c => c.model.sharedModel.getSource().includes('follow(run'));
-                 book.deselectAll(); jupyterapp.commands.execute('notebook:run-cell') })()""")
+        b.js(RUN_FOLLOW)
         for _ in range(300):
             new = set((root/"runs").glob("grpo-landing-*/metrics.jsonl")) - {p/"metrics.jsonl" for p in seen}
             if new: break

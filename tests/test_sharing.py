@@ -1,4 +1,4 @@
-"A card that tells what was recorded, an adapter that loads by its own lines, a merge that answers alike, an upload that is checked first."
+"The card holds what was recorded, its code loads the adapter, a merge answers alike, an upload is checked first."
 import json
 import os
 import re
@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+
 from vsgrpo.files import write_json
-from vsgrpo.training import sharing
-from vsgrpo.evaluation.generate import arm_scores, generate_answers
 from vsgrpo.engine.models import (TINY, VideoReader, default_spec, load_model, load_processor, lora_config,
                                   make_prompt, save_adapter, weights_id)
-from vsgrpo.evaluation.records import Run
 from vsgrpo.engine.video import SAMPLINGS, VideoSpec, decode, encode, fix_torchvision
-from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.evaluation.generate import arm_scores, generate_answers
+from vsgrpo.evaluation.records import Run
 from vsgrpo.evaluation.rows import read_questions, write_questions
+from vsgrpo.evaluation.vsibench import Question
+from vsgrpo.training import sharing
 
 
 def make_run(folder, model="tiny", **given):
@@ -45,10 +46,11 @@ def run(tmp_path): return make_run(tmp_path/"run")
 def edit(path, **given): write_json(json.loads(path.read_text()) | given, path)
 
 def scores(folder, trained, shuffled, tasks=("object_counting", "overall")):
-    pd.DataFrame([(a, t, 10, x, x - 2, x + 2)for a, x in (("trained", trained), ("trained_shuffled", shuffled))
-                  for t in tasks],
-                 columns=["arm", "question_type", "n", "score", "ci_low",
-                          "ci_high"]).to_csv(folder/"scores.csv", index=False)
+    "Write scores.csv with an interval of four points around each score."
+    rows = [(arm, task, 10, score, score - 2, score + 2)
+            for arm, score in (("trained", trained), ("trained_shuffled", shuffled)) for task in tasks]
+    table = pd.DataFrame(rows, columns=["arm", "question_type", "n", "score", "ci_low", "ci_high"])
+    table.to_csv(folder/"scores.csv", index=False)
 
 @pytest.mark.parametrize("trained, shuffled, words",
                          [(43, 32, "**It looks**"), (43, 41, "**That it looks is not shown**")])
@@ -56,7 +58,8 @@ def test_the_card_tells_whether_it_looks(run, trained, shuffled, words):
     scores(run, trained, shuffled)
     text = sharing.write_card(run, "apache-2.0").read_text()
     assert words in text and "43.0 [41.0, 45.0]" in text and "the answers were not compared one by one" in text
-    assert "0.61 with the own video, 0.42 with another room's" in text and "Steps: 2 of 2. " in text and "No collapse is recorded" in text
+    assert "0.61 with the own video, 0.42 with another room's" in text
+    assert "Steps: 2 of 2. " in text and "No collapse is recorded" in text
     front = yaml.safe_load(text.split("---")[1])
     # a local base is no hub id
     assert front["license"] == "apache-2.0" and front["library_name"] == "peft" and "base_model" not in front
@@ -66,28 +69,31 @@ def test_without_an_overall_score_it_tells_of_tasks(run):
     assert "**It looks in 2 of 2 tasks**" in sharing.card_text(run)
 
 def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run):
-    asked = [Question(i, "generated", f"room_{i}", "object_counting", "How many?", "4") for i in range(30)]
-    right, other = {q.id: "<answer>4</answer>"
-                    for q in asked}, {q.id: f"<answer>{4 if q.id < 20 else 9}</answer>" for q in asked}
+    questions = [Question(i, "generated", f"room_{i}", "object_counting", "How many?", "4") for i in range(30)]
+    right = {q.id: "<answer>4</answer>" for q in questions}
+    other = {q.id: f"<answer>{4 if q.id < 20 else 9}</answer>" for q in questions}
     (run/"data").mkdir()
     (run/"answers").mkdir()
-    write_questions(asked, run/"data/test.parquet")
-    for arm, said in (("trained", right), ("trained_shuffled", other)):
-        (run/f"answers/{arm}.jsonl").write_text("".join(json.dumps({"id": k, "prediction": v}) + "\n"
-                                                        for k, v in said.items()))
-    arm_scores({"trained": right, "trained_shuffled": other}, asked, "tagged").to_csv(run/"scores.csv", index=False)
+    write_questions(questions, run/"data/test.parquet")
+    arms = {"trained": right, "trained_shuffled": other}
+    for arm, answers in arms.items():
+        lines = [json.dumps({"id": i, "prediction": answer}) + "\n" for i, answer in answers.items()]
+        (run/f"answers/{arm}.jsonl").write_text("".join(lines))
+    arm_scores(arms, questions, "tagged").to_csv(run/"scores.csv", index=False)
     assert sharing.vision_difference(run).difference.tolist() == pytest.approx([100/3])
-    assert "the paired 95 % interval" in sharing.card_text(run) and "higher with the right video: object_counting" in sharing.card_text(run)
-    assert "Keep in mind" not in sharing.card_text(run)                           # the truth is constant too
+    text = sharing.card_text(run)
+    assert "the paired 95 % interval" in text and "higher with the right video: object_counting" in text
+    assert "Keep in mind" not in text                           # the truth is constant too
     table = pd.read_csv(run/"scores.csv").assign(counted=1260, top_answer="A|<b>", top_share=.95, distinct=4,
                                                  truth_top_share=.31, truth_distinct=4)
     table.to_csv(run/"scores.csv", index=False)
     text = sharing.card_text(run)
-    assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text and "<b>" not in text
+    assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text
+    assert "<b>" not in text
     scores(run, 43, 32, ["object_counting"])                                     # scores of other questions than these
     assert sharing.vision_difference(run) is None
 
-def test_what_was_not_recorded_is_said(run):
+def test_what_was_not_recorded_is_named(run):
     (run/"metrics.jsonl").unlink()
     write_json({"settings": {"model": "tiny"}}, run/"run.json")
     text = sharing.write_card(run).read_text()
@@ -96,7 +102,8 @@ def test_what_was_not_recorded_is_said(run):
         assert words in text
     edit(run/"run.json", dataset=None, versions=None)
     (run/"collapse.json").write_text(json.dumps(dict(step=9, reason="KL is 7 nats", action="rollback", good=5)))
-    assert "collapsed**, noticed in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in sharing.write_card(run).read_text()
+    text = sharing.write_card(run).read_text()
+    assert "collapsed**, noticed in step 9 (KL is 7 nats; rollback, the adapter is that of step 5)" in text
     edit(run/"collapse.json", good=0)
     assert "rollback, the adapter was set back to the base)" in sharing.card_text(run)
     (run/"adapter/adapter_model.safetensors").unlink()
@@ -113,9 +120,10 @@ def test_text_from_files_stays_text(tmp_path):
     run = make_run(tmp_path/"run", mode=nasty, rewards=nasty, data=f"/d/{nasty}")
     scores(run, 43, 32, ("object_counting", nasty))
     text = sharing.card_text(run)
-    assert "\nlicense: mit" not in text and "\n# <" not in text and "<b>" not in text and "a \\| b --- license: mit" in text
-    assert len({line.replace("\\|", "").count("|")
-                for line in text.split("## Settings")[1].split("##")[0].strip().splitlines()}) == 1
+    assert "\nlicense: mit" not in text and "\n# <" not in text and "<b>" not in text
+    assert "a \\| b --- license: mit" in text
+    table = text.split("## Settings")[1].split("##")[0].strip().splitlines()
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     assert yaml.safe_load(text.split("\n---\n")[0].removeprefix("---"))["license"] == "other"
     for licence in ("mit\ntags: []", "", "-", "a: b"):
         with pytest.raises(ValueError, match="wanted a name as the hub has it"): sharing.write_card(run, licence)
@@ -164,8 +172,8 @@ def test_a_merged_model_answers_as_its_adapter(tmp_path, given, monkeypatch):
     ours, theirs, plain = (logits(*m, path) for m in (merged, adapted, (load_model(str(base)), *adapted[1:])))
     assert (ours - theirs).abs().max() < 1e-5 < .01 < (theirs - plain).abs().max()
     assert yaml.safe_load((out/"README.md").read_text().split("---")[1])["library_name"] == "transformers"
-    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors",
-                                                 ".txt"} and not list(tmp_path.glob("*.tmp"))
+    assert {p.suffix for p in out.iterdir()} <= {".json", ".jinja", ".md", ".safetensors", ".txt"}
+    assert not list(tmp_path.glob("*.tmp"))
     with pytest.raises(ValueError, match="is there already"): sharing.merge_adapter(run, out)
 
 def test_a_merge_takes_a_dtype(run, tmp_path):
@@ -178,12 +186,12 @@ def test_a_merge_is_refused_where_the_base_is_another(run, tmp_path):
     edit(run/"adapter/adapter_config.json", base_model_name_or_path="Qwen/Qwen2-VL-2B-Instruct")
     with pytest.raises(ValueError, match="an adapter of 'Qwen/Qwen2-VL-2B-Instruct', but the run trained 'tiny'"):
         sharing.merge_adapter(run, tmp_path/"m")
-    told = json.loads((run/"run.json").read_text())
-    told["settings"]["weights"] = "0"*64
-    write_json(told, run/"run.json")
+    record = json.loads((run/"run.json").read_text())
+    record["settings"]["weights"] = "0"*64
+    write_json(record, run/"run.json")
     with pytest.raises(ValueError, match="trained on other weights"): sharing.merge_adapter(run, tmp_path/"m")
-    del told["settings"]["weights"]
-    write_json(told, run/"run.json")
+    del record["settings"]["weights"]
+    write_json(record, run/"run.json")
     with pytest.raises(ValueError, match="does not record the weights of 'tiny'"):
         sharing.merge_adapter(run, tmp_path/"m")
     assert not list(tmp_path.glob("m*"))
@@ -194,7 +202,9 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
     sent = {}
     class Api:
         def create_repo(self, repo_id, **kw): sent.update(repo=repo_id, **kw)
-        def upload_folder(self, **kw): sent.update(kw); return "https://hub/x"
+        def upload_folder(self, **kw):
+            sent.update(kw)
+            return "https://hub/x"
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     def refused(words, error=ValueError):
         with pytest.raises(error, match=words): sharing.push_adapter(run, "me/x")
@@ -214,8 +224,10 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
         with pytest.raises(ValueError, match="wanted owner/name"): sharing.push_adapter(run, name)
     assert not sent
     assert sharing.push_adapter(run, "me/x") == "https://hub/x" and sent["folder_path"] == str(run/"adapter")
-    assert sent["repo"] == sent["repo_id"] == "me/x" and sent["private"] and sent["exist_ok"] and set(sent["allow_patterns"]) == {"*.safetensors", "*.json", "*.jinja", "*.txt", "*.md"}
-    assert {p.name for p in (run/"adapter").iterdir() if not any(p.match(x) for x in sent["allow_patterns"])} == set()
+    assert sent["repo"] == sent["repo_id"] == "me/x" and sent["private"] and sent["exist_ok"]
+    patterns = sent["allow_patterns"]
+    assert set(patterns) == {"*.safetensors", "*.json", "*.jinja", "*.txt", "*.md"}
+    assert [p.name for p in (run/"adapter").iterdir() if not any(p.match(pattern) for pattern in patterns)] == []
     for broken in (OSError("no route"), HfHubHTTPError.__bases__[0]("no route")):
         def down(self, *a, **k): raise broken
         monkeypatch.setattr(Api, "create_repo", down)
@@ -227,13 +239,14 @@ def test_an_upload_takes_what_is_safe_and_tells_what_went_wrong(run, monkeypatch
     refused("no README.md", FileNotFoundError)
 
 
-ALONE = """
+WITHOUT_US = """
 import sys
 sys.modules["vsgrpo"] = None                       # whoever imports it gets an ImportError
 import torch
 from importlib.util import find_spec
 if torch.version.cuda is None and find_spec("torchvision"):
-    for op in ("nms", "qnms"): torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for op in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
 
 @pytest.fixture(scope="module")
@@ -245,24 +258,25 @@ def rooms(built_rooms):
 def in_plain_transformers(code, home, questions, films):
     "Answers of a card's code, in a process that cannot import this library."
     shutil.copy(films/questions[0].video, home/"film.mp4")
-    (home/"asked.json").write_text(json.dumps([[str(films/q.video), q.question, q.options or []] for q in questions]))
-    rest = "import json\njson.dump([ask(*of) for of in json.load(open('asked.json'))], open('said.json', 'w'))"
-    (home/"run.py").write_text(f"{ALONE}\n{code}\n{rest}")
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1",
-                                                                        "CUDA_VISIBLE_DEVICES": ""}
+    rows = [[str(films/q.video), q.question, q.options or []] for q in questions]
+    (home/"questions.json").write_text(json.dumps(rows))
+    rest = "import json\njson.dump([ask(*q) for q in json.load(open('questions.json'))], open('answers.json', 'w'))"
+    (home/"run.py").write_text(f"{WITHOUT_US}\n{code}\n{rest}")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "run.py"], cwd=home, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((home/"said.json").read_text())
+    return json.loads((home/"answers.json").read_text())
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     folder, questions = rooms
     run = make_run(tmp_path/"run", mode="vanilla", max_new_tokens=16)
-    model = load_model("tiny", run/"adapter")
-    ours = generate_answers(model, load_processor("tiny"), questions,
-                            VideoReader(load_processor("tiny"), default_spec("tiny")), folder, "vanilla", "train",
-                            16).prediction.tolist()
+    model, processor = load_model("tiny", run/"adapter"), load_processor("tiny")
+    reader = VideoReader(processor, default_spec("tiny"))
+    table = generate_answers(model, processor, questions, reader, folder, "vanilla", "train", 16)
+    ours = table.prediction.tolist()
     assert len(questions) > 15 and len(set(ours)) > 3
     if merged: home = sharing.merge_adapter(run, tmp_path/"merged")
     else:
@@ -277,8 +291,8 @@ def test_the_code_of_a_card_answers_as_we_do_without_us(tmp_path, rooms, merged,
 @pytest.mark.parametrize("sampling", list(SAMPLINGS))
 @pytest.mark.parametrize("total", [3, 24, 37])
 def test_the_code_of_a_card_picks_the_frames_of_the_run(tmp_path, sampling, total):
-    film = encode(np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3),
-                                                    dtype=np.uint8), tmp_path/"film.mp4", crf=0)
+    noise = np.random.default_rng(0).integers(0, 255, (total, 56, 56, 3), dtype=np.uint8)
+    film = encode(noise, tmp_path/"film.mp4", crf=0)
     spec = VideoSpec(frames=6, min_pixels=56*56, max_pixels=56*56, factor=14, sampling=sampling)
     code, names = sharing.answer_code(dict(model="tiny", mode="vanilla", max_new_tokens=16, video=spec.as_dict())), {}
     exec("import av\nimport numpy as np\n" + code[code.index("def look"):code.index("def ask")], names)

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from vsgrpo.engine import tree_attention, vision_guard, sampling, prefix_tree
 from vsgrpo.training.objective import group_advantages
 from vsgrpo.training.settings import default_settings
-from vsgrpo.training import callbacks, explorer, rewards, sharing, studies, runs as R, trainer as T
+from vsgrpo.training import (callbacks, explorer, rewards, run_page, run_process as P, runs as R, sharing, studies,
+                             trainer as T)
 from vsgrpo import general_eval
 from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.engine.models import TINY, load_model, load_processor
@@ -422,7 +423,7 @@ def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
     for name, words in (("nowhere", "no run.json there"), ("moved/run.json", "no run.json there"),
                         ("other", "not the settings of a training"), ("broken", "not JSON"),
                         ("moved", "gone: no train.parquet")):
-        with pytest.raises(SystemExit) as e: R.train_cli([str(tmp_path/name)])
+        with pytest.raises(SystemExit) as e: P.train_cli([str(tmp_path/name)])
         err = capsys.readouterr().err
         assert e.value.code == 2 and err.count("\n") == 1 and err.startswith("vsgrpo-train: ") and words in err, err
     assert not (tmp_path/"nowhere").exists() and not list(tmp_path.rglob(".lock"))
@@ -511,11 +512,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 5:
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
         time.sleep(.01)
-    assert R.is_running(cut)
+    assert P.is_running(cut)
     with pytest.raises(ValueError, match="is being trained by another process"), R.alone(cut): pass
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert not (cut/"adapter").exists() and not R.is_running(cut)
+    assert not (cut/"adapter").exists() and not P.is_running(cut)
     R.begin(s, data, cut, resume=True)
     R.train(s, data, cut, resume=True)
     same_record(whole, cut)
@@ -527,8 +528,8 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     s = settings(steps=2, num_iterations=2, questions_per_step=4, micro_groups=1, num_generations=6, lr=2e-3, beta=.04,
                  probe_every=2)
     for n in (1, 2): R.begin(s, data, tmp_path/f"{n}", num_processes=n)
-    R._train_and_test(tmp_path/"1", s, data, R.StopRequest())
-    R.finish(R.start(tmp_path/"2", 2), tmp_path/"2")
+    P.train_and_test(tmp_path/"1", s, data, R.StopRequest())
+    P.finish(P.start(tmp_path/"2", 2), tmp_path/"2")
     one, two = (Run(tmp_path/n).read_metrics() for n in "12")
     def rollouts(n):
         rows = Run(tmp_path/n).read_rollouts().sort_values(["step", "id"], kind="stable")
@@ -556,23 +557,23 @@ def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch
     monkeypatch.setattr(IPython.display, "display", display)
     s = settings(steps=40, save_every=5)
     R.begin(s, data, tmp_path/"run")
-    process, honest = R.start(tmp_path/"run", threads=1), time.sleep
+    process, honest = P.start(tmp_path/"run", threads=1), time.sleep
     def tired(seconds):
         honest(.1)
         if (tmp_path/"run/metrics.jsonl").is_file() and (tmp_path/"run/metrics.jsonl").read_text().count("\n") > 6:
             raise KeyboardInterrupt
-    monkeypatch.setattr(R.time, "sleep", tired)
-    with pytest.raises(KeyboardInterrupt): R.follow(tmp_path/"run", process)
-    assert process.poll() is not None and not R.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
-    monkeypatch.setattr(R.time, "sleep", honest)
+    monkeypatch.setattr(P.time, "sleep", tired)
+    with pytest.raises(KeyboardInterrupt): P.follow(tmp_path/"run", process)
+    assert process.poll() is not None and not P.is_running(tmp_path/"run") and not (tmp_path/"run/adapter").exists()
+    monkeypatch.setattr(P.time, "sleep", honest)
     R.begin(s, data, tmp_path/"run", resume=True)
     drawn.clear()
-    R.follow(tmp_path/"run", R.start(tmp_path/"run", threads=1), every=.1)
+    P.follow(tmp_path/"run", P.start(tmp_path/"run", threads=1), every=.1)
     said = capsys.readouterr().out
     assert "step 40 of 40, reward" in said and len(drawn) >= 2 and len(drawn[-1].axes) == 8
     assert (tmp_path/"run/scores.csv").is_file()
     drawn.clear()
-    R.follow(tmp_path/"run")                                 # looking on afterwards
+    P.follow(tmp_path/"run")                                 # looking on afterwards
     assert len(drawn) == 1 and Run(tmp_path/"run").read_metrics().step.tolist() == list(range(1, 41))
 
 def test_a_process_that_fails_is_told(data, tmp_path):
@@ -582,7 +583,7 @@ def test_a_process_that_fails_is_told(data, tmp_path):
     told["settings"]["data"] = str(tmp_path/"gone")
     write_json(told, tmp_path/"run/run.json")
     with pytest.raises(RuntimeError, match="(?s)training of .* ended with 2.*gone"):
-        R.finish(R.start(tmp_path/"run"), tmp_path/"run")
+        P.finish(P.start(tmp_path/"run"), tmp_path/"run")
 
 # ---- a run that is stopped
 
@@ -592,12 +593,12 @@ def whole(data, tmp_path_factory):
     s, folder = settings(steps=14, save_every=5, questions_per_step=2, test_scenes=2,
                          ask_batch=4), tmp_path_factory.mktemp("whole")/"run"
     R.begin(s, data, folder)
-    R._train_and_test(folder, s, data, R.StopRequest())
+    P.train_and_test(folder, s, data, R.StopRequest())
     return s, folder
 
 def resumed(folder):
     "Resume a run here, and what it has in the end."
-    R._train_and_test(folder, *R.read_run(folder), R.StopRequest())
+    P.train_and_test(folder, *R.read_run(folder), R.StopRequest())
     return folder
 
 def same_run(a, b):
@@ -634,7 +635,7 @@ def test_a_signal_stops_a_training_after_its_step(data, whole, tmp_path, root, n
     "`vsgrpo-train` saves, says in one line how to resume, ends with the signal's code; the resumed run loses nothing."
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
-    call = [sys.executable, "-c", "from vsgrpo.training.runs import train_cli; train_cli()", str(run)]
+    call = [sys.executable, "-c", "from vsgrpo.training.run_process import train_cli; train_cli()", str(run)]
     with open(run/"train.log", "w") as log:
         process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    env=dict(os.environ, PYTHONPATH=str(root)))
@@ -654,7 +655,7 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
     cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[],
-                source=f"from vsgrpo.training.runs import follow, start\nfollow({str(run)!r}, start({str(run)!r}, "
+                source=f"from vsgrpo.training.run_process import follow, start\nfollow({str(run)!r}, start({str(run)!r}, "
                        "threads=1))")
     write_json(dict(cells=[cell],
                     metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
@@ -666,7 +667,7 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     papermill.send_signal(number)
     assert papermill.wait(60) != 0
     begin = time.time()
-    while R.is_running(run):
+    while P.is_running(run):
         assert time.time() - begin < 120
         time.sleep(.05)
     # papermill interrupts its kernel, or leaves it
@@ -677,12 +678,12 @@ def test_all_processes_of_a_training_stop_after_the_same_step(data, tmp_path):
     "Torch's launcher hands SIGTERM on; nobody waits for somebody who has left."
     R.begin(settings(steps=14, questions_per_step=4, micro_groups=2, num_iterations=2), data, run := tmp_path/"run",
             num_processes=2)
-    process = R.start(run, 2, 1)
+    process = P.start(run, 2, 1)
     after_steps(run, 1, process)
-    R.stop(process)
+    P.stop(process)
     said = [line for line in words_of(run) if "which is saved" in line]
     step = int(re.search(r"stopped by SIGTERM after step (\d+) of 14", said[0])[1])
-    assert len(said) == 1 and step % 2 == 0 and not R.is_running(run)
+    assert len(said) == 1 and step % 2 == 0 and not P.is_running(run)
     assert R.last_checkpoint(run)[1] == step == len(Run(run).read_metrics())
 
 def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkeypatch):
@@ -700,7 +701,7 @@ def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkey
     honest = R.generate_answers
     monkeypatch.setattr(R, "generate_answers", ask)
     with pytest.raises(R.Stopped, match="stopped by SIGTERM in its test; answers of whole arms are kept"):
-        R._train_and_test(run, *R.read_run(run), stop)
+        P.train_and_test(run, *R.read_run(run), stop)
     assert batches.count("trained") == 2 and not (run/"scores.csv").exists()
     assert [path.name for path in (run/"answers").glob("*.jsonl")] == ["base.jsonl"]
     monkeypatch.setattr(R, "generate_answers", honest)
@@ -800,7 +801,7 @@ def planted(data, tmp_path_factory):
     own.write_text("def pay(completions, **kw): return [0]*len(completions)")
     s = settings(steps=1, test_scenes=2, rewards=f"accuracy:linear {own}:pay")
     R.begin(s, data, home/"run")
-    R._train_and_test(home/"run", *R.read_run(home/"run"), R.StopRequest())
+    P.train_and_test(home/"run", *R.read_run(home/"run"), R.StopRequest())
     own.write_text(f"open({str(home/'mark')!r}, 'w').close()\n" + own.read_text())
     mine = [name for name, module in sys.modules.items() if name.startswith("mine_") and module.__file__ == str(own)]
     sys.modules.pop(mine[0])
@@ -814,8 +815,8 @@ def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
     s, there = R.read_run(run)
     assert str(own) in s.rewards
     R.read_predictions(s, there, run)
-    R.follow(run)
-    explorer.write_page(run, tmp_path/"page.html")
+    P.follow(run)
+    run_page.write_page(run, tmp_path/"page.html")
     explorer.explore_run(run)
     explorer.reward_lab(run)
     sharing.write_card(run)
@@ -837,7 +838,7 @@ def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tm
     monkeypatch.setattr(R.StopRequest, "listen", lambda self: self)
     for given in ([], ["--rewards", str(tmp_path/"other.py")]):
         with pytest.raises(SystemExit) as stopped:
-            R.train_cli([str(run), *given])
+            P.train_cli([str(run), *given])
         why = (f"its rewards are paid by {own}, which training would run; if you trust what is there: "
                f"vsgrpo-train {run} --rewards {own}")
         assert stopped.value.code == 2 and why in capsys.readouterr().err
@@ -845,7 +846,7 @@ def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tm
     for path in (run/"adapter", run/"checkpoints"): shutil.rmtree(path)
     # it was changed
     with pytest.raises(ValueError, match="began with other settings: own_rewards"):
-        R.train_cli([str(run), "--rewards", str(own)])
+        P.train_cli([str(run), "--rewards", str(own)])
     assert not mark.exists()
 
 def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
@@ -954,7 +955,7 @@ def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
     s, tested = settings(steps=1, test_scenes=2), R.with_bench(replace(data, test=[]), bench)
     assert {q.id for q in tested.test} == {q.id for q in data.test}
     R.begin(s, tested, tmp_path/"run")
-    R.finish(R.start(tmp_path/"run", threads=1), tmp_path/"run")
+    P.finish(P.start(tmp_path/"run", threads=1), tmp_path/"run")
     again, theirs = R.read_run(tmp_path/"run")
     arms = {"base", "trained", "trained_shuffled", "constant"}
     assert again == s and theirs.bench == bench and set(R.read_predictions(s, theirs, tmp_path/"run")) == arms
