@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEAR', 'fresh_base', 'lesson_trees', 'answer_loss', 'NamingLoss', 'AttentionLoss', 'optimisers', 'vision_outputs',
            'train_base', 'grounding_questions', 'grounding_answers', 'grounding_eval', 'save_base', 'training_summary',
-           'continue_training', 'train_tags']
+           'continue_training', 'train_tags', 'own_and_other']
 
 # %% ../../nbs/16_tiny_base.ipynb #16-002
 import json
@@ -426,3 +426,12 @@ def train_tags(
                 f"{100*TALKATIVE.tagged:.0f} of 100 answers, with thoughts that are true and of no help. {sees}")
     return continue_training(base, taught, steps, rooms, unseen, seed, workers, n_ground=10, n_form=4, lr=.005,
                              rest_lr=5e-4, forms=TALKATIVE)
+
+# %% ../../nbs/16_tiny_base.ipynb #tb-own
+def own_and_other(
+    path:str|Path, # base.json of a base
+)->dict[str, str]: # kind of grounding question → "own / other"
+    "Per cent right with a room's own film and with another room's."
+    right = json.loads(Path(path).read_text("utf-8"))["right"]
+    other = next(film for film in right if film != "own film")
+    return {kind: f"{right['own film'][kind]:.0f} / {right[other][kind]:.0f}" for kind in KINDS}
