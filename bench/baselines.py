@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from vsgrpo.training.studies import all_scores, difference
-from vsgrpo.baselines import equal_terms, read_curves
+from vsgrpo.training.baseline_tables import equal_terms, read_curves
 from vsgrpo.doctor import repo_root
 from vsgrpo.general_eval import trained_adapters
 from vsgrpo.evaluation.records import Run, git_commit
