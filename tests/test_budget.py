@@ -10,7 +10,7 @@ from vsgrpo.training.settings import default_settings
 def data(built_rooms): return open_dataset(built_rooms(3, 1, 2))
 
 def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
-    "Memory against what is free, seconds of measured steps, hours of the whole; no step is tried where it will not fit."
+    "Memory against what is free, seconds of measured steps, hours of the whole; no step is tried if it will not fit."
     s = default_settings("smoke", "tiny", steps=100, questions_per_step=2, num_generations=4, max_new_tokens=6)
     plan = budget.plan(s, data)
     assert plan.fits and "MiB" in str(plan)
