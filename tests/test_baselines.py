@@ -13,16 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
-from vsgrpo.engine import models, tree_attention, vision_guard, sampling
-from vsgrpo.training import studies, runs as R, trainer as T
-from vsgrpo.evaluation import generate
-from vsgrpo.training.settings import default_settings
-from vsgrpo import baselines
 from vsgrpo.data import pairs
-from vsgrpo.engine.models import load_model, load_processor
-from vsgrpo.evaluation.records import Run
 from vsgrpo.data.dataset import open_dataset
+from vsgrpo.engine import models, sampling, tree_attention, vision_guard
+from vsgrpo.engine.models import load_model, load_processor
+from vsgrpo.evaluation import generate
+from vsgrpo.evaluation.records import Run
 from vsgrpo.evaluation.scores import paper_table
+from vsgrpo.training import baseline_tables, studies, runs as R, trainer as T
+from vsgrpo.training.settings import default_settings
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +62,22 @@ def test_labels_are_the_answers_and_nothing_else(data, tmp_path, method):
     rows = [trainer.question_rows[r] for r in batch["row"].tolist()]
     columns = ["ground_truth"]*4 if method == "sft" else ["chosen"]*4 + ["rejected"]*4
     for line, row, column in zip(labels, rows, columns, strict=True):
-        told = line[line != -100].tolist()
-        assert told == write(row[column])["input_ids"] + [write.convert_tokens_to_ids("<|im_end|>")]
+        labelled = line[line != -100].tolist()
+        assert labelled == write(row[column])["input_ids"] + [write.convert_tokens_to_ids("<|im_end|>")]
         # from the first place behind the prompt's, in a row
-        assert (line != -100).nonzero()[:, 0].tolist() == list(range(1, 1 + len(told)))
+        assert (line != -100).nonzero()[:, 0].tolist() == list(range(1, 1 + len(labelled)))
     if method == "dpo":
         assert all(pairs.is_wrong(next(q for q in data.train if str(q.id) == r["id"]), r["rejected"]) for r in rows)
 
 def test_padding_has_no_influence(data, tmp_path):
     trainer = moved(trainer_of(data, tmp_path/"c", settings("sft")))
     batch = batch_of(trainer)
-    wide = {k: torch.nn.functional.pad(v, (0, 5), value=-100 if k == "labels" else 17)if v.ndim == 2else v
-            for k, v in batch.items()}
-    wide["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 5))
+    pad = lambda v, value: torch.nn.functional.pad(v, (0, 5), value=value)
+    wide = {k: pad(v, -100 if k == "labels" else 17) if v.ndim == 2 else v for k, v in batch.items()}
+    wide["attention_mask"] = pad(batch["attention_mask"], 0)
     with torch.no_grad():
-        assert trainer.compute_loss(trainer.model,
-                                    dict(batch)).item() == pytest.approx(trainer.compute_loss(trainer.model, wide).item(),
-                                                                         rel=1e-6)
+        narrow_loss, wide_loss = (trainer.compute_loss(trainer.model, dict(b)).item() for b in (batch, wide))
+    assert narrow_loss == pytest.approx(wide_loss, rel=1e-6)
 
 # ---- losses by hand
 
@@ -90,9 +88,9 @@ def test_sft_is_the_mean_over_answer_tokens_of_plain_passes(data, tmp_path):
     loss.backward()
     ours = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
     trainer.model.zero_grad()
-    told = [alone(trainer.model, trainer._prompt(r), line[line != -100].tolist())
-            for r, line in zip(batch["row"].tolist(), batch["labels"])]
-    plain = -torch.cat(told).mean()
+    logps = [alone(trainer.model, trainer._prompt(r), line[line != -100].tolist())
+             for r, line in zip(batch["row"].tolist(), batch["labels"])]
+    plain = -torch.cat(logps).mean()
     plain.backward()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-5) and ours
     for n, p in trainer.model.named_parameters():
@@ -110,15 +108,16 @@ def test_dpo_starts_at_ln_2_and_equals_three_pairs_by_hand(data, tmp_path):
     loss.backward()
     ours = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
     trainer.model.zero_grad()
-    said = [line[m.bool()].tolist() for line, m in zip(batch["input_ids"], batch["completion_mask"])]
+    answers = [line[m.bool()].tolist() for line, m in zip(batch["input_ids"], batch["completion_mask"])]
     prompts = [trainer._prompt(r) for r in batch["row"].tolist()]
-    logps = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, said)]
+    logps = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, answers)]
     with torch.no_grad(), trainer.model.disable_adapter():
-        ref = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, said)]
-    by_hand = sum(torch.log1p(torch.exp(-.3*((logps[i] - ref[i]) - (logps[3+i] - ref[3+i])))) for i in range(3))/3
+        ref = [alone(trainer.model, p, a).sum() for p, a in zip(prompts, answers)]
+    gains = [a - b for a, b in zip(logps, ref)]      # of the chosen, then of the rejected
+    by_hand = sum(torch.log1p(torch.exp(-.3*(gains[i] - gains[3+i]))) for i in range(3))/3
     by_hand.backward()
-    assert len(said) == 6 and loss.item() == pytest.approx(by_hand.item(),
-                                                           abs=1e-5) and abs(loss.item() - math.log(2)) > 1e-3
+    assert len(answers) == 6 and loss.item() == pytest.approx(by_hand.item(), abs=1e-5)
+    assert abs(loss.item() - math.log(2)) > 1e-3
     for n, p in trainer.model.named_parameters():
         if n in ours: assert (ours[n] - p.grad).norm() <= 1e-4*p.grad.norm() + 1e-7, n
 
@@ -161,12 +160,14 @@ def test_another_rooms_frames_stop_the_run(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
 def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     s = settings(method, steps=30, save_every=4, curve_every=6, curve_scenes=0, pairs="sampled")
-    env, code = dict(os.environ, PYTHONPATH=str(root)), "import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); R.train(s, data, sys.argv[1], resume=True)"
+    code = ("import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); "
+            "R.train(s, data, sys.argv[1], resume=True)")
     whole, cut = tmp_path/"whole", tmp_path/"cut"
     for folder in (whole, cut): R.begin(s, data, folder)
     R.train(s, data, whole, resume=True)
-    first, begin = subprocess.Popen([sys.executable, "-c", code, str(cut)], env=env, stdout=subprocess.DEVNULL,
-                                    stderr=subprocess.PIPE), time.time()
+    env, begin = dict(os.environ, PYTHONPATH=str(root)), time.time()
+    first = subprocess.Popen([sys.executable, "-c", code, str(cut)], env=env, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
     while not (cut/"metrics.jsonl").is_file() or (cut/"metrics.jsonl").read_text().count("\n") < 10:
         assert first.poll() is None and time.time() - begin < 300, first.stderr.read().decode()[-2000:]
         time.sleep(.005)
@@ -174,32 +175,36 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
     first.wait()
     assert not (cut/"adapter").exists()
     R.train(s, data, cut, resume=True)
-    timed = lambda table: table.drop(columns=[c for c in table if c.startswith("seconds/") or c == "videos_encoded"]).to_json()
-    assert timed(Run(whole).read_metrics()) == timed(Run(cut).read_metrics()) and timed(Run(whole).read_curve()) == timed(Run(cut).read_curve())
+    def untimed(table):
+        return table.drop(columns=[c for c in table if c.startswith("seconds/") or c == "videos_encoded"]).to_json()
+    assert untimed(Run(whole).read_metrics()) == untimed(Run(cut).read_metrics())
+    assert untimed(Run(whole).read_curve()) == untimed(Run(cut).read_curve())
     assert Run(whole).read_curve().step.tolist() == [0, 6, 12, 18, 24, 30]
-    assert (whole/"adapter/adapter_model.safetensors").read_bytes() == (cut/"adapter/adapter_model.safetensors").read_bytes()
-    if method == "dpo": assert (whole/"pairs.jsonl").read_bytes() == (cut/"pairs.jsonl").read_bytes()
+    for name in ("adapter/adapter_model.safetensors", *(["pairs.jsonl"] if method == "dpo" else [])):
+        assert (whole/name).read_bytes() == (cut/name).read_bytes(), name
 
 def test_sampled_pairs_are_the_models_own_and_wrong(data, tmp_path):
     run = Run(tmp_path/"run")
     trainer_of(data, tmp_path/"c", settings("dpo", pairs="sampled"), run)
     made = [json.loads(line) for line in (tmp_path/"run/pairs.jsonl").read_text().splitlines()]
     by_id = {q.id: q for q in data.train}
-    assert {p["source"] for p in made} & {"sampled"} and all(pairs.is_wrong(by_id[p["id"]], p["rejected"])
-                                                             and p["chosen"] == by_id[p["id"]].ground_truth
-                                                             for p in made)
+    assert "sampled" in {p["source"] for p in made}
+    for p in made:
+        question = by_id[p["id"]]
+        assert pairs.is_wrong(question, p["rejected"]) and p["chosen"] == question.ground_truth
     path = tmp_path/"run/pairs.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="pairs that are not those"):
         trainer_of(data, tmp_path/"d", settings("dpo", pairs="sampled"), run)
 
 def test_looking_on_the_way_changes_nothing(data, tmp_path):
-    told = []
+    metrics = []
     for every in (0, 1):
-        trainer_of(data, tmp_path/f"c{every}", settings("sft", curve_every=every),
-                   run := Run(tmp_path/f"run{every}")).train()
-        told.append(run.read_metrics())
-    assert told[0].loss.equals(told[1].loss) and told[0].grad_norm.equals(told[1].grad_norm) and told[0].passes.equals(told[1].passes)
+        run = Run(tmp_path/f"run{every}")
+        trainer_of(data, tmp_path/f"c{every}", settings("sft", curve_every=every), run).train()
+        metrics.append(run.read_metrics())
+    without, looking = metrics
+    for name in ("loss", "grad_norm", "passes"): assert without[name].equals(looking[name]), name
     assert run.read_curve().questions.tolist() == [0, 4, 8, 12] and not (tmp_path/"run0/curve.jsonl").exists()
     asked = generate.some_scenes(data.dev, settings("sft").curve_scenes)
     assert run.read_curve().n.tolist() == [len(asked)]*4
@@ -210,8 +215,8 @@ def test_what_a_method_cannot_do_is_refused():
                       (dict(method="dpo", beta=0), "learns nothing"), (dict(method="ppo"), "grpo"),
                       (dict(pairs="bad"), "sampled")):
         with pytest.raises(ValueError, match=words): T.Settings(**kw)
-    assert default_settings("default", "tiny",
-                            method="dpo").beta == 1 and default_settings("default", "tiny", method="grpo").beta == 1e-4
+    assert default_settings("default", "tiny", method="dpo").beta == 1
+    assert default_settings("default", "tiny", method="grpo").beta == 1e-4
 
 # ---- tables
 
@@ -219,35 +224,40 @@ def made_up(tmp_path, **overall):
     "Runs without a model: scores alone."
     rows = []
     for arm, values in overall.items():
-        for seed, v in enumerate(values):
+        for seed, trained in enumerate(values):
             folder = tmp_path/f"{arm}-{seed}"
             folder.mkdir(parents=True)
-            pd.DataFrame([(shown, t, 10, x, x - 2, x + 2)
-                          for shown, x in (("base", 30.), ("trained", v), ("trained_shuffled", v - 9))
-                          for t in ("object_counting", "overall")],
-                         columns=["arm", "question_type", "n", "score", "ci_low",
-                                  "ci_high"]).to_csv(folder/"scores.csv", index=False)
+            scores = [(shown, task, 10, x, x - 2, x + 2)
+                      for shown, x in (("base", 30.), ("trained", trained), ("trained_shuffled", trained - 9))
+                      for task in ("object_counting", "overall")]
+            columns = ["arm", "question_type", "n", "score", "ci_low", "ci_high"]
+            pd.DataFrame(scores, columns=columns).to_csv(folder/"scores.csv", index=False)
             rows.append((arm.replace("_", " "), seed, str(folder)))
     return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
 
 def test_table_two_is_written_from_runs(tmp_path, monkeypatch):
-    one = baselines.baseline_table(made_up(tmp_path/"one", SFT=[40.], DPO_other=[33.]), paper_table(2))
-    assert one.loc[("SFT", "ours"), "overall"] == "40.0 [38.0, 42.0]" and one.loc[("base", "ours"), "object_counting"] == "30.0 [28.0, 32.0]"
-    assert one.loc[("DPO other", "paper"), "overall"] == "23.9" and one.loc[("SFT", "ours"), "overall, other room's video"] == "31.0 [29.0, 33.0]" and ("vsGRPO-V", "ours") not in one.index
-    monkeypatch.setattr(baselines, "paper_model", lambda model: f"Qwen2-VL-{model}")
-    three = baselines.baseline_table(made_up(tmp_path/"three", SFT=[40., 42., 44.]), paper_table(2), "7B")
-    assert three.loc[("SFT", "ours"), "overall"] == "42.0 [37.0, 47.0]" and three.loc[("SFT",
-                                                                                       "paper"), "overall"] == "38.1"
-    assert baselines.t_interval([1., 2.])[0] == 1.5 and np.isnan(baselines.t_interval([1., 2.])[1])
+    one = baseline_tables.baseline_table(made_up(tmp_path/"one", SFT=[40.], DPO_other=[33.]), paper_table(2))
+    assert one.loc[("SFT", "ours"), "overall"] == "40.0 [38.0, 42.0]"
+    assert one.loc[("base", "ours"), "object_counting"] == "30.0 [28.0, 32.0]"
+    assert one.loc[("DPO other", "paper"), "overall"] == "23.9"
+    assert one.loc[("SFT", "ours"), "overall, other room's video"] == "31.0 [29.0, 33.0]"
+    assert ("vsGRPO-V", "ours") not in one.index
+    monkeypatch.setattr(baseline_tables, "paper_model", lambda model: f"Qwen2-VL-{model}")
+    runs = made_up(tmp_path/"three", SFT=[40., 42., 44.])
+    three = baseline_tables.baseline_table(runs, paper_table(2), "7B").overall
+    assert three["SFT", "ours"] == "42.0 [37.0, 47.0]" and three["SFT", "paper"] == "38.1"
+    mean, low, _ = baseline_tables.t_interval([1., 2.])
+    assert mean == 1.5 and np.isnan(low)
 
 def test_sentences_follow_the_numbers(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
     d = {("SFT", "base"): (10., 8., 12.), ("vsGRPO-V", "base"): (15., 12., 17.), ("vsGRPO-V", "SFT"): (5., -1., 9.)}
-    monkeypatch.setattr(baselines, "difference", lambda runs, a, b, task="overall": d[a, b])
-    told = baselines.baseline_findings(runs, paper_table(2))
-    assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in told[0] and "not told apart from it (paper +5.8)" in told[1] and "than SFT not shown" in told[2]
+    monkeypatch.setattr(baseline_tables, "difference", lambda runs, a, b, task="overall": d[a, b])
+    base, others, claim = baseline_tables.baseline_findings(runs, paper_table(2))
+    assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in base
+    assert "not told apart from it (paper +5.8)" in others and "than SFT not shown" in claim
     d["vsGRPO-V", "SFT"] = (5., 1., 9.)
-    assert "than SFT shown" in baselines.baseline_findings(runs, paper_table(2))[2]
+    assert "than SFT shown" in baseline_tables.baseline_findings(runs, paper_table(2))[2]
 
 def test_curves_name_their_rooms_and_have_a_band(tmp_path):
     def runs_with(**overall):
@@ -260,19 +270,20 @@ def test_curves_name_their_rooms_and_have_a_band(tmp_path):
                     run.log_curve(step, seen | {"overall": x, "overall/low": x - 3, "overall/high": x + 4})
                 rows.append((arm, seed, str(run.folder)))
         return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
-    one = baselines.read_curves(runs_with(SFT=[[30., 40.]]))
-    ax = baselines.plot_curves_of(one).axes[0]
+    one = baseline_tables.read_curves(runs_with(SFT=[[30., 40.]]))
+    ax = baseline_tables.plot_curves_of(one).axes[0]
     assert "16 development rooms, 138 questions" in ax.get_ylabel()
     assert ax.get_legend().get_title().get_text() == "band: 95 % over rooms"
     low, high = (f(p.vertices[:, 1]) for p in [ax.collections[0].get_paths()[0]] for f in (min, max))
     assert (low, high) == (27, 44)
-    several = baselines.read_curves(runs_with(SFT=[[30., 40.], [30., 42.], [30., 44.]]))
-    end = baselines.curve_band(several).loc[1, ["overall", "low", "high"]]
+    several = baseline_tables.read_curves(runs_with(SFT=[[30., 40.], [30., 42.], [30., 44.]]))
+    end = baseline_tables.curve_band(several).loc[1, ["overall", "low", "high"]]
     assert end.tolist() == pytest.approx([42, 37.0317, 46.9683], abs=1e-3)          # ± t(.975, 2)·2/√3, t = 4.3027
     old = Run(tmp_path/"old")
     old.log_curve(0, {"questions": 0, "seconds/training": 0., "overall": 30.})    # of an earlier version
-    curves = baselines.read_curves(pd.DataFrame([("SFT", 0, str(old.folder))], columns=["arm", "seed", "folder"]))
-    assert "development rooms" in baselines.plot_curves_of(curves).axes[0].get_ylabel() and curves.low.isna().all()
+    curves = baseline_tables.read_curves(pd.DataFrame([("SFT", 0, str(old.folder))], columns=["arm", "seed", "folder"]))
+    label = baseline_tables.plot_curves_of(curves).axes[0].get_ylabel()
+    assert "development rooms" in label and curves.low.isna().all()
 
 def test_two_seeds_are_both_counted(data, monkeypatch):
     "The mean of both differences, with the interval of that mean over the same draws of rooms; not the first seed's."
@@ -291,18 +302,19 @@ def test_two_seeds_are_both_counted(data, monkeypatch):
 
 def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
-    monkeypatch.setattr(baselines, "difference", lambda *a, **kw: (5., np.nan, np.nan))
-    told = baselines.baseline_findings(runs, paper_table(2))
-    assert "+5.0 (no interval), not judged against it" in told[0] and "than SFT not measured" in told[2]
+    monkeypatch.setattr(baseline_tables, "difference", lambda *a, **kw: (5., np.nan, np.nan))
+    base, _, claim = baseline_tables.baseline_findings(runs, paper_table(2))
+    assert "+5.0 (no interval), not judged against it" in base and "than SFT not measured" in claim
 
 def test_constant_answers_of_the_methods_are_shown(tmp_path):
     from vsgrpo.evaluation.generate import answer_warnings, spread_table
     runs = made_up(tmp_path, SFT=[40., 41.], DPO_other=[33.])
-    assert answer_warnings(baselines.answer_rows(runs)) == []       # scores.csv of an earlier version
+    assert answer_warnings(baseline_tables.answer_rows(runs)) == []       # scores.csv of an earlier version
     for folder, share in zip(runs.folder, (.95, .97, .4)):
         spread = dict(counted=1260, top_answer="A", top_share=share, distinct=4, truth_top_share=.31, truth_distinct=4)
         pd.read_csv(folder + "/scores.csv").assign(**spread).to_csv(folder + "/scores.csv", index=False)
-    rows = baselines.answer_rows(runs)
+    rows = baseline_tables.answer_rows(runs)
     assert spread_table(rows).loc["overall"].tolist() == ["A: 95 % (4)", "A: 95–97 % (4)", "A: 40 % (4)", "31 % (4)"]
     truth = "(the truth's most frequent answer: 31 %)"
-    assert f"SFT gives one answer to 95–97 % of 1,260 choice questions in 2 of 2 seeds {truth}." in answer_warnings(rows)
+    warning = f"SFT gives one answer to 95–97 % of 1,260 choice questions in 2 of 2 seeds {truth}."
+    assert warning in answer_warnings(rows)

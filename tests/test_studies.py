@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vsgrpo.training.settings import default_settings
-from vsgrpo.files import write_json, write_text
-from vsgrpo.training import studies
-from vsgrpo.evaluation.records import Run
-from vsgrpo.training.runs import held_out
 from vsgrpo.data.dataset import open_dataset
+from vsgrpo.evaluation.records import Run
 from vsgrpo.evaluation.scores import paper_table
 from vsgrpo.evaluation.vsibench import score_answer
+from vsgrpo.files import write_json, write_text
+from vsgrpo.training import studies
+from vsgrpo.training.before_after import before_after
+from vsgrpo.training.runs import held_out
+from vsgrpo.training.settings import default_settings
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def soon(k): return min(1., k/10)
 def climb(k): return .1 + .0125*k
 
 def made_up(folder, collapsed=False, own=40., vanilla=35., tokens=12, tags=0., formats=soon, accuracy=lambda k: .5):
-    "A run folder without a model: 40 steps, rewards by step from 0 on; one that collapsed has lost its format in step 26."
+    "A run folder without a model: 40 steps, rewards by step from 0; one that collapsed lost its format in step 26."
     run = Run(folder)
     noted = dict(step=28, reason="the format reward fell from 1.00 to 0.40", action="note")
     if collapsed: write_json(noted, folder/"collapse.json")
@@ -43,8 +44,9 @@ def made_up(folder, collapsed=False, own=40., vanilla=35., tokens=12, tags=0., f
     return str(folder)
 
 def runs_of(tmp_path, **arms):
-    return pd.DataFrame([(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw))for name, kws in arms.items()
-                         for seed, kw in enumerate(kws)], columns=["arm", "seed", "folder"])
+    rows = [(name, seed, made_up(tmp_path/f"{name}-{seed}", **kw)) for name, kws in arms.items()
+            for seed, kw in enumerate(kws)]
+    return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
 
 def test_arms_differ_in_what_is_studied_alone():
     s = default_settings("smoke", "tiny-cot", mode="think", steps=2)
@@ -147,19 +149,24 @@ def test_one_seed_may_be_chance(tmp_path, seeds):
 def test_tables_hold_what_was_run_and_dashes(tmp_path):
     runs = runs_of(tmp_path, think=[dict(own=40.), dict(own=44.)], vanilla=[dict(own=50.)])
     table = studies.arm_table(runs)
-    assert table.loc["think", "held-out trained"] == "42.0 [40.0, 44.0]" and table.loc["vanilla", "held-out trained"] == "50.0" and table.loc["think", "collapsed"] == "0 of 2"
+    assert table.loc["think", "held-out trained"] == "42.0 [40.0, 44.0]" and table.loc["think", "collapsed"] == "0 of 2"
+    assert table.loc["vanilla", "held-out trained"] == "50.0"
     two = studies.table_two(runs, paper_table(2))
-    assert two.loc[("vsGRPO-T", "T"), ("overall", "ours")] == "42.0" and two.loc[("vsGRPO-T", "V"),
-                                                                                 ("overall", "ours")] == "35.0" and two.loc[("vsGRPO-O", "O"), ("overall", "ours")] == "—"
-    assert two.loc[("vsGRPO-V", "V"),
-                   ("object_counting", "paper")] == "53.6" and two.loc[("base", "V"),
-                                                                       ("object_counting", "paper")] == "21.4"
-    fell = runs_of(tmp_path/"fell", think=[dict(collapsed=True), {}])
-    # gone from step 26 on; the rule speaks in 28
-    assert studies.arm_table(fell).loc["think", "collapsed"] == "1 of 2 (from step 26, noticed in step 28)"
-    assert studies.read_collapse(fell.folder[0]) == (28, "the format reward fell from 1.00 to 0.40",
-                                                     26) and studies.read_collapse(fell.folder[1]) == (None, "", None)
-    assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)).axes) == 4
+    overall = {row: two.loc[row, ("overall", "ours")] for row in two.index}
+    assert overall["vsGRPO-T", "T"] == "42.0" and overall["vsGRPO-T", "V"] == "35.0" and overall["vsGRPO-O", "O"] == "—"
+    assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6"
+    assert two.loc[("base", "V"), ("object_counting", "paper")] == "21.4"
+    metrics = pd.read_json(runs.folder[0] + "/metrics.jsonl", lines=True)
+    assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(metrics).axes) == 4
+
+def test_a_collapse_is_counted_and_dated(tmp_path):
+    "Gone from step 26 on; the rule notices in 28."
+    runs = runs_of(tmp_path, think=[dict(collapsed=True), {}])
+    when = "from step 26, noticed in step 28"
+    assert studies.arm_table(runs).loc["think", "collapsed"] == f"1 of 2 ({when})"
+    noted = (28, "the format reward fell from 1.00 to 0.40", 26)
+    assert studies.read_collapse(runs.folder[0]) == noted
+    assert studies.read_collapse(runs.folder[1]) == (None, "", None)
 
 def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
     s = replace(default_settings("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4,
@@ -172,18 +179,19 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
         return honest(folder, *a)
     monkeypatch.setattr(studies, "start", once)
     monkeypatch.setattr(studies.os, "sched_getaffinity", lambda pid: {0})
-    with pytest.raises(KeyboardInterrupt): studies.run_study("kl", s, 1, data, tmp_path/"kl")
-    assert not (tmp_path/"kl/scores.csv").is_file() and len(done := list((tmp_path/"kl").glob("*/scores.csv"))) == 1
-    before, started = done[0].stat().st_mtime_ns, []
+    with pytest.raises(KeyboardInterrupt): studies.train_study("kl", s, 1, data, tmp_path/"kl")
+    assert not (tmp_path/"kl/scores.csv").is_file()
+    [done] = (tmp_path/"kl").glob("*/scores.csv")
+    before, started = done.stat().st_mtime_ns, []
     monkeypatch.setattr(studies, "start", lambda folder, *a: started.append(folder) or honest(folder, *a))
-    runs = studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True)
-    assert started == [runs.folder[1]] and done[0].stat().st_mtime_ns == before
-    assert (tmp_path/"kl/scores.csv").is_file() and [Run(f).read_settings()["settings"]["beta"]
-                                                     for f in runs.folder] == [0, .01]
+    runs = studies.train_study("kl", s, 1, data, tmp_path/"kl", resume=True)
+    assert started == [runs.folder[1]] and done.stat().st_mtime_ns == before
+    assert (tmp_path/"kl/scores.csv").is_file()
+    assert [Run(f).read_settings()["settings"]["beta"] for f in runs.folder] == [0, .01]
     monkeypatch.setattr(studies, "start", lambda *a: pytest.fail("a run that is there was started again"))
-    assert studies.run_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
+    assert studies.train_study("kl", s, 1, data, tmp_path/"kl", resume=True).equals(runs)
     with pytest.raises(ValueError, match="began with other settings: seeds was 1, is 2"):
-        studies.run_study("kl", s, 2, data, tmp_path/"kl", resume=True)
+        studies.train_study("kl", s, 2, data, tmp_path/"kl", resume=True)
 
     from vsgrpo.engine.models import VideoReader, load_processor
     folder, frames = Path(runs.folder[0]), VideoReader(load_processor("tiny"), s.video).frames
@@ -197,14 +205,14 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
         for r in rows: r["prediction"] = said.get(str(r["id"]), "</td><script>alert(1)</script>")
         write_text("".join(json.dumps(r) + "\n" for r in rows), path)
     answer()
-    pages = [studies.before_after(folder, frames, seed=k) for k in range(8)]
+    pages = [before_after(folder, frames, seed=k) for k in range(8)]
     assert "<script>" not in pages[0] and "&lt;script&gt;" in pages[0] and "You are a robot" in pages[0]
     shown = {q.id for page in pages for q in asked if html.escape(q.question) in page}
     assert len(asked) > 1 and len(shown) > 1                    # another seed draws another question
     for k, page in enumerate(pages): assert numbers(page.splitlines()[0]) == [str(k), str(len(asked))]
     answer(**{str(won.id): f"<think>I turn.</think><answer>{won.ground_truth}</answer>"})
-    page = studies.before_after(folder, frames, largest_gain=True)
+    page = before_after(folder, frames, largest_gain=True)
     assert html.escape(won.question) in page and page.count("✓") == page.count("✗") == 1
     assert page.index("✗") < page.index("✓")                    # wrong before the training, right after it
     assert numbers(page.splitlines()[0]) == [str(len(asked))]
-    with pytest.raises(ValueError, match="no held-out question of type"): studies.before_after(folder, frames, kind="x")
+    with pytest.raises(ValueError, match="no held-out question of type"): before_after(folder, frames, kind="x")

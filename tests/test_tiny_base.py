@@ -1,5 +1,6 @@
 "The base that ships with the library: what its note says of it holds."
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from vsgrpo.engine.tree_attention import batch_trees
 from vsgrpo.engine.prefix_tree import pack_tree, tree_mask
 from vsgrpo.data.scene_facts import SceneFacts, Thing
 from vsgrpo.data.room_rendering import FLOOR, generator_digest
-from vsgrpo.teaching.lessons import (KINDS, SURFACES, Lesson, _cover, _spots, lesson_prompts, grounding, make_lesson,
+from vsgrpo.teaching.lessons import (KINDS, SURFACES, Lesson, _cover, _spots, grounding, lesson_prompts, make_lesson,
                                      words_of)
-from vsgrpo.teaching.tiny_base import Attention, answer_loss, lesson_trees, grounding_eval
+from vsgrpo.teaching.tiny_base import AttentionLoss, answer_loss, grounding_eval, lesson_trees
 from vsgrpo.engine.video import VideoSpec
 from vsgrpo.evaluation.vsibench import TASKS
 
@@ -28,7 +29,8 @@ def test_it_is_small_plain_and_of_this_generator(note):
     files = sorted(TINY.iterdir())
     assert sum(f.stat().st_size for f in files) < 10*2**20
     assert not [f for f in files if f.suffix in (".bin", ".pt", ".py", ".pkl")]
-    assert note["generator"] == generator_digest(note["preset"]), "the rooms have changed since the base was taught: make base"
+    now = generator_digest(note["preset"])
+    assert note["generator"] == now, "the rooms have changed since the base was taught: make base"
     assert set(note["right"]["own film"]) == set(KINDS)
 
 def test_it_sees(note, lessons):
@@ -40,21 +42,23 @@ def test_it_sees(note, lessons):
         assert abs(own[kind] - note["right"]["own film"][kind]) < 15, (kind, own, note["right"])
 
 def test_words_of_a_room_are_its_presets():
-    assert "piano" in words_of("overview") and "coffee table" in words_of("walkthrough") and "coffee table" not in words_of("overview")
+    overview, walkthrough = words_of("overview"), words_of("walkthrough")
+    assert "piano" in overview and "coffee table" in walkthrough and "coffee table" not in overview
 
 def test_guessing_does_not_pay(lessons):
     "Of each kind with few possible answers, none is much more frequent than the others."
     rng = np.random.default_rng(0)
-    said = {k: [pair[1] for x in lessons for _ in range(30) if (pair := grounding(x, k, rng))]
-            for k in ("presence", "number", "where")}
-    most = {k: max(v.count(a) for a in set(v))/len(v) for k, v in said.items()}
+    most = {}
+    for kind in ("presence", "number", "where"):
+        answers = [pair[1] for x in lessons for _ in range(30) if (pair := grounding(x, kind, rng))]
+        most[kind] = Counter(answers).most_common(1)[0][1]/len(answers)
     assert most["presence"] < .55 and most["number"] < .45 and most["where"] < .45, most
 
 @pytest.mark.parametrize("kind", ["longer", "left", "up"])
 def test_the_answer_is_one_of_the_two(kind, lessons):
-    asked = [pair for x in lessons for s in range(20) if (pair := grounding(x, kind, np.random.default_rng(s)))]
-    assert len(asked) > 50
-    for question, answer in asked:
+    pairs = [pair for x in lessons for s in range(20) if (pair := grounding(x, kind, np.random.default_rng(s)))]
+    assert len(pairs) > 50
+    for question, answer in pairs:
         a, b = question.split(", the ")[1][:-1].split(" or the ")
         assert answer in (a, b) and a != b
 
@@ -66,9 +70,9 @@ def test_cover_counts_every_pixel(lessons):
         assert shown <= set(x.facts.counts)
 
 def hand_made():
-    "Four frames of 84 pixels, six tokens a side: a bed fills the top left token, two boxes stand at the right, the rest is floor."
-    facts = SceneFacts("hand", "generated", [Thing(0, "bed", None), Thing(1, "box", None), Thing(2, "box", None)],
-                       {"bed": 1, "box": 2}, 9., None)
+    "Four frames of 84 pixels, six tokens a side: a bed fills the top left token, two boxes stand at the right."
+    things = [Thing(0, "bed", None), Thing(1, "box", None), Thing(2, "box", None)]
+    facts = SceneFacts("hand", "generated", things, {"bed": 1, "box": 2}, 9., None)
     ids = np.full((4, 84, 84), FLOOR)
     ids[:, :14, :14], ids[2:, 42:49, 70:77], ids[2:, 60:67, 70:84] = 0, 1, 2
     return facts, ids
@@ -86,41 +90,49 @@ def test_cover_and_spots_by_hand():
     assert np.allclose(spots[0], (7/84, 7/84, np.hypot(14, 14)/84)) and np.allclose(spots[1][:2], (45.5/84, 73.5/84))
 
 def test_left_up_and_where_by_hand():
-    thing = lambda k, c, lengths: Thing(k, c, Box(np.zeros(3), np.eye(3), np.array(lengths)))
-    facts = SceneFacts("hand", "generated", [thing(0, "bed", (2., 1, 1)), thing(1, "sofa", (1.9, 1, 1))],
-                       {"bed": 1, "sofa": 1}, 9., None)
-    x = Lesson("hand", "overview", np.zeros((4, 84, 84, 3), np.uint8), facts, {0: (.2, .8, .1), 1: (.7, .3, .25)},
-               np.zeros((72, 15), np.float16), [])
-    said = {k: {pair for s in range(40) if (pair := grounding(x, k, np.random.default_rng(s)))} for k in KINDS}
-    assert {a for _, a in said["left"]} == {"sofa"} and {a for _, a in said["up"]} == {"bed"}
-    assert said["where"] == {("Where is the bed?", "top right"), ("Where is the sofa?", "bottom left")}
-    assert said["span"] == {("How large does the bed look?", "10"), ("How large does the sofa look?", "25")}
-    assert said["list"] == {("List of things:", "bed, sofa")}
+    things = [Thing(k, category, Box(np.zeros(3), np.eye(3), np.array([length, 1, 1])))
+              for k, (category, length) in enumerate((("bed", 2.), ("sofa", 1.9)))]
+    facts = SceneFacts("hand", "generated", things, {"bed": 1, "sofa": 1}, 9., None)
+    x = Lesson("hand", "overview", frames=np.zeros((4, 84, 84, 3), np.uint8), facts=facts,
+               spots={0: (.2, .8, .1), 1: (.7, .3, .25)}, cover=np.zeros((72, 15), np.float16), forms=[])
+    def pairs(kind):
+        drawn = (grounding(x, kind, np.random.default_rng(s)) for s in range(40))
+        return {pair for pair in drawn if pair}
+    assert {a for _, a in pairs("left")} == {"sofa"} and {a for _, a in pairs("up")} == {"bed"}
+    assert pairs("where") == {("Where is the bed?", "top right"), ("Where is the sofa?", "bottom left")}
+    assert pairs("span") == {("How large does the bed look?", "10"), ("How large does the sofa look?", "25")}
+    assert pairs("list") == {("List of things:", "bed, sofa")}
 
 def test_every_task_lends_its_form_and_no_truth(lessons):
     assert {q.task for x in lessons for q in x.forms} == set(TASKS)
     with pytest.raises(ValueError, match="wanted a pool"): lesson_prompts(lessons[0], np.random.default_rng(0), 1, 1)
 
+def head_weights(model, tree):
+    "What the first head of the first layer looks at, (tokens, tokens), with its packed token ids."
+    import torch
+    packed, inputs = pack_tree(tree), batch_trees(model, [tree]).inputs
+    mask = torch.from_numpy(tree_mask(packed.question, packed.answer))
+    inputs["attention_mask"] = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, -1e9)
+    model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
+    with torch.no_grad(): out = model.model(**inputs, output_attentions=True, use_cache=False)
+    return out.attentions[0][0, 0].numpy(), packed.ids.tolist()
+
 def test_attention_loss_is_the_layers_own(lessons):
     "What it compares with the cover is what the first head of the first layer looks at."
-    import torch
-    processor = load_processor("tiny")
-    model, reader, rng = load_model("tiny", device="cpu"), VideoReader(processor, SPEC), np.random.default_rng(0)
-    looks = Attention(model, processor.tokenizer, "overview")
-    trees = lesson_trees(lessons[:3], [lesson_prompts(x, rng, 10) for x in lessons[:3]], processor, reader,
-                         model.config.video_token_id)
+    lessons, rng = lessons[:3], np.random.default_rng(0)
+    model, processor = load_model("tiny", device="cpu"), load_processor("tiny")
+    attention = AttentionLoss(model, processor.tokenizer, "overview")
+    trees = lesson_trees(lessons, [lesson_prompts(x, rng, 10) for x in lessons], processor,
+                         VideoReader(processor, SPEC), model.config.video_token_id)
     answer_loss(model, trees)
-    told = looks.loss(trees, lessons[:3]).item()
-    means = []
+    loss, means = attention.loss(trees, lessons).item(), []
     for tree, lesson in zip(trees, lessons):
-        packed, n, batch = pack_tree(tree), len(tree.trunk), batch_trees(model, [tree])
-        ids, mask = packed.ids, torch.from_numpy(tree_mask(packed.question, packed.answer))
-        batch.inputs["attention_mask"] = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, -1e9)
-        model.config._attn_implementation = model.config.text_config._attn_implementation = "eager"
-        with torch.no_grad():
-            w = model.model(**batch.inputs, output_attentions=True, use_cache=False).attentions[0][0, 0]
-        covers = [(p, lesson.cover[:, looks.name_of[i]].astype(float))for p, i in enumerate(ids.tolist())if p >= n
-                  and i in looks.name_of]
-        means.append(np.mean([-(c/c.sum()*np.log((w[p, n-72:n]/w[p, n-72:n].sum()).numpy())).sum()for p, c in covers
-                              if c.max() > .02]))
-    assert abs(told - np.mean(means)) < 1e-4
+        weights, ids = head_weights(model, tree)
+        n, entropies = len(tree.trunk), []
+        for place, token in enumerate(ids):
+            if place < n or token not in attention.name_of: continue
+            cover = lesson.cover[:, attention.name_of[token]].astype(float)
+            looks = weights[place, n-72:n]
+            if cover.max() > .02: entropies.append(-(cover/cover.sum()*np.log(looks/looks.sum())).sum())
+        means.append(np.mean(entropies))
+    assert abs(loss - np.mean(means)) < 1e-4
