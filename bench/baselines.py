@@ -18,7 +18,7 @@ from pathlib import Path
 from vsgrpo.training.studies import all_scores, difference
 from vsgrpo.baselines import equal_terms, read_curves
 from vsgrpo.doctor import repo_root
-from vsgrpo.general_eval import trained_adapters
+from vsgrpo.training.adapters import trained_adapters
 from vsgrpo.evaluation.records import Run, git_commit
 from vsgrpo.evaluation.vsibench import TASKS
 

@@ -18,8 +18,10 @@ import pandas as pd
 
 from vsgrpo.training.studies import difference
 from vsgrpo.doctor import repo_root
-from vsgrpo.general_eval import EvalResults, general_findings, retention, trained_adapters
+from vsgrpo.evaluation.answer_store import EvalResults
 from vsgrpo.evaluation.records import Run, git_commit
+from vsgrpo.general_eval import general_findings, retention
+from vsgrpo.training.adapters import trained_adapters
 
 MODEL = "tiny-general"
 
@@ -38,18 +40,18 @@ def main():
     chapter("40_general_eval", runs=folder/"trained", out=folder/"general")
     runs = trained_adapters(folder/"trained", MODEL)
     scores = pd.read_csv(folder/"general"/"scores.csv")
-    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=[EvalResults(folder/"general"/name)
-                                                               for name in scores.store])
+    results = [EvalResults(folder/"general"/name) for name in scores.store]
+    evals = scores[["arm", "seed", "benchmark"]].assign(results=results)
     said = lambda d: [round(float(x), 2) for x in d]
-    arms, titles = [a for a in dict.fromkeys(exams.arm) if a != "base"], list(dict.fromkeys(exams.benchmark))
+    arms, titles = [a for a in dict.fromkeys(evals.arm) if a != "base"], list(dict.fromkeys(evals.benchmark))
     spatial = {a: difference(runs, a, "base") for a in arms}
     told = dict(seeds=args.seeds, commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()),
                 seconds=round(time.time() - begin), spatial_minus_base={a: said(d) for a, d in spatial.items()},
                 scores=scores.drop(columns="store").round(2).to_dict("records"),
-                minus_base={n: {a: said(retention(exams, a, benchmark=n)) for a in arms} for n in titles},
-                grpo_minus={n: {a: said(retention(exams, "vsGRPO-V", a, n)) for a in arms if a != "vsGRPO-V"}
+                minus_base={n: {a: said(retention(evals, a, benchmark=n)) for a in arms} for n in titles},
+                grpo_minus={n: {a: said(retention(evals, "vsGRPO-V", a, n)) for a in arms if a != "vsGRPO-V"}
                             for n in titles})
-    print("\n".join(general_findings(exams, spatial, MODEL)))
+    print("\n".join(general_findings(evals, spatial, MODEL)))
     print(json.dumps(dict(bench="general", **told)))
 
 

@@ -32,13 +32,10 @@ WORK = dict(build=("import sys; from vsgrpo.data.dataset import RoomsSpec, build
                    "build_scans\n"
          "build_rooms(sys.argv[1] + '/rooms', RoomsSpec(16, 4, 4), workers=2)\n"
          "build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=False, workers=2)"), answers=(
-         "import sys, torch; from pathlib import Path; from vsgrpo.engine.models import default_spec; from "
-         "vsgrpo.evaluation.answer_store import Study, run_study; from vsgrpo.evaluation.bench_folder import "
-         "open_bench; torch.set_num_threads(1)\n"
-         "s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'), dict(vanilla=16, "
-         "think=48, observe=48), 2, 32, 0)\n"
-         "home = Path(sys.argv[1]).parent\n"
-         "run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
+         "import sys, torch; from pathlib import Path; from vsgrpo.evaluation.answer_store import run_eval, vsi_config\n"
+         "from vsgrpo.evaluation.bench_folder import open_bench; torch.set_num_threads(1)\n"
+         "home, config = Path(sys.argv[1]).parent, vsi_config('tiny', samples=2, batch=32)\n"
+         "run_eval(config, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')"), grpo=(
          "import sys, torch; from pathlib import Path; from vsgrpo.training import runs, trainer; from "
          "vsgrpo.data.dataset import open_dataset; torch.set_num_threads(1)\n"
          "s = trainer.default_settings('smoke', 'tiny', steps=40, questions_per_step=4, save_every=5, probe_every=4, "

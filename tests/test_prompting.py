@@ -15,19 +15,20 @@ import pandas as pd
 import pytest
 from chapters import run_chapter
 
-from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.engine.models import default_spec
-from vsgrpo.evaluation.answer_store import Answers, Study, constants, run_study
-from vsgrpo.prompting import (answer_html, at_equal_cost, browse_answers, by_parser, compare, cost_of_thinking,
-                              majority, plot_lengths, side_by_side, example_question)
-from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
 from vsgrpo.engine.video import FrameCache, encode
-from vsgrpo.evaluation.vsibench import PARSERS, TASKS
-from vsgrpo.evaluation.scores import paper_table, score_table
+from vsgrpo.evaluation.answer_pages import answer_html, browse_answers, example_question
+from vsgrpo.evaluation.answer_store import EvalConfig, EvalResults, VSISuite, constants, run_eval, vsi_scores
+from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
 from vsgrpo.evaluation.rows import read_questions, record_of
+from vsgrpo.evaluation.scores import paper_table, score_table
+from vsgrpo.evaluation.vsibench import PARSERS, TASKS
+from vsgrpo.files import commit, write_json, write_text
+from vsgrpo.prompting import (
+    at_equal_cost, by_parser, compare, cost_of_thinking, majority, plot_lengths, side_by_side)
 
-STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"),
-              {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
+CONFIG = EvalConfig("tiny", "", VSISuite(("vanilla", "think"), "test", samples=2), default_spec("tiny"),
+                    max_new_tokens={"vanilla": 8, "think": 12, "observe": 12}, batch=64)
 
 @pytest.fixture(scope="module")
 def rooms(built_rooms): return built_rooms(1, 1, 4)
@@ -36,7 +37,7 @@ def rooms(built_rooms): return built_rooms(1, 1, 4)
 def told(rooms, tmp_path_factory):
     "A study that came to its end."
     folder = tmp_path_factory.mktemp("told")
-    run_study(STUDY, open_bench(rooms), folder)
+    run_eval(CONFIG, open_bench(rooms), folder)
     return folder
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_videos_that_cannot_be_read_are_set_aside(copy):
     black = sorted(asked)[2]
     (copy/black).unlink()
     encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
-    bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), max_skipped=.9)
+    bench = open_bench(copy, frames=(FrameCache(None), CONFIG.video), max_skipped=.9)
     reasons = bench.aside.reason.unique()
     assert {q.video for q in bench.questions} == asked - {gone, torn, black} and any(r.startswith(f"{black}: blank: its pixels")
                                                                                      for r in reasons) and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
@@ -148,33 +149,34 @@ def test_a_hub_out_of_reach_is_told(tmp_path, monkeypatch, error):
     (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"),
     (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])
 def test_bad_settings_are_refused(change, words):
-    with pytest.raises(ValueError, match=words): replace(STUDY, **change)
+    changed = CONFIG if "batch" in change else CONFIG.suite
+    with pytest.raises(ValueError, match=words): replace(changed, **change)
 
 def test_a_study_leaves_all_it_asked(told, rooms):
-    answers, n = Answers(told), len(open_bench(rooms).questions)
+    answers, n = EvalResults(told), len(open_bench(rooms).questions)
     assert answers.names == ["vanilla", "think", "shuffled", "blind"] and len(answers.rows) == n*(2 + 1 + 1 + 2*2)
     assert not answers.rows.duplicated(["arm", "mode", "id", "sample"]).any()
     manifest = json.loads((told/"run.json").read_text())
     assert {"weights", "prompts", "decoding", "questions", "max_new_tokens",
             "wording"} <= set(manifest["settings"]) and manifest["versions"] and manifest["video_spec"]["frames"] == 4
-    scores = answers.scores()
+    scores = vsi_scores(answers)
     assert set(scores.name) == {*answers.names, "constant, most frequent", "constant, median", "constant, best"} and scores.equals(pd.read_csv(told/"scores.csv").astype(scores.dtypes))
-    official = score_table(answers.questions, answers.of("vanilla")).set_index("question_type").score
+    official = score_table(answers.questions, answers.answers("vanilla")).set_index("question_type").score
     assert scores[scores.name == "vanilla"].set_index("question_type").score.equals(official)
-    assert answers.manner().n.tolist() == [n]*4
+    assert answers.summary().n.tolist() == [n]*4
 
 def test_another_setting_does_not_go_on(told, rooms):
     before = (told/"answers.jsonl").read_bytes()
     with pytest.raises(ValueError, match="began with other settings: samples was 2, is 3"):
-        run_study(replace(STUDY, samples=3), open_bench(rooms), told)
+        run_eval(replace(CONFIG, suite=replace(CONFIG.suite, samples=3)), open_bench(rooms), told)
     with pytest.raises(ValueError, match="began with other settings: questions was"):
-        run_study(STUDY, open_bench(rooms, limit=2), told)
+        run_eval(CONFIG, open_bench(rooms, limit=2), told)
     assert (told/"answers.jsonl").read_bytes() == before
 
 def test_a_killed_study_goes_on(told, rooms, tmp_path):
-    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from "
-            "vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_study\n"
-            "from dataclasses import replace; run_study(STUDY, open_bench(sys.argv[1]), sys.argv[2])")
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import CONFIG; from "
+            "vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_eval\n"
+            "from dataclasses import replace; run_eval(CONFIG, open_bench(sys.argv[1]), sys.argv[2])")
     root = Path(__file__).parents[1]
     run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root,
                            env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
@@ -183,21 +185,21 @@ def test_a_killed_study_goes_on(told, rooms, tmp_path):
     finally: os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert not (tmp_path/"scores.csv").exists()
-    run_study(STUDY, open_bench(rooms), tmp_path)
-    a, b = (Answers(f).rows.drop(columns="seconds") for f in (told, tmp_path))
+    run_eval(CONFIG, open_bench(rooms), tmp_path)
+    a, b = (EvalResults(f).rows.drop(columns="seconds") for f in (told, tmp_path))
     pd.testing.assert_frame_equal(a, b)
     assert (told/"scores.csv").read_bytes() == (tmp_path/"scores.csv").read_bytes()
 
 def test_an_adapter_is_named_by_its_weights(rooms, tmp_path):
     with pytest.raises(FileNotFoundError, match="no .*safetensors there"):
-        replace(STUDY, adapter=str(tmp_path)).told(open_bench(rooms))
+        replace(CONFIG, adapter=str(tmp_path)).manifest(open_bench(rooms))
 
 # ---- what is told of answers
 
 def test_tables(told):
-    answers = Answers(told)
+    answers = EvalResults(told)
     paper = paper_table(1)
-    table, cost, parsers = side_by_side(answers.scores(),
+    table, cost, parsers = side_by_side(vsi_scores(answers),
                                         paper[paper.model == "Qwen2-VL-2B"]), cost_of_thinking(answers, paper[paper.model == "Qwen2-VL-2B"]), by_parser(answers)
     assert set(table.index) <= {*TASKS, "overall"} and set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"]) and table["think", "paper"]["object_counting"] == "18.4"
     assert list(cost.columns) == [("think", "paper"),
@@ -210,9 +212,9 @@ def test_tables(told):
     assert len(plot_lengths(answers).axes[0].get_legend().texts) == 2
 
 def test_no_overall_where_a_task_is_missing(told):
-    answers = Answers(told)
+    answers = EvalResults(told)
     few = [q for q in answers.questions if q.task != "route_planning"]
-    assert "overall" not in set(score_table(few, {i: p for i, p in answers.of("vanilla").items() if answers.by_id[i] in few}).question_type)
+    assert "overall" not in set(score_table(few, {i: p for i, p in answers.answers("vanilla").items() if answers.by_id[i] in few}).question_type)
 
 def test_constants(rooms):
     questions = read_questions(rooms/"test.parquet")
@@ -231,7 +233,7 @@ def test_two_stores_are_compared(told, tmp_path):
     other = tmp_path/"other"
     shutil.copytree(told, other)
     lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
-    answers = Answers(told)
+    answers = EvalResults(told)
     wrong = answers.rows[(answers.rows.name == "vanilla") & (answers.rows.arm == "modes") & (answers.rows.score < .5)].id.tolist()[:3]
     for x in lines:
         if x["arm"] == "modes" and x["mode"] == "vanilla" and x["id"] in wrong:
@@ -257,7 +259,7 @@ def test_what_a_model_said_is_escaped(told, tmp_path):
     lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
     lines[0]["prediction"] = "<script>alert(1)</script>"
     write_text("".join(json.dumps(x) + "\n" for x in lines), other/"answers.jsonl")
-    answers = Answers(other)
+    answers = EvalResults(other)
     page = answer_html(answers, lines[0]["id"])
     assert "<script>" not in page and "&lt;script&gt;" in page
     widget = browse_answers(answers, lambda q: b"")
@@ -266,7 +268,7 @@ def test_what_a_model_said_is_escaped(told, tmp_path):
     assert "<script>" not in widget.children[2].value
 
 def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
-    answers = Answers(told)
+    answers = EvalResults(told)
     n = len(answers.questions)
     drawn = {example_question(answers, seed) for seed in range(8)}
     assert len({i for i, _ in drawn}) > 1 and example_question(answers, 3) == example_question(answers, 3)
@@ -285,7 +287,7 @@ def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
 
 def test_scores_say_how_varied_the_answers_are(told):
     from vsgrpo.evaluation.generate import SPREAD, answer_warnings
-    scores = Answers(told).scores()
+    scores = vsi_scores(EvalResults(told))
     assert set(SPREAD) <= set(scores) and (scores[scores.name == "constant, best"].distinct.dropna() <= 3).all()
     assert not [w for w in answer_warnings(scores, "name") if w.startswith("constant")]
 
@@ -302,7 +304,7 @@ def test_a_real_download_runs(data, rooms, tmp_path):
         os.link(film, folder/dataset/f"{scene}.mp4")
     error = run_chapter("00_prompting", scale="smoke", bench=str(folder), limit=4, samples=1, out=str(tmp_path/"run"))
     assert not error, error
-    answers = Answers(tmp_path/"run")
+    answers = EvalResults(tmp_path/"run")
     assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int)
                                                                   for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
     assert answers.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline

@@ -504,7 +504,7 @@ def test_families_score_as_the_official_functions_say(released, name):
 
 def test_the_command_and_the_store_agree_with_them(released, tmp_path):
     "One family through `vsgrpo-score` and through a store of chapter 00: the same figure."
-    from vsgrpo.evaluation.answer_store import Answers
+    from vsgrpo.evaluation.answer_store import EvalResults, vsi_scores
     from vsgrpo.evaluation.records import Run
     said, run = FAMILIES["edge cases, about right"], Run(tmp_path/"store")
     run.write_settings({"modes": ["vanilla"]})
@@ -513,6 +513,6 @@ def test_the_command_and_the_store_agree_with_them(released, tmp_path):
                           truncated=False, seconds=0.) for q in released])
     (tmp_path/"a.jsonl").write_text("".join(json.dumps(dict(id=q.id, prediction=said(q))) + "\n" for q in released))
     cli = json.loads(run_cli(tmp_path/"a.jsonl", "--rows", ROWS, "--json").stdout)["scores"][-1]["score"]
-    scores = Answers(tmp_path/"store").scores()
+    scores = vsi_scores(EvalResults(tmp_path/"store"))
     assert cli == pytest.approx(OFFICIAL["edge cases, about right"],
                                 abs=1e-10) == scores[(scores.name == "vanilla") & (scores.question_type == "overall")].score.item()
