@@ -365,6 +365,9 @@ def test_a_store_goes_on(download, tmp_path):
     with open(tmp_path/"torn"/"answers.jsonl", "ab") as f: f.write(lines[9][:20])
     run_eval(config, asked, tmp_path/"torn")
     whole, torn = (EvalResults(tmp_path/n) for n in ("whole", "torn"))
+    assert list(whole.settings) == [     # as in stores that were made before, which must resume
+        "model", "adapter", "benchmark", "protocol", "subtitles", "video", "max_new_tokens", "batch", "seed", "device",
+        "weights", "processing", "adapter_weights", "questions", "prompts", "decoding"]
     for arm in ("own", "blind"):
         assert whole.answers(arm) == torn.answers(arm) and len(whole.answers(arm)) == 16
     evals = table_of(("base", 0, whole), ("SFT", 0, torn))

@@ -44,6 +44,18 @@ class Arm:
     videos:dict|None=None # scene name → path of the video shown instead; None: its own
     blank:bool=False # whether every frame is replaced by grey
 
+# %% ../../nbs/09_answer_store.ipynb #09-checks-code
+def _check_mode(mode, wording):
+    if mode not in MODES: raise ValueError(f"modes: {mode!r}, wanted some of {list(MODES)}")
+    if mode not in POST.get(wording, ()):
+        raise ValueError(f"wording {wording!r} has no sentence for {mode} mode: wanted one of "
+                         f"{[w for w in POST if mode in POST[w]]}")
+
+def _check_whole(settings, name, least):
+    value = getattr(settings, name)
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} is {value!r}: wanted a whole number, {least} or more")
+
 # %% ../../nbs/09_answer_store.ipynb #09-vsi-code
 @dataclass(frozen=True)
 class VSISuite:
@@ -92,17 +104,6 @@ class VSISuite:
         questions, broken = read_rows(path)
         if broken: raise ValueError(f"{path}: {broken[0][1]}")
         return questions
-
-def _check_mode(mode, wording):
-    if mode not in MODES: raise ValueError(f"modes: {mode!r}, wanted some of {list(MODES)}")
-    if mode not in POST.get(wording, ()):
-        raise ValueError(f"wording {wording!r} has no sentence for {mode} mode: wanted one of "
-                         f"{[w for w in POST if mode in POST[w]]}")
-
-def _check_whole(settings, name, least):
-    value = getattr(settings, name)
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name} is {value!r}: wanted a whole number, {least} or more")
 
 # %% ../../nbs/09_answer_store.ipynb #09-benchmark-code
 @dataclass(frozen=True)
