@@ -20,8 +20,8 @@ from vsgrpo.training.studies import difference
 from vsgrpo.doctor import repo_root
 from vsgrpo.evaluation.answer_store import EvalResults
 from vsgrpo.evaluation.records import Run, git_commit
-from vsgrpo.general_eval import general_findings, retention
-from vsgrpo.training.adapters import trained_adapters
+from vsgrpo.general_eval import general_findings
+from vsgrpo.training.adapters import retention, trained_adapters
 
 MODEL = "tiny-general"
 

@@ -22,7 +22,8 @@ from vsgrpo.evaluation.generate import answer_warnings, spread_table
 from vsgrpo.evaluation.answer_store import BenchmarkSuite, EvalResults, benchmark_config, run_eval
 from vsgrpo.evaluation.bench_folder import unpack
 from vsgrpo.general_eval import (
-    eval_spread, eval_table, general_findings, general_table, parser_table, plot_gain_and_loss, retention)
+    eval_spread, eval_table, general_findings, general_table, parser_table, plot_gain_and_loss)
+from vsgrpo.training.adapters import retention
 from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")

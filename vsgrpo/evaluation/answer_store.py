@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Arm', 'VSISuite', 'BenchmarkSuite', 'EvalConfig', 'eval_manifest', 'vsi_config', 'benchmark_config', 'open_store',
-           'is_complete', 'run_eval', 'EvalResults', 'suite_of', 'vsi_scores', 'constants']
+           'is_complete', 'run_eval', 'EvalResults', 'suite_of', 'vsi_scores', 'constants', 'mode_difference']
 
 # %% ../../nbs/09_answer_store.ipynb #18072e8c
 import hashlib
@@ -25,7 +25,7 @@ from vsgrpo.evaluation.benchmarks import (
     BENCHMARKS, PARSERS as BENCHMARK_PARSERS, PROTOCOLS, Benchmark, Item, format_prompt, part_scores, read_items,
     score_items, write_items)
 from .generate import MAX_NEW_TOKENS, PARSER, UNREADABLE, answer_name, arm_scores, constant_answers
-from .generate import generate_answers, other_videos
+from .generate import generate_answers, other_videos, paired_difference
 from .records import Run, questions_hash
 from .rows import read_rows, write_questions
 from .scores import best_constant
@@ -402,3 +402,14 @@ def constants(
 def _most_frequent(values):
     "The most frequent text, of equally frequent ones the first."
     return min(Counter(values).items(), key=lambda x: (-x[1], x[0]))[0]
+
+# %% ../../nbs/09_answer_store.ipynb #09-difference-code
+def mode_difference(
+    results:EvalResults, # of a store with both
+    ours:str, theirs:str, # modes or controls
+    seed:int=0, # of the intervals
+)->pd.DataFrame: # question_type (index), difference, ci_low, ci_high (points)
+    "Paired difference of two sets of answers, each read by its own parser."
+    table = paired_difference(results.questions, results.answers(ours), results.answers(theirs), results.parser(ours),
+                              seed=seed, their_parser=results.parser(theirs))
+    return table.set_index("question_type")
