@@ -41,7 +41,7 @@ def paper_general()->pd.DataFrame: # method × (benchmark and size), per cent
 
 # %% ../nbs/40_general_eval.ipynb #c40-eval-table
 def overall(
-    results:EvalResults, # of `run_eval`, of a benchmark
+    results:EvalResults, # answers to a benchmark
     name:str="own", # own or blind
     parser:str|None=None, # None: the protocol's own
 )->tuple: # score, low, high
@@ -103,7 +103,7 @@ def general_table(
 def paper_column(benchmark:str, model:str)->dict: # method → per cent; empty for what the paper did not run
     return paper_general().get(f"{benchmark} {paper_model(model).split('-')[-1]}", pd.Series()).to_dict()
 
-def mean_cell(rows:pd.DataFrame)->str: # rows of `eval_table`, one a seed
+def mean_cell(rows:pd.DataFrame)->str: # one arm's rows of `eval_table`, one a seed
     mean, low, high = t_interval(rows.score) if len(rows) > 1 else rows.iloc[0][["score", "ci_low", "ci_high"]]
     if np.isnan(mean): return "—"
     return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"

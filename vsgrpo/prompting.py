@@ -18,16 +18,16 @@ from .evaluation.scores import score_table
 from .evaluation.vsibench import MODES, PARSERS, TASKS, score_answer
 
 # %% ../nbs/00_prompting.ipynb #00-017
-def paper_modes(paper:pd.DataFrame)->pd.DataFrame: # a row per mode, of `paper_table(1)` for one model
+def paper_modes(paper:pd.DataFrame)->pd.DataFrame: # a row per mode
     return paper.set_index(paper.method.str.lower().str.removesuffix("-mode"))
 
 def other_modes(results:EvalResults)->list[str]: # think, observe, as far as both they and vanilla are in the store
     return [mode for mode in results.names if mode in MODES[1:] and "vanilla" in results.names]
 
 def cost_of_thinking(
-    results:EvalResults, # of `run_eval`
-    paper:pd.DataFrame, # of `paper_table`, one model
-    seed:int=0, # of the intervals
+    results:EvalResults, # answers to VSI-Bench
+    paper:pd.DataFrame, # rows of `paper_table(1)` for one model
+    seed:int=0, # for the draws of the intervals
 )->pd.DataFrame: # a row a task, for think and observe: mode minus vanilla, in the paper and here
     "What a mode gains over vanilla mode, in points, with paired 95 % intervals over scenes."
     printed, columns = paper_modes(paper), {}
@@ -42,8 +42,8 @@ def cost_of_thinking(
 def score_cell(row)->str: return f"{row.score:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]"
 
 def side_by_side(
-    scores:pd.DataFrame, # of `vsi_scores`
-    paper:pd.DataFrame, # of `paper_table`, one model
+    scores:pd.DataFrame, # from `vsi_scores`
+    paper:pd.DataFrame, # rows of `paper_table(1)` for one model
 )->pd.DataFrame: # a row a task, for each mode: paper, ours with its interval, difference
     "Table 1 beside our scores; what was not run is a dash."
     tasks = [t for t in (*TASKS, "overall") if t in set(scores.question_type)]
@@ -59,7 +59,7 @@ def side_by_side(
 
 # %% ../nbs/00_prompting.ipynb #c00-parser
 def by_parser(
-    results:EvalResults, # of `run_eval`
+    results:EvalResults, # answers to VSI-Bench
 )->pd.DataFrame: # a row a mode and parser: mean of the tasks, mean of the answers, share unparsable
     "The same answers under every parser and both ways to average."
     pairs = [(mode, parser) for mode in results.names if mode in MODES for parser in PARSERS]
@@ -85,7 +85,7 @@ def majority(
     return max(read, key=read.count, default=None)
 
 def majority_score(
-    results:EvalResults, # of `run_eval`
+    results:EvalResults, # answers to VSI-Bench
     samples:pd.DataFrame, # rows of one mode's sampled answers
     k:int, # samples that vote
 )->float: # per cent, mean over questions
@@ -97,7 +97,7 @@ def majority_score(
 
 # %% ../nbs/00_prompting.ipynb #c00-equal
 def at_equal_cost(
-    results:EvalResults, # of `run_eval`
+    results:EvalResults, # answers to VSI-Bench
 )->pd.DataFrame: # a row a mode: samples, tokens, mean, majority, best; what vanilla mode makes of as many tokens
     "Sampled answers by mode, per cent, mean over questions."
     samples = results.rows[results.rows.arm == "samples"]
@@ -122,7 +122,7 @@ def _mean_by_question(values, ids): return values.groupby(ids).mean().mean()
 
 # %% ../nbs/00_prompting.ipynb #00-023
 def plot_lengths(
-    results:EvalResults, # of `run_eval`
+    results:EvalResults, # answers to VSI-Bench
 ): # matplotlib Figure
     "Mean score by length of the answer, a line a mode, a point for each fifth of its answers."
     import matplotlib.pyplot as plt
@@ -140,9 +140,9 @@ def plot_lengths(
 
 # %% ../nbs/00_prompting.ipynb #00-021
 def compare(
-    a:str|Path, b:str|Path, # folders of `run_eval`, over the same questions
+    a:str|Path, b:str|Path, # stores' folders, over the same questions
     name:str="vanilla", # mode or control
-    seed:int=0, # of the intervals
+    seed:int=0, # for the draws of the intervals
 )->tuple: # (settings that differ, scores of b minus a by task, questions that changed sides)
     "What differs between two stores: settings, scores with paired 95 % intervals, and which answers turned."
     a, b = EvalResults(a), EvalResults(b)

@@ -17,8 +17,8 @@ from .vsibench import MODES, TASKS
 
 # %% ../../nbs/09a_answer_pages.ipynb #09a-004
 def answer_html(
-    results:EvalResults, # of a store of VSI-Bench
-    question_id:str|int, # of one question
+    results:EvalResults, # answers to VSI-Bench
+    question_id:str|int, # the question's
     strip:bytes=b"", # PNG of the video
     caption:str="", # how the question was chosen
 )->str:
@@ -44,8 +44,8 @@ def _answer_html(row):
 
 # %% ../../nbs/09a_answer_pages.ipynb #09a-006
 def example_question(
-    results:EvalResults, # of a store of VSI-Bench
-    seed:int=0, # of the draw
+    results:EvalResults, # answers to VSI-Bench
+    seed:int=0, # for the draw
     contrast:bool=False, # draw among those that vanilla mode answers right and the other modes wrong, as in Figure 1
 )->tuple: # id of a question, caption that says how it was chosen
     "One question as an example, drawn by seed; a question chosen for its contrast is called so."
@@ -71,7 +71,7 @@ def _contrasts(results):
 
 # %% ../../nbs/09a_answer_pages.ipynb #09a-008
 def browse_answers(
-    results:EvalResults, # of a store of VSI-Bench
+    results:EvalResults, # answers to VSI-Bench
     strip:Callable, # Question → PNG of its video
 ): # ipywidgets widget
     "Choose a task, how it went, and a question; see the video and all answers."

@@ -95,7 +95,7 @@ class VSISuite:
     def marks(self, questions:list[Question], answers:dict, parser:str)->np.ndarray: # (n,) scores 0–1
         return np.array([score_answer(q, answers[q.id], parser) for q in questions])
 
-    def scores(self, questions:list[Question], answers:dict, parser:str, seed:int)->pd.DataFrame: # of `arm_scores`
+    def scores(self, questions:list[Question], answers:dict, parser:str, seed:int)->pd.DataFrame: # as `arm_scores`
         return arm_scores({"answers": answers}, questions, parser, seed)
 
     def write_questions(self, questions:list[Question], path:Path): write_questions(questions, path)
@@ -138,10 +138,10 @@ class BenchmarkSuite:
     def read(self, item:Item, text:str, parser:str)->tuple: # what was read, score 0 or 1; nan: left out
         return BENCHMARK_PARSERS[parser](self.rules, item, text)
 
-    def marks(self, items:list[Item], answers:dict, parser:str)->np.ndarray: # of `score_items`
+    def marks(self, items:list[Item], answers:dict, parser:str)->np.ndarray: # (n,) 0 or 1; nan: left out
         return score_items(self.rules, items, answers, parser)
 
-    def scores(self, items:list[Item], answers:dict, parser:str, seed:int)->pd.DataFrame: # of `part_scores`
+    def scores(self, items:list[Item], answers:dict, parser:str, seed:int)->pd.DataFrame: # as `part_scores`
         return part_scores(self.rules, items, self.marks(items, answers, parser), seed=seed)
 
     def write_questions(self, items:list[Item], path:Path): write_items(items, path)
@@ -157,7 +157,7 @@ class EvalConfig:
     video:VideoSpec # frames and pixels
     max_new_tokens:int|dict # longest answer; a dict: by mode
     batch:int # answers decoded together
-    seed:int=0 # of samples and shuffled videos
+    seed:int=0 # for samples and shuffled videos
 
     def __post_init__(self):
         for name, least in (("batch", 1), ("seed", 0)): _check_whole(self, name, least)
@@ -200,7 +200,7 @@ def vsi_config(
     samples:int=0, # sampled answers to each question and mode
     frames:int|None=None, max_pixels:int|None=None, # None: by size of the model
     sampling:str="uniform", # how frames are picked
-    max_new_tokens:int|None=None, # of think and observe mode; None: by size of the model
+    max_new_tokens:int|None=None, # longest answer in think and observe mode; None: by size
     batch:int|None=None, # None: by size of the model
     seed:int=0,
 )->EvalConfig:
@@ -272,9 +272,9 @@ def open_store(
     return store
 
 def is_complete(
-    store:Run, # of `open_store`
-    arms:list[Arm], # that it shall hold
-    n_questions:int,
+    store:Run, # from `open_store`
+    arms:list[Arm], # sets of answers that are wanted
+    n_questions:int, # questions that each arm answers
 )->bool:
     "Whether a store holds all answers."
     wanted = n_questions*sum(len(arm.modes)*arm.samples for arm in arms)
@@ -283,7 +283,7 @@ def is_complete(
 # %% ../../nbs/09_answer_store.ipynb #09-run-code
 def run_eval(
     config:EvalConfig, # what decides the answers
-    bench:Bench, # of `open_bench` or `open_benchmark`
+    bench:Bench, # from `open_bench` or `open_benchmark`
     folder:str|Path, # the store's
     frame_folder:str|Path|None=None, feature_folder:str|Path|None=None, # caches; None: memory alone
 ):
@@ -317,7 +317,7 @@ def _answer(config, bench, arms, store, frame_folder, feature_folder):
 class EvalResults:
     "The answers in a store, with their questions."
     def __init__(self,
-        folder:str|Path, # of `run_eval`
+        folder:str|Path, # a store's, from `run_eval`
     ):
         self.run = Run(folder)
         self.settings = self.run.read_settings()["settings"]
@@ -358,7 +358,7 @@ class EvalResults:
         "Scores of single answers, in the order of the questions."
         return self.suite.marks(self.questions, self.answers(name), parser or self.parser(name))
 
-    def scores(self, name:str, parser:str|None=None, seed:int=0)->pd.DataFrame: # of `arm_scores` or `part_scores`
+    def scores(self, name:str, parser:str|None=None, seed:int=0)->pd.DataFrame: # as `arm_scores` or `part_scores`
         "Scores in per cent, by task or part, with 95 % intervals."
         return self.suite.scores(self.questions, self.answers(name), parser or self.parser(name), seed)
 
@@ -372,7 +372,7 @@ class EvalResults:
                                         tokens=("n_tokens", "mean")).reindex(self.names)
 
 def suite_of(
-    settings:dict, # of a store's run.json
+    settings:dict, # the settings in a store's run.json
 )->VSISuite|BenchmarkSuite:
     "The suite that a store was made with."
     kind = BenchmarkSuite if "benchmark" in settings else VSISuite
@@ -381,8 +381,8 @@ def suite_of(
 
 # %% ../../nbs/09_answer_store.ipynb #09-scores-code
 def vsi_scores(
-    results:EvalResults, # of a store with a VSISuite
-    seed:int=0, # of the intervals
+    results:EvalResults, # answers to VSI-Bench
+    seed:int=0, # for the draws of the intervals
 )->pd.DataFrame: # name, question_type, n, score, ci_low, ci_high, SPREAD
     "Scores of all modes and controls, and of constant answers, and how varied the answers are."
     tables = [results.scores(name, seed=seed).assign(arm=name) for name in results.names]
@@ -405,9 +405,9 @@ def _most_frequent(values):
 
 # %% ../../nbs/09_answer_store.ipynb #09-difference-code
 def mode_difference(
-    results:EvalResults, # of a store with both
+    results:EvalResults, # answers to VSI-Bench, with both sets
     ours:str, theirs:str, # modes or controls
-    seed:int=0, # of the intervals
+    seed:int=0, # for the draws of the intervals
 )->pd.DataFrame: # question_type (index), difference, ci_low, ci_high (points)
     "Paired difference of two sets of answers, each read by its own parser."
     table = paired_difference(results.questions, results.answers(ours), results.answers(theirs), results.parser(ours),
