@@ -17,8 +17,8 @@ from pathlib import Path
 
 from vsgrpo.doctor import repo_root
 from vsgrpo.evaluation.records import Run, git_commit
+from vsgrpo.training.adapters import trained_adapters
 from vsgrpo.evaluation.vsibench import TASKS
-from vsgrpo.general_eval import trained_adapters
 from vsgrpo.training.baseline_tables import equal_terms, read_curves
 from vsgrpo.training.studies import all_scores, difference
 

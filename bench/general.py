@@ -19,8 +19,10 @@ import pandas as pd
 
 from vsgrpo.training.studies import difference
 from vsgrpo.doctor import repo_root
-from vsgrpo.general_eval import EvalResults, general_findings, retention, trained_adapters
+from vsgrpo.evaluation.answer_store import EvalResults
 from vsgrpo.evaluation.records import Run, git_commit
+from vsgrpo.general_eval import general_findings
+from vsgrpo.training.adapters import retention, trained_adapters
 
 MODEL = "tiny-general"
 
@@ -36,10 +38,10 @@ def run_chapter(name, folder, scale, **given):
 def rounded(interval): return [round(float(x), 2) for x in interval]
 
 
-def differences(exams, method, others):
+def differences(evals, method, others):
     "A method's difference to others on each benchmark, with intervals: benchmark → other → numbers."
-    titles = list(dict.fromkeys(exams.benchmark))
-    return {title: {other: rounded(retention(exams, method, other, title)) for other in others} for title in titles}
+    titles = list(dict.fromkeys(evals.benchmark))
+    return {title: {other: rounded(retention(evals, method, other, title)) for other in others} for title in titles}
 
 
 def main():
@@ -52,22 +54,22 @@ def main():
     run_chapter("30_baselines", folder, args.scale, seeds=args.seeds, methods=methods, out=folder/"trained")
     run_chapter("40_general_eval", folder, args.scale, runs=folder/"trained", out=folder/"general")
     runs, scores = trained_adapters(folder/"trained", MODEL), pd.read_csv(folder/"general"/"scores.csv")
-    sheets = [EvalResults(folder/"general"/name) for name in scores.store]
-    exams = scores[["arm", "seed", "benchmark"]].assign(sheet=sheets)
-    arms = [arm for arm in dict.fromkeys(exams.arm) if arm != "base"]
+    results = [EvalResults(folder/"general"/name) for name in scores.store]
+    evals = scores[["arm", "seed", "benchmark"]].assign(results=results)
+    arms = [arm for arm in dict.fromkeys(evals.arm) if arm != "base"]
     spatial = {arm: difference(runs, arm, "base") for arm in arms}
-    minus_base = {title: {arm: rounded(retention(exams, arm, benchmark=title)) for arm in arms}
-                  for title in dict.fromkeys(exams.benchmark)}
-    results = dict(
+    minus_base = {title: {arm: rounded(retention(evals, arm, benchmark=title)) for arm in arms}
+                  for title in dict.fromkeys(evals.benchmark)}
+    figures = dict(
         seeds=args.seeds,
         commit=Run(folder/"general").read_settings()["commit"] or git_commit(repo_root()),
         seconds=round(time.time() - begin),
         spatial_minus_base={arm: rounded(interval) for arm, interval in spatial.items()},
         scores=scores.drop(columns="store").round(2).to_dict("records"),
         minus_base=minus_base,
-        grpo_minus=differences(exams, "vsGRPO-V", [arm for arm in arms if arm != "vsGRPO-V"]))
-    print("\n".join(general_findings(exams, spatial, MODEL)))
-    print(json.dumps(dict(bench="general", **results)))
+        grpo_minus=differences(evals, "vsGRPO-V", [arm for arm in arms if arm != "vsGRPO-V"]))
+    print("\n".join(general_findings(evals, spatial, MODEL)))
+    print(json.dumps(dict(bench="general", **figures)))
 
 
 if __name__ == "__main__":

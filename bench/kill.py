@@ -39,14 +39,11 @@ build_scans(sys.argv[1] + '/rooms/scans', sys.argv[1] + '/scans', leak_guard=Fal
 ANSWERS = """
 import sys, torch
 from pathlib import Path
-from vsgrpo.engine.models import default_spec
-from vsgrpo.evaluation.answer_store import Study, run_study
+from vsgrpo.evaluation.answer_store import run_eval, vsi_config
 from vsgrpo.evaluation.bench_folder import open_bench
 torch.set_num_threads(1)
-s = Study('tiny', '', ('vanilla', 'think', 'observe'), 'test', default_spec('tiny'),
-          dict(vanilla=16, think=48, observe=48), 2, 32, 0)
-home = Path(sys.argv[1]).parent
-run_study(s, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')
+home, config = Path(sys.argv[1]).parent, vsi_config('tiny', samples=2, batch=32)
+run_eval(config, open_bench(home/'bench'), sys.argv[1], home/'frames', home/'features')
 """
 
 GRPO = """

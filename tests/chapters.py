@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run_chapter(
     chapter, # name of a notebook in nbs/
-    skip_tests=False, # leave out cells without a directive behind the check of the parameters: they show and test the module
+    skip_tests=False, # leave out cells without a directive behind the check of the parameters: they are examples
     **parameters, # what `papermill -p` would give
 ): # the error at which it ends, or None
     "Run a chapter's cells."

@@ -19,8 +19,11 @@ from vsgrpo.evaluation.benchmark_scores import (PARSERS, format_prompt, part_dif
 from vsgrpo.evaluation.benchmarks import (BENCHMARKS, TEMPCOMPASS, VIDEOMME, VIDEOMMMU, Files, Item, open_benchmark,
                                           read_benchmark, read_srt)
 from vsgrpo.evaluation.generate import answer_warnings, spread_table
-from vsgrpo.general_eval import EvalResults, eval_spread, eval_table, retention, run_eval, default_eval
+from vsgrpo.evaluation.answer_store import BenchmarkSuite, EvalResults, benchmark_config, run_eval
 from vsgrpo.evaluation.bench_folder import unpack
+from vsgrpo.general_eval import (
+    eval_spread, eval_table, general_findings, general_table, parser_table, plot_gain_and_loss)
+from vsgrpo.training.adapters import retention
 from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")
@@ -198,32 +201,75 @@ def test_general_eval_refuses(given, words, tmp_path):
 
 # How varied answers are, and two seeds
 
-def made_exam(answers):
-    "A sheet without a model: 20 questions of VideoMME about 10 videos."
-    items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"),
-                  {"duration": "short"}) for i in range(20)]
-    sheet = EvalResults.__new__(EvalResults)
-    sheet.bench, sheet.protocol, sheet.items = VIDEOMME, "lmms-eval", items
-    sheet.rows = pd.DataFrame([("own", i.id, a) for i, a in zip(items, answers)], columns=["arm", "id", "prediction"])
-    return sheet
+def made_results(answers):
+    "Results without a model: 20 questions of VideoMME about 10 videos."
+    items = [Item(str(i), f"data/v{i//2}.mp4", "?", "AB"[i % 2], ("A. a", "B. b"), {"duration": "short"})
+             for i in range(20)]
+    return results_of(BenchmarkSuite("videomme", "lmms-eval"), items, answers)
 
-def test_constant_answers_to_a_benchmark_are_told():
-    sheets = {"base": made_exam("AB"*10), "SFT": made_exam("A"*19 + "B"), "mute": made_exam([""]*20)}
-    exams = pd.DataFrame([(arm, 0, "VideoMME", sheet) for arm, sheet in sheets.items()],
-                         columns=["arm", "seed", "benchmark", "sheet"])
-    spread = eval_spread(exams)
+def results_of(suite, items, answers):
+    "Results without a store."
+    results = EvalResults.__new__(EvalResults)
+    results.suite, results.questions, results.by_id = suite, items, {item.id: item for item in items}
+    rows = [(arm, arm, item.id, a, 1, False) for arm in ("own", "blind") for item, a in zip(items, answers)]
+    results.rows = pd.DataFrame(rows, columns=["arm", "name", "id", "prediction", "n_tokens", "truncated"])
+    return results
+
+def table_of(*rows, benchmark="VideoMME"):
+    "What chapter 40 makes its tables of; a row is arm, seed, results."
+    return pd.DataFrame([(arm, seed, benchmark, results) for arm, seed, results in rows],
+                        columns=["arm", "seed", "benchmark", "results"])
+
+def test_constant_answers_to_a_benchmark_are_reported():
+    evals = table_of(("base", 0, made_results("AB"*10)), ("SFT", 0, made_results("A"*19 + "B")),
+                     ("mute", 0, made_results([""]*20)))
+    spread = eval_spread(evals)
     assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)",
                                                              "50 % (2)"]
     assert answer_warnings(spread) == ['SFT gives one answer to 90 % or more in VideoMME ("A" 95 %, truth 50 %).',
                                        "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, "
                                        "truth 50 %)."]
 
-def test_two_seeds_of_an_exam_are_both_counted():
-    right, wrong = made_exam("AB"*10), made_exam("BA"*10)
-    exams = pd.DataFrame([("base", 0, "VideoMME", wrong), ("SFT", 0, "VideoMME", right), ("SFT", 1, "VideoMME", wrong)],
-                         columns=["arm", "seed", "benchmark", "sheet"])
-    assert retention(exams[:2], "SFT") == (100, 100, 100) and retention(exams, "SFT") == (50, 50, 50)
-    assert np.isnan(retention(exams, "SFT", part=("track", "x"))).all()
+def test_two_seeds_are_both_counted():
+    right, wrong = made_results("AB"*10), made_results("BA"*10)
+    evals = table_of(("base", 0, wrong), ("SFT", 0, right), ("SFT", 1, wrong))
+    assert retention(evals[:2], "SFT") == (100, 100, 100) and retention(evals, "SFT") == (50, 50, 50)
+    assert np.isnan(retention(evals, "SFT", part=("track", "x"))).all()
+    with pytest.raises(ValueError, match="vsGRPO-V has no run of seed 0"): retention(evals, "SFT", "vsGRPO-V")
+
+@pytest.fixture(scope="module")
+def lectures():
+    "`lectures(answer)`: results of two questions in each track of VideoMMMU, answered by a function of the item."
+    tracks = [track for track in ("Perception", "Comprehension", "Adaptation") for _ in range(2)]
+    items = [Item(f"{track}/{i}", f"v{i}.mp4", "?", "AB"[i % 2], ("left", "right"),
+                  {"track": track, "discipline": "Art"}) for i, track in enumerate(tracks)]
+    suite = BenchmarkSuite("videommmu", "lmms-eval")
+    return lambda answer: results_of(suite, items, [answer(item) for item in items])
+
+def test_tables_of_general_ability(lectures):
+    right = lectures(lambda item: item.answer)
+    wrong = lectures(lambda item: "B" if item.answer == "A" else "A")
+    same = table_of(("base", 0, right), ("SFT", 0, right), benchmark="VideoMMMU")
+    lost = table_of(("base", 0, right), ("SFT", 0, wrong), benchmark="VideoMMMU")
+    assert retention(same, "SFT", benchmark="VideoMMMU") == (0, 0, 0)
+    assert retention(lost, "SFT", benchmark="VideoMMMU") == pytest.approx((-100, -100, -100))
+    titles = ["VideoMMMU", "VideoMMMU, Perception", "VideoMMMU, Comprehension"]
+    assert eval_spread(same).question_type.tolist()[:3] == titles
+    table = general_table(same)
+    assert table.loc["SFT", ("VideoMMMU", "paper")] == "30.7"
+    assert table.loc["SFT", ("VideoMMMU", "ours")] == "100.0 [100.0, 100.0]"
+    assert parser_table(lost).loc[("VideoMMMU", "SFT"), "lmms-eval"] == 0
+    assert len(plot_gain_and_loss(same, {"SFT": (13., 11., 15.)}).axes) == 1
+
+def test_findings_name_the_difference_and_the_papers(lectures):
+    right = lectures(lambda item: item.answer)
+    wrong = lectures(lambda item: "B" if item.answer == "A" else "A")
+    evals = table_of(("base", 0, right), ("SFT", 0, wrong), ("vsGRPO-V", 0, right), benchmark="VideoMMMU")
+    assert general_findings(evals, {"SFT": (13., 11., 15.)}) == [
+        "VideoMMMU, minus base: SFT -100.0 [-100.0, -100.0], a loss (paper -1.6); "
+        "vsGRPO-V +0.0 [+0.0, +0.0], no difference shown (paper -0.6).",
+        "VideoMMMU: that GRPO keeps more than SFT is shown: +100.0 [+100.0, +100.0].",
+        "Spatial score minus base: SFT +13.0 [+11.0, +15.0]."]
 
 # Folders, archives, stores
 
@@ -312,37 +358,41 @@ def test_packed_archives_are_bounded(tmp_path, monkeypatch):
     assert not (tmp_path/"out").exists()
 
 def test_a_store_goes_on(download, tmp_path):
-    "Answers that a killed run left, a torn line among them, are kept; the rest is generated."
-    s = default_eval("tiny-general", "", "videomme", subtitles=True)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), s.video), max_skipped=.3,
+    "Answers that a killed run left, a torn line among them, are kept; the rest is asked."
+    config = benchmark_config("tiny-general", "", "videomme", subtitles=True)
+    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), config.video), max_skipped=.3,
                            subtitles=True)
-    run_eval(s, asked, tmp_path/"whole")
-    run_eval(s, asked, tmp_path/"torn")
+    run_eval(config, asked, tmp_path/"whole")
+    run_eval(config, asked, tmp_path/"torn")
     lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
     write_text(b"".join(lines[:9]).decode(), tmp_path/"torn"/"answers.jsonl")
     with open(tmp_path/"torn"/"answers.jsonl", "ab") as f: f.write(lines[9][:20])
-    run_eval(s, asked, tmp_path/"torn")
+    run_eval(config, asked, tmp_path/"torn")
     whole, torn = (EvalResults(tmp_path/n) for n in ("whole", "torn"))
-    for arm in ("own", "blind"): assert whole.said(arm) == torn.said(arm) and len(whole.said(arm)) == 16
-    exams = pd.DataFrame([("base", 0, "VideoMME", whole), ("SFT", 0, "VideoMME", torn)],
-                         columns=["arm", "seed", "benchmark", "sheet"])
-    assert retention(exams, "SFT") == (0, 0, 0) and eval_table(exams).n.tolist() == [16, 16]
+    assert list(whole.settings) == [     # as in stores that were made before, which must resume
+        "model", "adapter", "benchmark", "protocol", "subtitles", "video", "max_new_tokens", "batch", "seed", "device",
+        "weights", "processing", "adapter_weights", "questions", "prompts", "decoding"]
+    for arm in ("own", "blind"):
+        assert whole.answers(arm) == torn.answers(arm) and len(whole.answers(arm)) == 16
+    evals = table_of(("base", 0, whole), ("SFT", 0, torn))
+    assert retention(evals, "SFT") == (0, 0, 0) and eval_table(evals).n.tolist() == [16, 16]
     with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"):
-        run_eval(default_eval("tiny-general", "", "videomme"), asked, tmp_path/"whole")
+        run_eval(benchmark_config("tiny-general", "", "videomme"), asked, tmp_path/"whole")
 
 def test_settings_of_real_models(monkeypatch):
     "Frames, pixels and tokens are the protocol's."
     from types import SimpleNamespace
 
-    from vsgrpo import general_eval
-    monkeypatch.setattr(general_eval, "model_size", lambda name: "2B")
-    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=14, spatial_merge_size=2))
-    monkeypatch.setattr(general_eval, "load_config", lambda name: config)
-    paper = default_eval("2B", "", "videommmu")
-    assert (paper.protocol, paper.max_new_tokens) == ("video-r1", 1024)
-    assert (paper.video.frames, paper.video.max_pixels) == (16, 256*28*28)
+    from vsgrpo.evaluation import answer_store
+    monkeypatch.setattr(answer_store, "model_size", lambda name: "2B")
+    monkeypatch.setattr(answer_store, "load_config",
+                        lambda name: SimpleNamespace(vision_config=SimpleNamespace(patch_size=14,
+                                                                                   spatial_merge_size=2)))
+    paper = benchmark_config("2B", "", "videommmu")
+    assert (paper.suite.protocol, paper.video.frames, paper.video.max_pixels,
+            paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
     assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds
-    plain = default_eval("2B", "", "videomme", "lmms-eval")
-    assert (plain.video.frames, plain.video.max_pixels, plain.video.factor) == (32, 602112, 28)
-    assert plain.max_new_tokens == 16
+    plain = benchmark_config("2B", "", "videomme", "lmms-eval")
+    assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens,
+            plain.video.factor) == (32, 602112, 16, 28)
     assert plain.video.sampling == "uniform_floor"                 # lmms-eval cuts off

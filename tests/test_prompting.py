@@ -1,4 +1,4 @@
-"Prompt modes: a benchmark is read as it is, answers are kept once, and what is told of them follows from what was said."
+"Prompt modes: a benchmark is read as it is, answers are kept once, and every table follows from the results."
 import json
 import os
 import shutil
@@ -15,28 +15,29 @@ import pandas as pd
 import pytest
 from chapters import run_chapter
 
-from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.engine.models import default_spec
-from vsgrpo.evaluation.answer_store import Answers, Study, constants, run_study
-from vsgrpo.prompting import (answer_html, at_equal_cost, browse_answers, by_parser, compare, cost_of_thinking,
-                              majority, plot_lengths, side_by_side, example_question)
-from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
 from vsgrpo.engine.video import FrameCache, encode
-from vsgrpo.evaluation.vsibench import PARSERS, TASKS
-from vsgrpo.evaluation.scores import paper_table, score_table
+from vsgrpo.evaluation.answer_pages import answer_html, browse_answers, example_question
+from vsgrpo.evaluation.answer_store import EvalConfig, EvalResults, VSISuite, constants, run_eval, vsi_scores
+from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
 from vsgrpo.evaluation.rows import read_questions, record_of
+from vsgrpo.evaluation.scores import paper_table, score_table
+from vsgrpo.evaluation.vsibench import PARSERS, TASKS
+from vsgrpo.files import commit, write_json, write_text
+from vsgrpo.prompting import (
+    at_equal_cost, by_parser, compare, cost_of_thinking, majority, plot_lengths, side_by_side)
 
-STUDY = Study("tiny", "", ("vanilla", "think"), "test", default_spec("tiny"),
-              {"vanilla": 8, "think": 12, "observe": 12}, 2, 64, 0)
+CONFIG = EvalConfig("tiny", "", VSISuite(("vanilla", "think"), "test", samples=2), default_spec("tiny"),
+                    max_new_tokens={"vanilla": 8, "think": 12, "observe": 12}, batch=64)
 
 @pytest.fixture(scope="module")
 def rooms(built_rooms): return built_rooms(1, 1, 4)
 
 @pytest.fixture(scope="module")
-def told(rooms, tmp_path_factory):
-    "A study that came to its end."
-    folder = tmp_path_factory.mktemp("told")
-    run_study(STUDY, open_bench(rooms), folder)
+def finished(rooms, tmp_path_factory):
+    "A store that is complete."
+    folder = tmp_path_factory.mktemp("finished")
+    run_eval(CONFIG, open_bench(rooms), folder)
     return folder
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def copy(rooms, tmp_path):
     write(folder, [record_of(q) for q in read_questions(rooms/"test.parquet")])
     return folder
 
+def video_of(row): return f"{row['dataset']}/{row['scene_name']}.mp4"
 def rows_of(folder): return [json.loads(x) for x in (folder/"test.jsonl").read_text().splitlines()]
 def write(folder, rows): (folder/"test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
@@ -54,37 +56,38 @@ def write(folder, rows): (folder/"test.jsonl").write_text("".join(json.dumps(r) 
 
 def test_rows_that_are_no_questions_are_set_aside(copy):
     rows = rows_of(copy)
-    rows[0]["question_type"], rows[1]["ground_truth"], rows[2] = "object_colour", "", {k: v for k, v in rows[2].items() if k != "question"}
+    rows[0]["question_type"], rows[1]["ground_truth"] = "object_colour", ""
+    del rows[2]["question"]
     chosen = next(r for r in rows[3:] if r["options"])
     chosen["options"] = []
     write(copy, rows)
     bench = open_bench(copy, max_skipped=.5)
     assert len(bench.questions) == len(rows) - 4 and len(bench.aside) == 4
-    assert [w in r for w, r in zip(("object_colour", "ground_truth", "missing column question"),
-                                   bench.aside.reason)] == [True]*3 and "options" in bench.aside.reason.iloc[3]
+    for word, reason in zip(("object_colour", "ground_truth", "missing column question", "options"),
+                            bench.aside.reason, strict=True):
+        assert word in reason
     with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, max_skipped=.01)
 
 def test_videos_that_cannot_be_read_are_set_aside(copy):
     films = sorted(copy.rglob("*.mp4"))
-    asked = {f"{f.parent.name}/{f.name}" for f in films} & {f"{r['dataset']}/{r['scene_name']}.mp4"
-                                                            for r in rows_of(copy)}
+    asked = {f"{f.parent.name}/{f.name}" for f in films} & {video_of(row) for row in rows_of(copy)}
     gone, torn = sorted(asked)[:2]
     (copy/gone).unlink()
     (copy/torn).write_bytes((copy/torn).read_bytes()[:300])
     black = sorted(asked)[2]
     (copy/black).unlink()
     encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
-    bench = open_bench(copy, frames=(FrameCache(None), STUDY.video), max_skipped=.9)
+    bench = open_bench(copy, frames=(FrameCache(None), CONFIG.video), max_skipped=.9)
     reasons = bench.aside.reason.unique()
-    assert {q.video for q in bench.questions} == asked - {gone, torn, black} and any(r.startswith(f"{black}: blank: its pixels")
-                                                                                     for r in reasons) and len(bench.questions) + len(bench.aside) == len(rows_of(copy))
-    assert any(r == f"no video {gone}" for r in reasons) and any(r.startswith(f"{torn}: not a readable video")
-                                                                 for r in reasons)
+    assert {q.video for q in bench.questions} == asked - {gone, torn, black}
+    assert len(bench.questions) + len(bench.aside) == len(rows_of(copy))
+    for start in (f"{black}: blank: its pixels", f"no video {gone}", f"{torn}: not a readable video"):
+        assert any(reason.startswith(start) for reason in reasons), start
     shutil.rmtree(copy/gone.split("/")[0])
     with pytest.raises(ValueError, match="no video"): open_bench(copy)
 
 def test_the_share_of_broken_videos_is_of_what_is_asked(copy):
-    films = sorted({f"{r['dataset']}/{r['scene_name']}.mp4" for r in rows_of(copy)})
+    films = sorted({video_of(row) for row in rows_of(copy)})
     (copy/films[0]).unlink()        # the first of two scenes that are asked about, a quarter of all
     assert len(open_bench(copy, max_skipped=.4).aside) > 0
     with pytest.raises(ValueError, match="40% may"): open_bench(copy, limit=2, max_skipped=.4)
@@ -97,7 +100,7 @@ def test_tasks_and_limit(rooms):
     assert len(few.questions) == sum(q.video in {x.video for x in few.questions} for q in whole.questions)
     with pytest.raises(ValueError, match="wanted some of"): open_bench(rooms, ["colour"])
 
-def test_the_file_of_rows_is_found_or_asked_for(tmp_path):
+def test_the_file_of_rows_is_found_or_named_as_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="there are none"): find_rows(tmp_path)
     (tmp_path/"a.parquet").touch()
     assert find_rows(tmp_path).name == "a.parquet"
@@ -117,14 +120,14 @@ def test_a_benchmark_from_the_hub_is_unpacked_once(copy, tmp_path, monkeypatch):
     with zipfile.ZipFile(hub/f"{dataset}.zip", "w") as z:
         for f in sorted((copy/dataset).glob("*.mp4")): z.write(f, f"{dataset}/{f.name}")
         z.writestr(f"__MACOSX/{dataset}/._x.mp4", "no")
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name,
-                        repo_type: ["README.md", "test.jsonl", f"{dataset}.zip"])
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file,
-                        repo_type: fetched.append(file) or str(hub/file))
+    def list_files(name, repo_type): return ["README.md", "test.jsonl", f"{dataset}.zip"]
+    def download(name, file, repo_type): return fetched.append(file) or str(hub/file)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     folder = fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub")
     assert open_bench(folder).questions == open_bench(copy).questions and not list(folder.rglob("._x.mp4"))
-    assert fetch_bench("someone/VSI-Bench",
-                       tmp_path/"bench-of-hub") == folder and fetched == ["test.jsonl", f"{dataset}.zip"]
+    assert fetch_bench("someone/VSI-Bench", tmp_path/"bench-of-hub") == folder
+    assert fetched == ["test.jsonl", f"{dataset}.zip"]
 
 def test_an_archive_stays_in_its_folder(tmp_path):
     with zipfile.ZipFile(tmp_path/"bad.zip", "w") as z:
@@ -134,7 +137,7 @@ def test_an_archive_stays_in_its_folder(tmp_path):
     assert not (tmp_path/"outside.mp4").exists() and not (tmp_path/"in").exists()
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError])     # the second stands for what a client raises of its own
-def test_a_hub_out_of_reach_is_told(tmp_path, monkeypatch, error):
+def test_a_hub_out_of_reach_is_reported(tmp_path, monkeypatch, error):
     import huggingface_hub
     def out(*a, **kw): raise error("refused")
     monkeypatch.setattr(huggingface_hub, "list_repo_files", out)
@@ -148,33 +151,37 @@ def test_a_hub_out_of_reach_is_told(tmp_path, monkeypatch, error):
     (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"),
     (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])
 def test_bad_settings_are_refused(change, words):
-    with pytest.raises(ValueError, match=words): replace(STUDY, **change)
+    changed = CONFIG if "batch" in change else CONFIG.suite
+    with pytest.raises(ValueError, match=words): replace(changed, **change)
 
-def test_a_study_leaves_all_it_asked(told, rooms):
-    answers, n = Answers(told), len(open_bench(rooms).questions)
-    assert answers.names == ["vanilla", "think", "shuffled", "blind"] and len(answers.rows) == n*(2 + 1 + 1 + 2*2)
-    assert not answers.rows.duplicated(["arm", "mode", "id", "sample"]).any()
-    manifest = json.loads((told/"run.json").read_text())
-    assert {"weights", "prompts", "decoding", "questions", "max_new_tokens",
-            "wording"} <= set(manifest["settings"]) and manifest["versions"] and manifest["video_spec"]["frames"] == 4
-    scores = answers.scores()
-    assert set(scores.name) == {*answers.names, "constant, most frequent", "constant, median", "constant, best"} and scores.equals(pd.read_csv(told/"scores.csv").astype(scores.dtypes))
-    official = score_table(answers.questions, answers.of("vanilla")).set_index("question_type").score
+def test_a_store_holds_all_answers(finished, rooms):
+    results, n = EvalResults(finished), len(open_bench(rooms).questions)
+    assert results.names == ["vanilla", "think", "shuffled", "blind"] and len(results.rows) == n*(2 + 1 + 1 + 2*2)
+    assert not results.rows.duplicated(["arm", "mode", "id", "sample"]).any()
+    manifest = json.loads((finished/"run.json").read_text())
+    assert list(manifest["settings"]) == [       # as in stores that were made before, which must resume
+        "model", "adapter", "modes", "wording", "video", "max_new_tokens", "samples", "batch", "seed", "device",
+        "weights", "processing", "adapter_weights", "questions", "prompts", "decoding"]
+    assert manifest["versions"] and manifest["video_spec"]["frames"] == 4
+    scores = vsi_scores(results)
+    assert set(scores.name) == {*results.names, "constant, most frequent", "constant, median", "constant, best"}
+    assert scores.equals(pd.read_csv(finished/"scores.csv").astype(scores.dtypes))
+    official = score_table(results.questions, results.answers("vanilla")).set_index("question_type").score
     assert scores[scores.name == "vanilla"].set_index("question_type").score.equals(official)
-    assert answers.manner().n.tolist() == [n]*4
+    assert results.summary().n.tolist() == [n]*4
 
-def test_another_setting_does_not_go_on(told, rooms):
-    before = (told/"answers.jsonl").read_bytes()
+def test_another_setting_does_not_resume(finished, rooms):
+    before = (finished/"answers.jsonl").read_bytes()
     with pytest.raises(ValueError, match="began with other settings: samples was 2, is 3"):
-        run_study(replace(STUDY, samples=3), open_bench(rooms), told)
+        run_eval(replace(CONFIG, suite=replace(CONFIG.suite, samples=3)), open_bench(rooms), finished)
     with pytest.raises(ValueError, match="began with other settings: questions was"):
-        run_study(STUDY, open_bench(rooms, limit=2), told)
-    assert (told/"answers.jsonl").read_bytes() == before
+        run_eval(CONFIG, open_bench(rooms, limit=2), finished)
+    assert (finished/"answers.jsonl").read_bytes() == before
 
-def test_a_killed_study_goes_on(told, rooms, tmp_path):
-    code = ("import sys; sys.path.insert(0, 'tests'); from test_prompting import STUDY; from "
-            "vsgrpo.evaluation.bench_folder import open_bench; from vsgrpo.evaluation.answer_store import run_study\n"
-            "from dataclasses import replace; run_study(STUDY, open_bench(sys.argv[1]), sys.argv[2])")
+def test_a_killed_evaluation_resumes(finished, rooms, tmp_path):
+    code = ("import sys; sys.path.insert(0, 'tests')\n"
+            "from test_prompting import CONFIG, open_bench, run_eval\n"
+            "run_eval(CONFIG, open_bench(sys.argv[1]), sys.argv[2])")
     root = Path(__file__).parents[1]
     run = subprocess.Popen([sys.executable, "-c", code, str(rooms), str(tmp_path)], cwd=root,
                            env=dict(os.environ, PYTHONPATH=str(root)), start_new_session=True)
@@ -183,109 +190,115 @@ def test_a_killed_study_goes_on(told, rooms, tmp_path):
     finally: os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert not (tmp_path/"scores.csv").exists()
-    run_study(STUDY, open_bench(rooms), tmp_path)
-    a, b = (Answers(f).rows.drop(columns="seconds") for f in (told, tmp_path))
+    run_eval(CONFIG, open_bench(rooms), tmp_path)
+    a, b = (EvalResults(f).rows.drop(columns="seconds") for f in (finished, tmp_path))
     pd.testing.assert_frame_equal(a, b)
-    assert (told/"scores.csv").read_bytes() == (tmp_path/"scores.csv").read_bytes()
+    assert (finished/"scores.csv").read_bytes() == (tmp_path/"scores.csv").read_bytes()
 
 def test_an_adapter_is_named_by_its_weights(rooms, tmp_path):
     with pytest.raises(FileNotFoundError, match="no .*safetensors there"):
-        replace(STUDY, adapter=str(tmp_path)).told(open_bench(rooms))
+        replace(CONFIG, adapter=str(tmp_path)).manifest(open_bench(rooms))
 
-# ---- what is told of answers
+# ---- tables and pages of answers
 
-def test_tables(told):
-    answers = Answers(told)
+def test_tables(finished):
+    results = EvalResults(finished)
     paper = paper_table(1)
-    table, cost, parsers = side_by_side(answers.scores(),
-                                        paper[paper.model == "Qwen2-VL-2B"]), cost_of_thinking(answers, paper[paper.model == "Qwen2-VL-2B"]), by_parser(answers)
-    assert set(table.index) <= {*TASKS, "overall"} and set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"]) and table["think", "paper"]["object_counting"] == "18.4"
-    assert list(cost.columns) == [("think", "paper"),
-                                  ("think", "ours")] and cost["think", "paper"]["room_size_estimation"] == "-13.8"
-    assert list(parsers.index) == [(m, p)for m in ("vanilla", "think")
-                                   for p in PARSERS] and parsers.ours.tolist() == [True, False, False, False, False,
-                                                                                   True, False, False]
-    equal = at_equal_cost(answers)
-    assert equal.samples.tolist() == [2, 2] and (equal["best (pass@k)"] >= equal["mean"]).all() and (equal["best (pass@k)"] >= equal.majority).all()
-    assert len(plot_lengths(answers).axes[0].get_legend().texts) == 2
+    paper = paper[paper.model == "Qwen2-VL-2B"]
+    table = side_by_side(vsi_scores(results), paper)
+    assert set(table.index) <= {*TASKS, "overall"} and table["think", "paper"]["object_counting"] == "18.4"
+    assert set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"])
+    cost = cost_of_thinking(results, paper)
+    assert list(cost.columns) == [("think", "paper"), ("think", "ours")]
+    assert cost["think", "paper"]["room_size_estimation"] == "-13.8"
+    parsers = by_parser(results)
+    assert list(parsers.index) == [(mode, parser) for mode in ("vanilla", "think") for parser in PARSERS]
+    assert parsers.index[parsers.ours].tolist() == [("vanilla", "official"), ("think", "tagged")]
+    equal = at_equal_cost(results)
+    best = equal["best (pass@k)"]
+    assert equal.samples.tolist() == [2, 2] and (best >= equal["mean"]).all() and (best >= equal.majority).all()
+    assert len(plot_lengths(results).axes[0].get_legend().texts) == 2
 
-def test_no_overall_where_a_task_is_missing(told):
-    answers = Answers(told)
-    few = [q for q in answers.questions if q.task != "route_planning"]
-    assert "overall" not in set(score_table(few, {i: p for i, p in answers.of("vanilla").items() if answers.by_id[i] in few}).question_type)
+def test_no_overall_where_a_task_is_missing(finished):
+    results = EvalResults(finished)
+    few = [q for q in results.questions if q.task != "route_planning"]
+    texts = results.answers("vanilla")
+    assert "overall" not in set(score_table(few, {q.id: texts[q.id] for q in few}).question_type)
 
 def test_constants(rooms):
     questions = read_questions(rooms/"test.parquet")
-    said = constants(questions)
+    answers = constants(questions)
     sizes = [q for q in questions if q.question_type == "object_size_estimation"]
-    assert {float(said["constant, median"][q.id])
-            for q in sizes} == {float(np.median([float(q.ground_truth) for q in sizes]))}
-    best = {n: score_table(questions, s, n_boot=0).score.mean() for n, s in said.items()}
+    median = float(np.median([float(q.ground_truth) for q in sizes]))
+    assert {float(answers["constant, median"][q.id]) for q in sizes} == {median}
+    best = {name: score_table(questions, texts, n_boot=0).score.mean() for name, texts in answers.items()}
     assert best["constant, best"] == max(best.values())
 
 @pytest.mark.parametrize("answers, most", [([None, 2., 3., 3.], 3.), (["A", "B"], "A"), ([None], None), ([], None),
                                            ([float("nan"), "B"], "B"), (["B", "A", "A", "B"], "B")])
 def test_majority(answers, most): assert majority(answers) == most
 
-def test_two_stores_are_compared(told, tmp_path):
+def test_two_stores_are_compared(finished, tmp_path):
     other = tmp_path/"other"
-    shutil.copytree(told, other)
+    shutil.copytree(finished, other)
     lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
-    answers = Answers(told)
-    wrong = answers.rows[(answers.rows.name == "vanilla") & (answers.rows.arm == "modes") & (answers.rows.score < .5)].id.tolist()[:3]
+    results = EvalResults(finished)
+    rows = results.rows
+    wrong = rows[(rows.name == "vanilla") & (rows.arm == "modes") & (rows.score < .5)].id.tolist()[:3]
     for x in lines:
         if x["arm"] == "modes" and x["mode"] == "vanilla" and x["id"] in wrong:
-            x["prediction"] = answers.by_id[x["id"]].ground_truth
+            x["prediction"] = results.by_id[x["id"]].ground_truth
     write_text("".join(json.dumps(x) + "\n" for x in lines), other/"answers.jsonl")
-    settings, points, turned = compare(told, other)
-    assert settings == [] and set(turned.index) == set(wrong) and set(turned.became) == {"right"} and (points.difference >= 0).all() and points.difference.max() > 0
-    assert compare(told, told)[2].empty
+    settings, points, turned = compare(finished, other)
+    assert settings == [] and set(turned.index) == set(wrong) and set(turned.became) == {"right"}
+    assert (points.difference >= 0).all() and points.difference.max() > 0
+    assert compare(finished, finished)[2].empty
     manifest = json.loads((other/"run.json").read_text())
     manifest["settings"]["wording"] = "train"
     write_json(manifest, other/"run.json")
-    assert compare(told, other)[0] == ["wording was 'test', is 'train'"]
+    assert compare(finished, other)[0] == ["wording was 'test', is 'train'"]
     rows = pd.read_parquet(other/"questions.parquet")
     rows.loc[rows.question_type == "object_counting", "ground_truth"] = "77"
     rows.to_parquet(other/"questions.parquet")
-    with pytest.raises(ValueError, match="questions.parquet: damaged"): compare(told, other)
+    with pytest.raises(ValueError, match="questions.parquet: damaged"): compare(finished, other)
     commit(other/"questions.parquet")
-    with pytest.raises(ValueError, match="are in one only or differ"): compare(told, other)
+    with pytest.raises(ValueError, match="are in one only or differ"): compare(finished, other)
 
-def test_what_a_model_said_is_escaped(told, tmp_path):
+def test_answers_are_escaped(finished, tmp_path):
     other = tmp_path/"other"
-    shutil.copytree(told, other)
+    shutil.copytree(finished, other)
     lines = [json.loads(x) for x in (other/"answers.jsonl").read_text().splitlines()]
     lines[0]["prediction"] = "<script>alert(1)</script>"
     write_text("".join(json.dumps(x) + "\n" for x in lines), other/"answers.jsonl")
-    answers = Answers(other)
-    page = answer_html(answers, lines[0]["id"])
+    results = EvalResults(other)
+    page = answer_html(results, lines[0]["id"])
     assert "<script>" not in page and "&lt;script&gt;" in page
-    widget = browse_answers(answers, lambda q: b"")
+    widget = browse_answers(results, lambda q: b"")
     task, way = widget.children[0].children
     for option in way.options: way.value = option
     assert "<script>" not in widget.children[2].value
 
-def test_an_example_is_drawn_and_a_chosen_one_is_called_so(told):
-    answers = Answers(told)
-    n = len(answers.questions)
-    drawn = {example_question(answers, seed) for seed in range(8)}
-    assert len({i for i, _ in drawn}) > 1 and example_question(answers, 3) == example_question(answers, 3)
-    i, caption = example_question(answers)
-    assert caption == f"Drawn by seed 0 from {n} questions." and caption in answer_html(answers, i, caption=caption)
-    assert "&lt;b&gt;" in answer_html(answers, i, caption="<b>")
-    rows = answers.rows
-    one = answers.questions[-1].id
+def test_an_example_is_drawn_and_a_chosen_one_is_called_so(finished):
+    results = EvalResults(finished)
+    n = len(results.questions)
+    drawn = {example_question(results, seed) for seed in range(8)}
+    assert len({i for i, _ in drawn}) > 1 and example_question(results, 3) == example_question(results, 3)
+    i, caption = example_question(results)
+    assert caption == f"Drawn by seed 0 from {n} questions." and caption in answer_html(results, i, caption=caption)
+    assert "&lt;b&gt;" in answer_html(results, i, caption="<b>")
+    rows = results.rows
+    one = results.questions[-1].id
     rows.loc[rows.arm == "modes", "score"] = 0.
-    assert example_question(answers, contrast=True)[1].startswith("No question is answered right in vanilla mode and "
-                                                                  "wrong in the others. Drawn")
+    none = "No question is answered right in vanilla mode and wrong in the others. Drawn"
+    assert example_question(results, contrast=True)[1].startswith(none)
     rows.loc[(rows.id == one) & (rows["mode"] == "vanilla"), "score"] = 1.
-    assert example_question(answers, contrast=True) == (one,
-                                                        "Chosen: vanilla mode is right and think mode wrong, as in 1 "
-                                                        f"of {n} questions; of these drawn by seed 0.")
+    caption = (f"Chosen: vanilla mode is right and think mode wrong, as in 1 of {n} questions; "
+               "of these drawn by seed 0.")
+    assert example_question(results, contrast=True) == (one, caption)
 
-def test_scores_say_how_varied_the_answers_are(told):
+def test_scores_say_how_varied_the_answers_are(finished):
     from vsgrpo.evaluation.generate import SPREAD, answer_warnings
-    scores = Answers(told).scores()
+    scores = vsi_scores(EvalResults(finished))
     assert set(SPREAD) <= set(scores) and (scores[scores.name == "constant, best"].distinct.dropna() <= 3).all()
     assert not [w for w in answer_warnings(scores, "name") if w.startswith("constant")]
 
@@ -302,7 +315,7 @@ def test_a_real_download_runs(data, rooms, tmp_path):
         os.link(film, folder/dataset/f"{scene}.mp4")
     error = run_chapter("00_prompting", scale="smoke", bench=str(folder), limit=4, samples=1, out=str(tmp_path/"run"))
     assert not error, error
-    answers = Answers(tmp_path/"run")
-    assert len({q.video for q in answers.questions}) == 4 and all(isinstance(i, int)
-                                                                  for i in answers.by_id) and set(answers.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
-    assert answers.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline
+    results = EvalResults(tmp_path/"run")
+    assert len({q.video for q in results.questions}) == 4 and all(isinstance(i, int) for i in results.by_id)
+    assert set(results.names) == {"vanilla", "think", "observe", "shuffled", "blind"}
+    assert results.settings["video"]["sampling"] == "uniform_floor"      # as the benchmark's own pipeline

@@ -22,10 +22,9 @@ from safetensors.torch import load_file
 from vsgrpo.engine import tree_attention, vision_guard, sampling, prefix_tree
 from vsgrpo.training.objective import group_advantages
 from vsgrpo.training.settings import default_settings
-from vsgrpo.training import (callbacks, explorer, rewards, run_page, run_process as P, runs as R, sharing, studies,
+from vsgrpo.training import (adapters, callbacks, explorer, rewards, run_page, run_process as P, runs as R, sharing, studies,
                              trainer as T)
 from vsgrpo.training.before_after import before_after
-from vsgrpo import general_eval
 from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.engine.models import TINY, load_model, load_processor
 from vsgrpo.evaluation.records import Run, choose_folder
@@ -823,7 +822,7 @@ def test_reading_a_run_runs_nothing_of_it(planted, tmp_path, root, monkeypatch):
     sharing.write_card(run)
     sharing.check_shareable(run)
     sharing.merge_adapter(run, tmp_path/"merged")
-    general_eval.trained_adapters(run, "tiny")
+    adapters.trained_adapters(run, "tiny")
     studies.arm_row(run)
     before_after(run, T.VideoReader(load_processor("tiny"), s.video, T.frame_folder()).frames, "object_counting")
     runpy.run_path(str(root/"docs/tour.py"))["tour"](run, tmp_path/"tour.html")
