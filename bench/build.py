@@ -25,16 +25,14 @@ os.environ["OMP_NUM_THREADS"] = "1"    # a core a scene
 
 import numpy as np
 
-from vsgrpo.data.questions import make_questions
-from vsgrpo.data.scene_facts import measure
-from vsgrpo.data.rooms import PRESETS, make_room
 from vsgrpo.data.camera_path import camera_path
-from vsgrpo.data.questions import make_questions, measure
+from vsgrpo.data.questions import make_questions
 from vsgrpo.data.room_catalogue import PRESETS
 from vsgrpo.data.room_rendering import room_mesh, room_scene
 from vsgrpo.data.rooms import make_room
 from vsgrpo.data.scannet import read_scene, write_scene
 from vsgrpo.data.scans import PAPER_ASKING, build_scans
+from vsgrpo.data.scene_facts import measure
 from vsgrpo.data.scene_questions import PAPER_TOTALS
 from vsgrpo.data.sens import seen_shares
 

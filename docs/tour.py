@@ -61,9 +61,10 @@ def drawing(data, name, questions):
     import plotly.graph_objects as go
 
     from vsgrpo.data.geometry import room_outline
-    from vsgrpo.data.questions import measure
+    from vsgrpo.data.scene_facts import measure
     from vsgrpo.data.scannet import read_scene
-    from vsgrpo.data.viewer import mark_traces, question_marks, view_scene
+    from vsgrpo.data.viewer import mark_traces, view_scene
+    from vsgrpo.data.question_marks import question_marks
     scene = read_scene(data.folder/"scans"/name)
     facts, outline = measure(scene), room_outline(scene.vertices).simplify(.02)
     def traces(figure): return json.loads(figure.to_json())["data"]
@@ -74,7 +75,7 @@ def drawing(data, name, questions):
 
 def row_html(q, answers):
     "A question with its options, the truth, and each answer coloured by its score."
-    from vsgrpo.data.viewer import answer_text
+    from vsgrpo.data.question_marks import answer_text
     from vsgrpo.evaluation.vsibench import score_answer
     cells = []
     for text in answers:

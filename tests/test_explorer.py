@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import shapely
 
+from vsgrpo.data.geometry import room_outline
+from vsgrpo.data.question_marks import GUESS_MOST_M, GUESSED, guess_marks, guess_text
+from vsgrpo.data.viewer import draw_plan, view_scene
 from vsgrpo.evaluation.records import Run
 from vsgrpo.evaluation.rows import read_questions
 from vsgrpo.evaluation.vsibench import LETTERS
-from vsgrpo.data.geometry import room_outline
-from vsgrpo.data.viewer import GUESS_MOST_M, GUESSED, draw_plan, guess_marks, guess_text, view_scene
 from vsgrpo.training.explorer import (explore_run, group_html, group_rows, lab_steps, lab_summary, lab_table,
                                       load_scene, open_run, read_guess, reward_lab)
 from vsgrpo.training.rewards import accuracy_reward

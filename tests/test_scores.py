@@ -229,7 +229,7 @@ def test_families_score_as_the_official_functions_say(released, name):
 
 def test_the_command_and_the_store_agree_with_them(released, tmp_path):
     "One family through `vsgrpo-score` and through a store of chapter 00: the same figure."
-    from vsgrpo.evaluation.answer_store import Answers
+    from vsgrpo.evaluation.answer_store import EvalResults, vsi_scores
     from vsgrpo.evaluation.records import Run
     name = "edge cases, about right"
     answer, run = FAMILIES[name], Run(tmp_path/"store")
@@ -240,6 +240,6 @@ def test_the_command_and_the_store_agree_with_them(released, tmp_path):
     lines = [json.dumps(dict(id=q.id, prediction=answer(q))) + "\n" for q in released]
     (tmp_path/"a.jsonl").write_text("".join(lines))
     cli = json.loads(run_cli(tmp_path/"a.jsonl", "--rows", ROWS, "--json").stdout)["scores"][-1]["score"]
-    scores = Answers(tmp_path/"store").scores()
+    scores = vsi_scores(EvalResults(tmp_path/"store"))
     store = scores[(scores.name == "vanilla") & (scores.question_type == "overall")].score.item()
     assert cli == pytest.approx(OFFICIAL[name], abs=1e-10) == store

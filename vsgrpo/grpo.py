@@ -5,25 +5,20 @@
 # %% auto #0
 __all__ = ['closing_table']
 
-# %% ../nbs/20_grpo.ipynb #20-002
-import pandas as pd
-
-from .evaluation.scores import format_interval
+# %% ../nbs/20_grpo.ipynb #20-014
 from .training.studies import paper_model
 
-# %% ../nbs/20_grpo.ipynb #20-014
 def closing_table(
     scores:pd.DataFrame, # of `arm_scores`
     paper:pd.DataFrame, # of `paper_table`
     model:str="tiny", # alias, hub id or folder
 )->pd.DataFrame: # one row a task: the paper's 7B or 2B, then our arms as score [low, high]
     "Table 2 beside our arms; what was not run is a dash."
-    of = paper_model(model)
-    ours = scores.assign(cell=[format_interval(r.score, r.ci_low, r.ci_high) for r in scores.itertuples()])
-    table = ours.pivot(index="question_type", columns="arm", values="cell")[list(dict.fromkeys(ours.arm))]
-    n = ours.drop_duplicates("question_type").set_index("question_type").n
-    row = {m: paper[(paper.model == of) & (paper.method == m) & (paper.eval_mode == "V")].iloc[0]
-           for m in ("base", "vsGRPO-V")}
+    name, printed = paper_model(model), paper[paper.eval_mode == "V"].set_index(["model", "method"])
+    n = scores.drop_duplicates("question_type").set_index("question_type").n
     tasks = [t for t in paper.columns if t in set(n.index)]
-    told = pd.DataFrame({f"paper {of[-2:]} {m}": [f"{row[m][t]:.1f}" for t in tasks] for m in row}, index=tasks)
-    return pd.concat([told, table.reindex(tasks).fillna("—"), n.reindex(tasks)], axis=1)
+    cells = [format_interval(r.score, r.ci_low, r.ci_high) for r in scores.itertuples()]
+    ours = scores.assign(cell=cells).pivot(index="question_type", columns="arm", values="cell")[scores.arm.unique()]
+    theirs = {f"paper {name[-2:]} {method}": [f"{printed.loc[(name, method), t]:.1f}" for t in tasks]
+              for method in ("base", "vsGRPO-V")}
+    return pd.concat([pd.DataFrame(theirs, index=tasks), ours.reindex(tasks).fillna("—"), n.reindex(tasks)], axis=1)

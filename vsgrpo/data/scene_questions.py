@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .questions import (HELD_OUT, SYNONYMS, VOCABULARIES, PRESETS as WORDINGS, make_questions, measure,
-                                   read_vocabulary)
+from .questions import HELD_OUT, PRESETS as WORDINGS, make_questions
 from .scannet import read_scene
+from .scene_facts import SYNONYMS, VOCABULARIES, measure, read_vocabulary
 from .sens import seen_shares, with_cameras, write_film
 from ..engine.video import sample_indices
 from ..evaluation.vsibench import DIRECTION_TYPES, QUESTION_TYPES

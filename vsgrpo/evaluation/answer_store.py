@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..engine.models import VideoReader, default_spec, load_config, load_model, load_processor, model_size
-from ..engine.models import processing_id, weights_id
+from ..engine.models import (VideoReader, default_spec, load_config, load_model, load_processor, model_size,
+                                  processing_id, weights_id)
 from ..engine.video import VideoSpec
 from ..engine.vision_guard import VisionFeatureCache
 from .bench_folder import Bench
-from vsgrpo.evaluation.benchmarks import (
-    BENCHMARKS, PARSERS as BENCHMARK_PARSERS, PROTOCOLS, Benchmark, Item, format_prompt, part_scores, read_items,
-    score_items, write_items)
-from .generate import MAX_NEW_TOKENS, PARSER, UNREADABLE, answer_name, arm_scores, constant_answers
-from .generate import generate_answers, other_videos, paired_difference
+from .benchmark_scores import (PROTOCOLS, format_prompt, part_scores, score_items,
+                                                PARSERS as BENCHMARK_PARSERS)
+from .benchmarks import BENCHMARKS, Benchmark, Item, read_items, write_items
+from .generate import (MAX_NEW_TOKENS, PARSER, UNREADABLE, answer_name, arm_scores, constant_answers,
+                                        generate_answers, other_videos)
 from .records import Run, questions_hash
 from .rows import read_rows, write_questions
-from .scores import best_constant
-from .vsibench import (
-    MODES, NA_TYPES, POST, QUESTION_TYPES, Question, parse_answer, prompt, score_answer)
+from .scores import paired_difference, best_constant
+from .vsibench import (MODES, NA_TYPES, POST, QUESTION_TYPES, Question, parse_answer, prompt,
+                                        score_answer)
 from ..files import FileHashes, begin_manifest, commit, csv_text, file_hash, write_text
 
 # %% ../../nbs/09_answer_store.ipynb #09-arm-code

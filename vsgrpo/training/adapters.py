@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine.models import absolute_model
-from ..evaluation.benchmarks import part_draws
+from ..evaluation.benchmark_scores import part_draws
 from .runs import read_run
 from .studies import arm_name, mean_difference
 

@@ -6,87 +6,90 @@
 __all__ = ['Pass', 'kept_bytes', 'empty_model', 'memory_needed', 'memory_free', 'what_to_change', 'Plan', 'plan']
 
 # %% ../../nbs/23_budget.ipynb #23-002
-from dataclasses import dataclass, replace
-
-import pandas as pd
-
-from ..doctor import free_memory
-from ..engine.models import lora_config
-from ..engine.tree_attention import TreeAttention, use_tree_attention
-from ..engine.prefix_tree import PrefixTree, pack_tree
-from ..engine.models import unwrap_model
-from ..engine.video import fix_torchvision
 import gc
 import math
 import tempfile
 import time
 import warnings
 from collections import defaultdict
-from dataclasses import field
+from dataclasses import dataclass, field, replace
+
 import numpy as np
-from ..evaluation.generate import generate_answers
-from ..engine.models import VideoReader
-from ..engine.models import load_config
-from ..engine.models import load_model
-from ..engine.models import load_processor
-from ..engine.models import make_prompt
-from ..engine.vision_guard import VisionFeatureCache
-from ..engine.prefix_tree import split_prompt
-from .runs import held_out
-from .settings import Settings
-from .batches import draw_questions
-from .settings import feature_folder
-from .settings import frame_folder
+import pandas as pd
+
 from ..data.dataset import Dataset
+from ..doctor import free_memory
+from ..engine.models import (VideoReader, load_config, load_model, load_processor, lora_config, make_prompt,
+                                  unwrap_model)
+from ..engine.prefix_tree import PrefixTree, pack_tree, split_prompt
+from ..engine.tree_attention import TreeAttention, use_tree_attention
+from ..engine.video import fix_torchvision
+from ..engine.vision_guard import VisionFeatureCache
+from ..evaluation.generate import generate_answers
 from ..evaluation.vsibench import prompt
+from .batches import draw_questions
+from .runs import held_out
+from .settings import Settings, feature_folder, frame_folder
+from .trainer import make_trainer
 
 # %% ../../nbs/23_budget.ipynb #23-004
 @dataclass(frozen=True)
 class Pass:
     "One forward pass of the update, in tokens."
-    trunk:int # a video and what stands before it
-    question:int # the longest question
-    answer:int # the longest answer allowed
+    trunk:int # tokens of a video and of what stands before it
+    question:int # tokens of the longest question
+    answer:int # tokens of the longest answer allowed
     generations:int # answers to a question
-    questions:int # about one video
+    questions:int # questions about one video
     scenes:int # videos
     checkpointing:bool=False # keep each layer's input only, and compute the layer again in the backward pass
 
     @property
-    def packed(self): return [pack_tree(PrefixTree(None, (0,)*self.trunk, [(0,)*self.question]*self.questions,
-        [[[0]*self.answer]*self.generations]*self.questions, [[0]*self.generations]*self.questions))]*self.scenes
+    def packed(self):
+        "The rows of the pass, one a video, filled with zeros."
+        questions = [(0,)*self.question]*self.questions
+        answers = [[[0]*self.answer]*self.generations]*self.questions
+        row_numbers = [[0]*self.generations]*self.questions
+        return [pack_tree(PrefixTree(None, (0,)*self.trunk, questions, answers, row_numbers))]*self.scenes
 
 # %% ../../nbs/23_budget.ipynb #23-007
 def kept_bytes(
     model, # Qwen2-VL with an adapter, on any device
-    p:Pass,
-)->int: # weights not counted
+    p:Pass, # the shape of the pass
+)->int: # bytes, weights not counted
     "Bytes that a pass keeps for its backward pass, logits at the answers included."
     import torch
     core, kept = unwrap_model(model), {}
     weights = {x.untyped_storage()._cdata for x in model.parameters()}
     def note(x):
-        if x.untyped_storage()._cdata not in weights:
-            kept[x.untyped_storage()._cdata] = (x, x.untyped_storage().nbytes())
+        storage = x.untyped_storage()
+        # the tensor is held too, else its address may be used again
+        if storage._cdata not in weights: kept[storage._cdata] = (x, storage.nbytes())
         return x
     use_tree_attention(model)
     model.train()
     if p.checkpointing: core.activation_checkpointing_enable({"use_reentrant": False})
     else: core.activation_checkpointing_disable()
-    paths = (_Ghosts if core.device.type == "meta" else TreeAttention)(p.packed, core.device, core.dtype)
-    row = sum(len(x.ids) for x in p.packed)
-    told = torch.zeros(p.scenes*p.questions*(1 + p.generations*(p.answer - 1)), dtype=torch.long, device=core.device)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        hidden = core.model.language_model(inputs_embeds=torch.zeros(1, row, core.config.text_config.hidden_size,
-                                                                     dtype=core.dtype,
-                                                                     device=core.device).requires_grad_(),
-            position_ids=torch.zeros(3, 1, row, dtype=torch.long, device=core.device),
-            attention_mask={"full_attention": paths}, use_cache=False).last_hidden_state
-        core.lm_head(hidden[0, told]).float().log_softmax(-1)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x): _forward(core, p)
     return sum(n for _, n in kept.values())
 
-class _Ghosts(TreeAttention):
-    "Paths without numbers."
+def _forward(core, p):
+    "Language layers over the rows of a pass, and log-probabilities at the answers."
+    import torch
+    attention = (_MetaTreeAttention if core.device.type == "meta" else TreeAttention)(p.packed, core.device, core.dtype)
+    n_tokens, width = sum(len(x.ids) for x in p.packed), core.config.text_config.hidden_size
+    embeds = torch.zeros(1, n_tokens, width, dtype=core.dtype, device=core.device).requires_grad_()
+    positions = torch.zeros(3, 1, n_tokens, dtype=torch.long, device=core.device)
+    hidden = core.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False,
+                                       attention_mask={"full_attention": attention}).last_hidden_state
+    # a question's last token scores the first token of each of its answers
+    n_scored = p.scenes*p.questions*(1 + p.generations*(p.answer - 1))
+    scored = torch.zeros(n_scored, dtype=torch.long, device=core.device)
+    core.lm_head(hidden[0, scored]).float().log_softmax(-1)
+
+# %% ../../nbs/23_budget.ipynb #bu-meta
+class _MetaTreeAttention(TreeAttention):
+    "Tree attention without numbers: it saves tensors of the shapes that the kernel saves."
     def look(self, module, query, key, value, mask, scaling):
         import torch
         from transformers.models.qwen2_vl.modeling_qwen2_vl import repeat_kv
@@ -101,46 +104,58 @@ class _Ghosts(TreeAttention):
 
 def empty_model(
     config, # transformers' Qwen2VLConfig
-    lora_rank:int=16,
+    lora_rank:int=16, # of the adapter
     dtype:str="bfloat16", # of the weights
-):
-    "A Qwen2-VL with its adapter, on the meta device: shapes without numbers."
+): # PeftModel on the meta device
+    "A Qwen2-VL with its adapter: shapes without numbers."
     fix_torchvision()
     import torch
     from peft import get_peft_model
     from transformers import Qwen2VLForConditionalGeneration
     with torch.device("meta"):
-        return get_peft_model(Qwen2VLForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype)),
-                              lora_config(lora_rank))
+        model = Qwen2VLForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype))
+        return get_peft_model(model, lora_config(lora_rank))
 
 # %% ../../nbs/23_budget.ipynb #23-011
 def memory_needed(
     config, # transformers' Qwen2VLConfig
     p:Pass, # of the update; the rollout takes as many questions at a time
-    lora_rank:int=16,
+    lora_rank:int=16, # of the adapter
     dtype:str="bfloat16", # of the weights
     four_bit:bool=False, # language layers in four bits, with a scale of four bytes for every 64 weights
 )->pd.Series: # bytes by part, and their total
     "Memory of a GRPO step, from shapes alone."
     import torch
-    model, text = empty_model(config, lora_rank, dtype), config.text_config
-    size = getattr(torch, dtype).itemsize
-    weights, adapter = (sum(x.nbytes for x in model.parameters() if x.requires_grad == trained)
-                        for trained in (False, True))
-    if four_bit:
-        weights -= sum(int(x.numel()*(size - .5 - 4/64)) for name, x in model.named_parameters() if "language_model.layers" in name and name.endswith("base_layer.weight"))
-    layers = text.num_hidden_layers
-    open_ = kept_bytes(model, replace(p, checkpointing=False))
-    kept = kept_bytes(model, p) if p.checkpointing else open_
-    answers = p.scenes*p.questions*p.generations*p.answer
-    passing = open_//layers + 3*4*answers*text.vocab_size      # logits, in float32 again, and their exponents
-    prefill = p.scenes*(p.trunk + p.questions*p.question)
-    # bytes of a token's keys and values
-    heads = 2*layers*text.num_key_value_heads*(text.hidden_size//text.num_attention_heads)*size
-    rollout = heads*(2*prefill + answers) + 3*prefill*text.intermediate_size*size
-    told = {"weights": weights, "adapter, its gradients and moments": 4*adapter,
-            "update: kept for the backward pass": kept, "update: in passing": passing, "rollout": rollout}
-    return pd.Series(told | {"total": sum(list(told.values())[:2]) + max(kept + passing, rollout)}, dtype="int64")
+    model, size = empty_model(config, lora_rank, dtype), getattr(torch, dtype).itemsize
+    weights, adapter = _weight_bytes(model, size, four_bit)
+    without_checkpointing = kept_bytes(model, replace(p, checkpointing=False))
+    kept = kept_bytes(model, p) if p.checkpointing else without_checkpointing
+    answer_tokens = p.scenes*p.questions*p.generations*p.answer
+    logits = 3*4*answer_tokens*config.text_config.vocab_size      # in float32 again, and their exponents
+    passing = without_checkpointing//config.text_config.num_hidden_layers + logits
+    rollout = _rollout_bytes(config.text_config, p, size)
+    parts = {"weights": weights, "adapter, its gradients and moments": 4*adapter,
+             "update: kept for the backward pass": kept, "update: in passing": passing, "rollout": rollout}
+    total = weights + 4*adapter + max(kept + passing, rollout)
+    return pd.Series(parts | {"total": total}, dtype="int64")
+
+def _weight_bytes(model, size, four_bit):
+    "Bytes of the frozen weights and of the adapter."
+    weights, adapter = 0, 0
+    for name, x in model.named_parameters():
+        if x.requires_grad: adapter += x.nbytes
+        else: weights += x.nbytes
+        if four_bit and "language_model.layers" in name and name.endswith("base_layer.weight"):
+            weights -= int(x.numel()*(size - .5 - 4/64))
+    return weights, adapter
+
+def _rollout_bytes(text, p, size):
+    "Keys and values of prompts (twice) and answers, and the widest activations of the prefill."
+    prompt_tokens = p.scenes*(p.trunk + p.questions*p.question)
+    answer_tokens = p.scenes*p.questions*p.generations*p.answer
+    head_width = text.hidden_size//text.num_attention_heads
+    token_bytes = 2*text.num_hidden_layers*text.num_key_value_heads*head_width*size      # keys and values of a token
+    return token_bytes*(2*prompt_tokens + answer_tokens) + 3*prompt_tokens*text.intermediate_size*size
 
 def memory_free()->int|None: # bytes; None where it cannot be told
     "Memory that a run may take here: the GPU's, or the machine's where there is none."
@@ -155,16 +170,21 @@ def what_to_change(
     **sizes, # `lora_rank`, `dtype` and `four_bit` of memory_needed
 )->str: # parameters of chapter 20; empty where nothing helps
     "The first change with which a step fits."
-    tries = [("-p gradient_checkpointing True", replace(p, checkpointing=True))]
-    questions = p.questions
-    while p.scenes*questions > 1:
-        scenes, questions = (p.scenes//2, questions) if p.scenes > 1 else (1, questions//2)
-        p = replace(p, scenes=max(1, scenes), questions=max(1, questions), checkpointing=True)
-        tries.append((f"-p gradient_checkpointing True -p micro_groups {p.scenes*p.questions} -p questions_per_scene "
-                      f"{p.questions}", p))
-    tries.append(("the same and half the pixels (-p max_pixels) or half the frames (-p frames)",
-                  replace(p, trunk=p.trunk//2 + 20, checkpointing=True)))
-    return next((name for name, t in tries if memory_needed(config, t, **sizes)["total"] < free), "")
+    for change, smaller in _smaller_passes(p):
+        if memory_needed(config, smaller, **sizes)["total"] < free: return change
+    return ""
+
+def _smaller_passes(p):
+    "Changes and the passes that they lead to, cheapest first."
+    p = replace(p, checkpointing=True)
+    yield "-p gradient_checkpointing True", p
+    while p.scenes*p.questions > 1:
+        if p.scenes > 1: p = replace(p, scenes=p.scenes//2)
+        else: p = replace(p, questions=p.questions//2)
+        yield (f"-p gradient_checkpointing True -p micro_groups {p.scenes*p.questions} -p questions_per_scene "
+               f"{p.questions}"), p
+    yield ("the same and half the pixels (-p max_pixels) or half the frames (-p frames)",
+           replace(p, trunk=p.trunk//2 + 20))
 
 # %% ../../nbs/23_budget.ipynb #20-012
 @dataclass
@@ -172,7 +192,7 @@ class Plan:
     "What a run needs."
     memory:pd.Series # bytes by part, from shapes
     free:int|None # bytes that are free
-    change:str # what makes it fit; empty if it fits or nothing helps
+    change:str="" # what makes it fit; empty if it fits or nothing helps
     step:dict = field(default_factory=dict) # seconds of a step by phase, "step" in all; empty if it does not fit
     hours:dict = field(default_factory=dict) # of the training and of the test
 
@@ -180,78 +200,109 @@ class Plan:
     def fits(self): return self.free is None or self.memory["total"] < self.free
 
     def __str__(self):
-        gib = lambda n: "unknown" if n is None else f"{n/2**30:.1f} GiB" if n > 2**29 else f"{n/2**20:.0f} MiB"
-        long = lambda h: f"{h:.1f} hours" if h > 2 else f"{60*h:.1f} minutes"
-        lines = ["memory of a step   "+ gib(self.memory["total"]) + f", {gib(self.free)} free: "
-                 + ", ".join(f"{k} {gib(v)}" for k, v in self.memory.items() if k != "total")]
-        if self.step: lines += ["seconds a step     " + f"{self.step['step']:.2f}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.step.items() if k != "step"),
-                                "the whole          " + f"{long(sum(self.hours.values()))}: " + ", ".join(f"{k} {long(v)}" for k, v in self.hours.items())]
+        parts = ", ".join(f"{k} {_size(v)}" for k, v in self.memory.items() if k != "total")
+        lines = [f"memory of a step   {_size(self.memory['total'])}, {_size(self.free)} free: {parts}"]
+        if self.step:
+            phases = ", ".join(f"{k} {v:.2f}" for k, v in self.step.items() if k != "step")
+            hours = ", ".join(f"{k} {_duration(v)}" for k, v in self.hours.items())
+            lines += [f"seconds a step     {self.step['step']:.2f}: {phases}",
+                      f"the whole          {_duration(sum(self.hours.values()))}: {hours}"]
         return "\n".join(lines)
 
-def plan(
-    s:Settings,
-    data:Dataset, # questions and videos
-    num_processes:int=1, # that share a step; one of them is measured
-    rounds:int=3, # of rollouts to measure, the first of which is not counted
-)->Plan:
-    "Memory, seconds a step and hours of a run; warns where it will not fit."
-    import torch
-    from vsgrpo.training.trainer import make_trainer      # imports trl, which takes seconds
-    share = s.questions_per_step//num_processes
-    s = replace(s, questions_per_step=share, micro_groups=math.gcd(s.micro_groups, share))
-    processor, reader, config = load_processor(s.model), VideoReader(load_processor(s.model), s.video,
-                                                                     frame_folder()), load_config(s.model)
+def _size(n_bytes):
+    if n_bytes is None: return "unknown"
+    return f"{n_bytes/2**30:.1f} GiB" if n_bytes > 2**29 else f"{n_bytes/2**20:.0f} MiB"
+
+def _duration(hours): return f"{hours:.1f} hours" if hours > 2 else f"{60*hours:.1f} minutes"
+
+# %% ../../nbs/23_budget.ipynb #bu-shape
+def _largest_pass(s, data, processor, reader, video_id):
+    "The shape of a run's passes."
     longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
-    trunk, question = split_prompt(make_prompt(processor, prompt(longest, s.mode, "train"),
-                                               reader(data.folder/longest.video)).ids, config.video_token_id)
+    ids = make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids
+    trunk, question = split_prompt(ids, video_id)
     scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
-    most = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))         # films in one pass
+    n_scenes = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))
     answers = dict(grpo=s.num_generations, sft=1, dpo=2)[s.method]
-    shape = Pass(len(trunk), len(question), s.max_new_tokens, answers, -(-groups//most), most, s.gradient_checkpointing)
-    sizes = dict(lora_rank=s.lora_rank, dtype="bfloat16" if torch.cuda.is_available() else "float32",
-                 four_bit=s.four_bit)
-    told = Plan(memory_needed(config, shape, **sizes), memory_free(), "")
-    if not told.fits:
-        told.change = what_to_change(config, shape, told.free, **sizes)
-        warnings.warn(f"this run will not fit: a step needs {told.memory['total']/2**30:.1f} GiB and "
-                      f"{told.free/2**30:.1f} are free; " +
-                      (f"it fits with {told.change}"if told.change
-                       else f"the weights of {s.model} alone take {told.memory['weights']/2**30:.1f}: take a smaller "
-                            "model or a larger machine"))
-        return told
+    return Pass(len(trunk), len(question), s.max_new_tokens, generations=answers, questions=-(-groups//n_scenes),
+                scenes=n_scenes, checkpointing=s.gradient_checkpointing)
+
+def _does_not_fit(needs, model):
+    "The warning."
+    if needs.change: advice = f"it fits with {needs.change}"
+    else:
+        advice = (f"the weights of {model} alone take {needs.memory['weights']/2**30:.1f}: take a smaller model or a "
+                  "larger machine")
+    return (f"this run will not fit: a step needs {needs.memory['total']/2**30:.1f} GiB and {needs.free/2**30:.1f} are "
+            f"free; {advice}")
+
+# %% ../../nbs/23_budget.ipynb #bu-measure
+def _measure_steps(s, data, processor, rounds):
+    "A model trained for a few rounds of rollouts, and the mean seconds of a step by phase without the first round."
+    import torch
+    few = replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, curve_every=0,
+                  report_to="none")
     with tempfile.TemporaryDirectory() as tmp:
         torch.manual_seed(s.seed)
-        trainer = make_trainer(replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, curve_every=0, report_to="none"), load_model(s.model, four_bit=s.four_bit), processor, data, tmp)
-        watch = _watch(trainer)
-        trainer.add_callback(watch)
+        trainer = make_trainer(few, load_model(s.model, four_bit=s.four_bit), processor, data, tmp)
+        timer = _step_timer(trainer)
+        trainer.add_callback(timer)
         trainer.train()
     trainer.guard.close()
-    model, some = trainer.model.eval(), []
-    for q in sorted(data.test, key=lambda q: q.scene_name):
-        if len(some) >= s.ask_batch and q.scene_name != some[-1].scene_name: break
-        some.append(q)
-    begin = time.perf_counter()
-    generate_answers(model, processor, some, reader, data.bench or data.folder, s.mode, "train", s.max_new_tokens,
-                     s.ask_batch, arm="timing", features=VisionFeatureCache(model, feature_folder()))
-    # base, trained, with other videos, and in vanilla mode
-    asking = (time.perf_counter() - begin)/len(some)*(3 + (s.mode != "vanilla"))*len(held_out(s, data))
-    told.step = {k: float(np.mean([x[k] for x in watch.took[s.num_iterations:]]))
-                 for k in ("rollout", "reference", "policy", "step")}
-    told.hours = {"training": told.step["step"]*s.steps/3600, "testing": asking/3600}
-    del trainer, model, watch
-    gc.collect()        # the run itself needs their memory
-    if torch.cuda.is_available(): torch.cuda.empty_cache()
-    return told
+    counted = timer.seconds[s.num_iterations:]
+    phases = ("rollout", "reference", "policy", "step")
+    return trainer.model.eval(), {phase: float(np.mean([x[phase] for x in counted])) for phase in phases}
 
-def _watch(trainer):
+def _step_timer(trainer):
     "Seconds of each step by phase."
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
-        def on_train_begin(self, *args, **kw): self.took, self.start = [], time.perf_counter()
+    class StepTimer(TrainerCallback):
+        def on_train_begin(self, *args, **kw): self.seconds, self.start = [], time.perf_counter()
         def on_step_end(self, *args, **kw):
-            self.took.append(defaultdict(float, trainer.seconds, step=time.perf_counter() - self.start))
+            self.seconds.append(defaultdict(float, trainer.seconds, step=time.perf_counter() - self.start))
             trainer.seconds.clear()
             self.start = time.perf_counter()
 
-    return Watch()
+    return StepTimer()
+
+def _measure_answers(model, s, data, processor, reader):
+    "Seconds to answer a held-out question: a batch of them, whole scenes."
+    questions = []
+    for q in sorted(data.test, key=lambda q: q.scene_name):
+        if len(questions) >= s.ask_batch and q.scene_name != questions[-1].scene_name: break
+        questions.append(q)
+    begin = time.perf_counter()
+    generate_answers(model, processor, questions, reader, data.bench or data.folder, s.mode, "train",
+                     s.max_new_tokens, s.ask_batch, arm="timing", features=VisionFeatureCache(model, feature_folder()))
+    return (time.perf_counter() - begin)/len(questions)
+
+# %% ../../nbs/23_budget.ipynb #bu-plan
+def plan(
+    s:Settings, # of the run
+    data:Dataset, # questions and videos
+    num_processes:int=1, # that share a step; one of them is measured
+    rounds:int=3, # of rollouts to measure, the first of which is not counted
+)->Plan: # seconds and hours only where the run fits
+    "Memory, seconds a step and hours of a run; warns where it will not fit."
+    import torch
+    share = s.questions_per_step//num_processes
+    s = replace(s, questions_per_step=share, micro_groups=math.gcd(s.micro_groups, share))
+    config, processor = load_config(s.model), load_processor(s.model)
+    reader = VideoReader(load_processor(s.model), s.video, frame_folder())
+    shape = _largest_pass(s, data, processor, reader, config.video_token_id)
+    dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    sizes = dict(lora_rank=s.lora_rank, dtype=dtype, four_bit=s.four_bit)
+    needs = Plan(memory_needed(config, shape, **sizes), memory_free())
+    if not needs.fits:
+        needs.change = what_to_change(config, shape, needs.free, **sizes)
+        warnings.warn(_does_not_fit(needs, s.model))
+        return needs
+    model, needs.step = _measure_steps(s, data, processor, rounds)
+    arms = 3 + (s.mode != "vanilla")      # base, trained, with other videos, and in vanilla mode
+    testing = _measure_answers(model, s, data, processor, reader)*arms*len(held_out(s, data))
+    needs.hours = {"training": needs.step["step"]*s.steps/3600, "testing": testing/3600}
+    del model
+    gc.collect()        # the run itself needs its memory
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
+    return needs

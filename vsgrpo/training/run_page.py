@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import draft, without_paths
-from ..engine.video import film_strip
 from ..data.geometry import room_outline
-from ..data.viewer import answer_text, guess_marks, guess_text, mark_traces, question_marks, view_scene
+from ..data.question_marks import answer_text, guess_marks, guess_text, question_marks
+from ..data.viewer import mark_traces, view_scene
+from ..engine.video import film_strip
+from ..files import draft, without_paths
 from .explorer import (LAB, RunData, attempt, figure_bytes, format_guess, group_rows, lab_summary,
                                       lab_table, list_items, load_scene, open_run, table_html)
 from .rollouts import plot_curves
