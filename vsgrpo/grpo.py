@@ -6,6 +6,8 @@
 __all__ = ['closing_table']
 
 # %% ../nbs/20_grpo.ipynb #20-014
+import pandas as pd
+
 from .training.studies import paper_model
 
 def closing_table(
@@ -17,7 +19,7 @@ def closing_table(
     name, printed = paper_model(model), paper[paper.eval_mode == "V"].set_index(["model", "method"])
     n = scores.drop_duplicates("question_type").set_index("question_type").n
     tasks = [t for t in paper.columns if t in set(n.index)]
-    cells = [format_interval(r.score, r.ci_low, r.ci_high) for r in scores.itertuples()]
+    cells = [f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()]
     ours = scores.assign(cell=cells).pivot(index="question_type", columns="arm", values="cell")[scores.arm.unique()]
     theirs = {f"paper {name[-2:]} {method}": [f"{printed.loc[(name, method), t]:.1f}" for t in tasks]
               for method in ("base", "vsGRPO-V")}

@@ -311,7 +311,7 @@ def _answer(config, bench, arms, store, frame_folder, feature_folder):
             temperature=arm.temperature,
             seed=config.seed,
             store=store,
-            put=lambda question, mode, _: config.suite.prompt(question, mode))
+            question_text=lambda question, mode, _: config.suite.prompt(question, mode))
 
 # %% ../../nbs/09_answer_store.ipynb #00-015
 class EvalResults:

@@ -21,7 +21,7 @@ from ..engine.video import encode
 from ..evaluation.benchmark_scores import format_prompt
 from ..evaluation.benchmarks import DISCIPLINES, VIDEOMME, VIDEOMMMU, Files
 from ..files import draft, read_json, write_json
-from .lessons import FIRST_ROOM, Lesson, lesson_prompts, grounding, make_lesson, words_of
+from .lessons import FIRST_ROOM, Lesson, grounding, lesson_prompts, make_lesson, words_of
 from .tiny_base import continue_training
 
 # %% ../../nbs/42_general_rooms.ipynb #42-005
