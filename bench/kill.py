@@ -172,7 +172,7 @@ def killed_runs(code, home, whole, takes, n, rng):
 
 
 def harmed_run(code, home, out, whole, after, harm, rng):
-    "Kill, harm and start again: whether it ends alike, is refused by the name of what was harmed, or is wrong; its error."
+    "Kill, harm and start again: does it end alike, is it refused by the name of what was harmed, or wrong? Its error."
     for name in KEPT: shutil.copytree(home/name, home/f"{name}.kept", dirs_exist_ok=True)
     work(code, out, after)
     names = harm(home, out, rng)

@@ -6,9 +6,9 @@
 Each fault is planted in an otherwise sound training of the tiny model (`vsgrpo.training.runs.train`: 8 steps of 8
 questions, the first of which warms up with a learning rate of 0) at the place where a mistake would make it: a cache, a
 reader, a pass, TRL's trainer, the dataset. It counts as caught in the step in which the training stops, in step 0 if it
-is refused before the first, and as caught later if `warnings_of` names something at the end. Sound runs differ in method,
-mode, seed, number of updates, rewards, precision and processes; one that stops is a false alarm. The last line is one
-JSON object.
+is refused before the first, and as caught later if `warnings_of` names something at the end. Sound runs differ in
+method, mode, seed, number of updates, rewards, precision and processes; one that stops is a false alarm. The last line
+is one JSON object.
 """
 import argparse
 import json

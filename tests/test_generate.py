@@ -64,6 +64,16 @@ def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
                                       Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
         assert sum(n_prompts) == 2*len(data.test) - cut//3
 
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_a_resumed_store_goes_on_in_the_same_order(batch):
+    "Two modes ask about three videos; wherever a run stops, what is left comes in the order of an undisturbed run."
+    videos = ["a", "b", "a", "c", "b"]*2
+    whole = [i for idxs in generate._batches(videos, batch, {}) for i in idxs]
+    assert sorted(whole) == list(range(10))
+    for stop in range(11):
+        left = [i for idxs in generate._batches(videos, batch, set(whole[:stop])) for i in idxs]
+        assert left == whole[stop:]
+
 def test_shuffled_shows_other_videos(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)

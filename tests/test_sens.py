@@ -70,7 +70,8 @@ def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
 
 def test_a_scan_without_any_camera_is_counted(filmed, tmp_path):
     folder = without_cameras(filmed[0], "scene0043_00", tmp_path)
-    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", scene_questions.Asking(labels="raw", frames=8), film=False)
+    made = scene_questions.scene_rows(folder, tmp_path/"out", "scannet", scene_questions.Asking(labels="raw", frames=8),
+                                      film=False)
     assert made["skipped"]["scene: no cameras, so nothing tells what a frame shows"] == 1
 
 def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
@@ -118,7 +119,8 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
     bare = without_cameras(scene, "scene0047_00", tmp_path)
     asking = scene_questions.Asking(labels="raw", frames=8)
     made, none = (scene_questions.scene_rows(f, tmp_path/"out", "scannet", asking, film=False) for f in (folder, bare))
-    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8} and made["skipped"][scene_questions.UNSEEN] == 1
+    assert made["skipped"] == none["skipped"] | {"pose: tracking lost": 8}
+    assert made["skipped"][scene_questions.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
 
 def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):

@@ -1,4 +1,4 @@
-"The notebooks are the source: vsgrpo/ is what they export, no module imports what stands above it, chapters are runnable."
+"The notebooks are the source: vsgrpo/ is what they export, imports go down, chapters are runnable."
 import ast, json, os, re, shutil, subprocess, sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -81,7 +81,7 @@ def imports(module):
 
 
 def test_imports_go_down():
-    "engine → evaluation → data → training → teaching → chapters: nothing imports what stands above it, nobody a chapter."
+    "engine → evaluation → data → training → teaching → chapters, which nobody imports."
     for me in map(module, NOTEBOOKS):
         for other in imports(me):
             assert source_of(other).is_file(), f"{me} imports {other}, which is no module of ours"

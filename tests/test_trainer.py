@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from vsgrpo.engine import tree_attention, vision_guard, sampling, prefix_tree
 from vsgrpo.training.objective import group_advantages
 from vsgrpo.training.settings import default_settings
-from vsgrpo.training import (adapters, callbacks, explorer, rewards, run_page, run_process as P, runs as R, sharing, studies,
-                             trainer as T)
+from vsgrpo.training import (adapters, callbacks, explorer, rewards, run_page, run_process as P, runs as R, sharing,
+                             studies, trainer as T)
 from vsgrpo.training.before_after import before_after
 from vsgrpo.files import commit_folder, read_json, write_json
 from vsgrpo.engine.models import TINY, load_model, load_processor
@@ -655,7 +655,8 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     s, undisturbed = whole
     R.begin(s, data, run := tmp_path/"run")
     cell = dict(cell_type="code", id="one", metadata={}, execution_count=None, outputs=[],
-                source=f"from vsgrpo.training.run_process import follow, start\nfollow({str(run)!r}, start({str(run)!r}, "
+                source=f"from vsgrpo.training.run_process import follow, start\nfollow({str(run)!r}, "
+                       f"start({str(run)!r}, "
                        "threads=1))")
     write_json(dict(cells=[cell],
                     metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
