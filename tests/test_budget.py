@@ -2,7 +2,7 @@
 import pytest
 
 from vsgrpo.data.dataset import open_dataset
-from vsgrpo.training import budget
+from vsgrpo.training import budget, trainer
 from vsgrpo.training.settings import default_settings
 
 
@@ -18,7 +18,7 @@ def test_a_plan_tells_what_a_run_costs(data, monkeypatch):
     assert plan.step["step"] > plan.step["rollout"] + plan.step["policy"] > 0
     assert plan.hours["training"] == pytest.approx(plan.step["step"]*100/3600) and plan.hours["testing"] > 0
     monkeypatch.setattr(budget, "memory_free", lambda: plan.memory["total"] - 1)
-    monkeypatch.setattr(budget, "make_trainer", None)
+    monkeypatch.setattr(trainer, "make_trainer", None)
     with pytest.warns(UserWarning, match="will not fit.* it fits with -p gradient_checkpointing True"):
         tight = budget.plan(s, data)
     assert not tight.fits and not tight.step

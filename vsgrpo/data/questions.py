@@ -313,7 +313,8 @@ QUESTION_GENERATORS = { # question type -> its function: QuestionContext -> Cand
     'obj_appearance_order': appearance_order,
 }
 PRESETS = { # preset -> its question types, in order, and its distance
-    'paper': (tuple(QUESTION_GENERATORS)[:6], 'center'),
+    'paper': (('object_counting', 'object_abs_distance', 'object_size_estimation', 'room_size_estimation',
+               'object_rel_distance', 'object_rel_direction_easy'), 'center'),
     'vsibench': (tuple(QUESTION_GENERATORS), 'closest'),
 }
 HELD_OUT = ('route_planning', 'obj_appearance_order') # never trained on

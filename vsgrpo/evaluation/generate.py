@@ -75,7 +75,8 @@ def _batches(videos, batch, done):
     "Indices of requests that are not done, video by video; a video that fits into a batch is not cut."
     idxs_by_video = defaultdict(list)
     for i, video in enumerate(videos):
-        if i not in done: idxs_by_video[video].append(i)
+        left = idxs_by_video[video]      # it keeps its turn, so a resumed store has the same order
+        if i not in done: left.append(i)
     batches = [[]]
     for idxs in idxs_by_video.values():
         for k in range(0, len(idxs), batch):

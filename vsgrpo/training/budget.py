@@ -30,7 +30,6 @@ from ..evaluation.vsibench import prompt
 from .batches import draw_questions
 from .runs import held_out
 from .settings import Settings, feature_folder, frame_folder
-from .trainer import make_trainer
 
 # %% ../../nbs/23_budget.ipynb #23-004
 @dataclass(frozen=True)
@@ -242,6 +241,7 @@ def _measure_steps(s, data, processor, rounds):
     import torch
     few = replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, curve_every=0,
                   report_to="none")
+    from vsgrpo.training.trainer import make_trainer      # imports trl, which takes seconds
     with tempfile.TemporaryDirectory() as tmp:
         torch.manual_seed(s.seed)
         trainer = make_trainer(few, load_model(s.model, four_bit=s.four_bit), processor, data, tmp)

@@ -25,7 +25,9 @@ def grpo_loss(
     beta:float=1e-4, # weight of the KL penalty
     epsilon:float=0.2, # clip range
 ): # torch scalar: -J
-    "The GRPO objective, token mean within an answer, then mean over answers (Section 4.2)."
+    """The GRPO objective, token mean within an answer, then mean over answers (Section 4.2).
+
+    TRL computes the loss in training; the trainer compares its gradient with that of this copy."""
     ratio, A = (logps - old_logps).exp(), advantages[:, None]
     per_token = -(ratio*A).minimum(ratio.clamp(1-epsilon, 1+epsilon)*A)
     if beta:
