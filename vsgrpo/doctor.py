@@ -37,7 +37,7 @@ def check_kind(
     name:str,  # name of a parameter or a setting
     value,     # its value
     kind:type, # one of KINDS
-):
+)->None:
     "Refuse a value of another kind. True is no number, 3 is one where a fraction may stand."
     if kind is int: fits = type(value) is int and abs(value) <= MOST
     elif kind is float: fits = type(value) in (int, float) and abs(value) <= sys.float_info.max
@@ -75,7 +75,7 @@ def _refuse_other_names(source, names):
 def refuse_unknown(
     namespace:dict,     # globals() of the notebook
     names:list[str],    # names of its parameters
-):
+)->None:
     "Raise if papermill has set a name that is not a parameter, or a parameter to a value of another kind or range."
     sources = namespace.get("In", [])
     for source in sources:

@@ -134,21 +134,21 @@ def _entry(path): return path.stat().st_size, file_hash(path)
 
 def commit(
     path:str|Path, # a file that is complete
-):
+)->None:
     "Enter a file into the manifest of its folder."
     path = Path(path)
     _update_manifest(path.parent, {path.name: _entry(path)})
 
 def commit_folder(
     folder:str|Path, # its files are complete
-):
+)->None:
     "Enter all files of a folder into its manifest, which is written last."
     files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.name != MANIFEST and p.suffix != ".tmp")
     _update_manifest(folder, {p.name: _entry(p) for p in files})
 
 def begin_manifest(
     folder:str|Path, # from now on, its manifest vouches for what is written here
-):
+)->None:
     "Make a manifest of the files that are there, where there is none."
     if read_manifest(folder) is None: commit_folder(folder)
 
@@ -216,7 +216,7 @@ def plain(
 def write_text(
     text:str, # content
     path:str|Path, # file to be made or replaced
-):
+)->None:
     "Write beside, then move into place; a folder's manifest is kept up to date."
     _write(Path(path), text.encode())
 
@@ -229,7 +229,7 @@ def _write(path, data):
 def write_json(
     data, # as `plain` takes it
     path:str|Path, # file to be made or replaced
-):
+)->None:
     "`write_text` of JSON."
     write_text(json.dumps(plain(data), indent=1, ensure_ascii=False) + "\n", path)
 
@@ -323,7 +323,7 @@ class Log:
 
     def append(self,
         rows:list[dict], # a line each, as `plain` takes them
-    ):
+    )->None:
         "Add lines in one write; a line that a killed process left unfinished is cut first."
         lines = [json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
         data = "".join(lines).encode()
@@ -376,7 +376,7 @@ def save_tensor(
     path:str|Path, # file to be made or replaced
     x, # numpy array or torch tensor
     **about, # what it was made from
-):
+)->None:
     "Write a tensor with its label as safetensors, beside and then into place."
     if hasattr(x, "tobytes"): from safetensors.numpy import save
     else: from safetensors.torch import save
@@ -478,7 +478,7 @@ def check_text(
     text:str, # from a file
     name:str, # what the text is, for the error
     control:re.Pattern=CONTROL, # what it must not hold
-):
+)->None:
     "Refuse text that a model cannot be given as text."
     try: text.encode()
     except UnicodeEncodeError:

@@ -276,7 +276,7 @@ def build_once(
 
 def clear_build(
     out:str|Path, # dataset folder
-):
+)->None:
     "Remove what only a running build needs."
     (Path(out)/"building.json").unlink(missing_ok=True)
     shutil.rmtree(Path(out)/"parts", ignore_errors=True)

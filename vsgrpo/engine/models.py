@@ -302,7 +302,7 @@ TAGS = tuple(f"<{end}{tag}>" for tag in ("think", "observe", "answer") for end i
 def check_texts(
     processor, # Qwen2VLProcessor of the model
     texts:Iterable[tuple], # id of a question, a text of its prompt or its answer
-):
+)->None:
     "Refuse texts that this tokenizer would not read as text."
     own = [token for token in processor.tokenizer.get_added_vocab() if token not in TAGS]
     control = re.compile("|".join([CONTROL.pattern, *map(re.escape, own)]))
@@ -336,7 +336,7 @@ def save_adapter(
     folder:str|Path, # to be written
     name:str, # the base: alias, hub id or folder
     spec:VideoSpec, # frames and pixels that it was trained on
-):
+)->None:
     "Write an adapter, its base by its public name, and the processor that shows videos as in training."
     model.save_pretrained(folder)
     folder = Path(folder)

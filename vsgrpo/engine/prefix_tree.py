@@ -35,7 +35,7 @@ class PrefixTree:
     answers:list = field(default_factory=list) # per question: lists of token ids
     rows:list = field(default_factory=list) # per question: the caller's row number of each answer
 
-    def add(self, question:tuple, answer:list, row:int):
+    def add(self, question:tuple, answer:list, row:int)->None:
         "Hang an answer under its question."
         if question not in self.questions:
             self.questions.append(question)

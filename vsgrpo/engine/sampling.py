@@ -35,7 +35,7 @@ class TreeKVCache:
 
     def look_at(self,
         question, # torch (B, W) question label of each branch
-    ):
+    )->None:
         "Let each branch attend to the trunk and to its own question."
         labels = self.shared_question[:, None]
         self.shared_bias = attention_bias((labels == 0) | (labels == question[:, :, None]))[:, None, None]
@@ -61,7 +61,7 @@ class TreeKVCache:
     def keep(self,
         trees, # torch (B',) numbers of the trees that go on
         slots, # torch (B', W') slots of the branches of each that go on
-    ):
+    )->None:
         "Drop the other trees and branches."
         def pick(x): return x.transpose(1, 2)[trees[:, None], slots].transpose(1, 2)
         if len(trees) < len(self.shared_question):

@@ -130,7 +130,7 @@ ATTENTION = "vsgrpo_tree" # how transformers' registry names our attention
 
 def use_tree_attention(
     model, # Qwen2-VL, wrapped or not
-):
+)->None:
     "Let the language layers take `TreeAttention` or `TreeKVCache` for a mask; any other mask is for `sdpa`."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

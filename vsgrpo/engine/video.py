@@ -69,7 +69,7 @@ def sample_indices(
     return SAMPLINGS[sampling](np.linspace(0, total-1, n)).astype(np.int64)
 
 # %% ../../nbs/02_video.ipynb #02-013
-def fix_torchvision():
+def fix_torchvision()->None:
     "Declare torchvision's two missing operators on a CPU torch, else nothing; call before importing transformers."
     import torch
     if torch.version.cuda is not None or hasattr(torch.ops.torchvision, "nms"): return

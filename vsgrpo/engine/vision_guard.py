@@ -51,7 +51,7 @@ class VisionFeatureCache:
     def put(self,
         video:VideoInputs,
         features, # torch (tokens, width)
-    ):
+    )->None:
         "Keep features of a video."
         features = self._remember(video, features.detach().cpu().contiguous())
         if self.folder is None: return
@@ -145,7 +145,7 @@ class VisionGuard:
         if self.placed != tokens:
             raise BlindError(f"{where}: {self.placed} of {tokens} vision tokens reached the language model")
 
-    def close(self):
+    def close(self)->None:
         "Take the hooks off."
         for hook in self.hooks: hook.remove()
         if self.features_of is None: return

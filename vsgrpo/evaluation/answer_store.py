@@ -98,7 +98,7 @@ class VSISuite:
     def scores(self, questions:list[Question], answers:dict, parser:str, seed:int)->pd.DataFrame: # as `arm_scores`
         return arm_scores({"answers": answers}, questions, parser, seed)
 
-    def write_questions(self, questions:list[Question], path:Path): write_questions(questions, path)
+    def write_questions(self, questions:list[Question], path:Path)->None: write_questions(questions, path)
 
     def read_questions(self, path:Path)->list[Question]:
         questions, broken = read_rows(path)
@@ -144,7 +144,7 @@ class BenchmarkSuite:
     def scores(self, items:list[Item], answers:dict, parser:str, seed:int)->pd.DataFrame: # as `part_scores`
         return part_scores(self.rules, items, self.marks(items, answers, parser), seed=seed)
 
-    def write_questions(self, items:list[Item], path:Path): write_items(items, path)
+    def write_questions(self, items:list[Item], path:Path)->None: write_items(items, path)
     def read_questions(self, path:Path)->list[Item]: return read_items(path)
 
 # %% ../../nbs/09_answer_store.ipynb #09-config
@@ -286,7 +286,7 @@ def run_eval(
     bench:Bench, # from `open_bench` or `open_benchmark`
     folder:str|Path, # the store's
     frame_folder:str|Path|None=None, feature_folder:str|Path|None=None, # caches; None: memory alone
-):
+)->None:
     "Generate the answers of all arms; those that the store holds are kept. VSI-Bench's scores go into `scores.csv`."
     store, arms = open_store(config, bench, folder, frame_folder), config.suite.arms(bench.questions, config.seed)
     if not is_complete(store, arms, len(bench.questions)):

@@ -63,7 +63,7 @@ def check_enough(
     good:int, # questions that are left
     aside:list, # (id, reason) of the others
     max_skipped:float=.05, # share that may be set aside
-):
+)->None:
     "Refuse a benchmark of which too little is left."
     if good and len(aside) <= max_skipped*(good + len(aside)): return
     reasons = Counter(reason for _, reason in aside).most_common(3)
@@ -143,7 +143,7 @@ def _write(source, target):
 def unpack(
     archive:str|Path, # .zip
     folder:str|Path, # for its videos and subtitles
-):
+)->None:
     "Unpack the videos and subtitles of an archive; a dangerous one is refused before anything is written."
     try:
         with zipfile.ZipFile(archive) as z:

@@ -69,20 +69,20 @@ class UpdateCallback(TrainerCallback):
     "Stops a run whose gradient is not finite, or whose optimiser does nothing."
     def __init__(self, trainer, s:Settings): self.trainer, self.settings = trainer, s
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kw):
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kw)->None:
         s, self.trained = self.settings, [p for p in model.parameters() if p.grad is not None]
         if self.trained and not norms([p.grad for p in self.trained]).isfinite().all():
             raise FloatingPointError("the gradient is not finite")
         self.trainer.movement.begin(self.trained, scheduled_rate(state.global_step, s.steps, s.warmup_steps))
 
-    def on_optimizer_step(self, args, state, control, **kw):
+    def on_optimizer_step(self, args, state, control, **kw)->None:
         self.trainer.movement.end(self.trained, f"step {state.global_step + 1}")
 
 class CheckpointCallback(TrainerCallback):
     "Writes the manifest of a checkpoint."
     def __init__(self, trainer): self.trainer = trainer
 
-    def on_save(self, args, state, control, **kw):
+    def on_save(self, args, state, control, **kw)->None:
         self.trainer.accelerator.wait_for_everyone()      # each process has written its part
         if is_first(): commit_folder(Path(args.output_dir)/f"checkpoint-{state.global_step}")
 
@@ -92,20 +92,20 @@ class MetricsCallback(TrainerCallback):
     def __init__(self, trainer, record:Run, s:Settings, data:Dataset):
         self.trainer, self.record, self.settings, self.data = trainer, record, s, data
 
-    def on_train_begin(self, args, state, control, **kw):
+    def on_train_begin(self, args, state, control, **kw)->None:
         self.seconds = 0      # seconds of training, up to the last line
         if is_first() and state.global_step: self.seconds = sum(self.record.read_metrics()["seconds/step"])
         if self.settings.curve_every and not state.global_step: self._log_scores(0, self.seconds)
         self.start = time.perf_counter()
 
-    def on_step_end(self, args, state, control, **kw):
+    def on_step_end(self, args, state, control, **kw)->None:
         every, step = self.settings.curve_every, state.global_step
         if not every or step % every and step != self.settings.steps: return
         begin = time.perf_counter()
         self._log_scores(step, self.seconds + begin - self.start)
         self.start += time.perf_counter() - begin      # looking is no training
 
-    def on_log(self, args, state, control, logs=None, **kw):
+    def on_log(self, args, state, control, logs=None, **kw)->None:
         if "loss" not in logs: return      # the closing summary
         now = time.perf_counter()
         seconds, self.start = now - self.start, now
@@ -153,10 +153,10 @@ class CollapseCallback(TrainerCallback):
     "Judges a GRPO run after every step; when it has collapsed, writes collapse.json and does what `on_collapse` says."
     def __init__(self, trainer, record:Run, s:Settings): self.trainer, self.record, self.settings = trainer, record, s
 
-    def on_train_begin(self, args, state, control, **kw):
+    def on_train_begin(self, args, state, control, **kw)->None:
         self.past = self.record.read_metrics().to_dict("records") if is_first() and state.global_step else []
 
-    def on_log(self, args, state, control, logs=None, **kw):
+    def on_log(self, args, state, control, logs=None, **kw)->None:
         if "loss" not in logs: return      # the closing summary
         reason = [self._judge(state.global_step, logs) if is_first() else ""]
         if world_size() > 1: broadcast_object_list(reason)

@@ -100,7 +100,7 @@ def plain_forward(
 def check_pixels(
     used, fresh, # torch (patches, values): what a step used, and what the film's file gives now
     where:str, # for the message
-):
+)->None:
     "Compare the pixels of a film; a decoder that rounds otherwise may differ by a grey level (0.015)."
     most = float((used.float() - fresh.float().to(used.device)).abs().mean()) if used.shape == fresh.shape else math.inf
     if most <= .02: return
@@ -111,7 +111,7 @@ def check_features(
     used, fresh, # torch (tokens, width): what a step used, and what the tower gives now
     kind:str, # key of GAPS
     where:str, # for the message
-):
+)->None:
     "Compare the vision features of a film."
     allowed = {"float32": 1e-3, "bfloat16": .1}[kind]*float(fresh.float().abs().max())
     most = float((used.to(fresh.device).float() - fresh.float()).abs().max()) if used.shape == fresh.shape else math.inf
@@ -129,7 +129,7 @@ def check_group(
     terms:list[Term], # the run's rewards
     mode:str, # prompt mode
     where:str, # for the message
-):
+)->None:
     "Compute the rewards and advantages of a group again."
     where = f"{where}, question {q.id}"
     if (rows.question != prompt(q, mode, "train")).any():
@@ -187,7 +187,7 @@ def objective_gradient(
 def check_gradient(
     got, wanted, # torch (N, T)
     where:str, # for the message
-):
+)->None:
     "Compare the gradient at the log-probabilities with that of the printed objective."
     if (got - wanted).abs().max() <= 1e-3*wanted.abs().max() + 1e-7: return
     scale = float((got*wanted).sum()/(wanted*wanted).sum().clamp(min=1e-30))
@@ -216,12 +216,12 @@ class Movement:
     def begin(self,
         parameters:list, # torch, with gradients
         rate:float, # share of the learning rate that the schedule gives
-    ):
+    )->None:
         "Before an update."
         self.moves = rate > 0 and bool(parameters) and bool((norms([p.grad for p in parameters]) > 0).any())
         self.before = [p.detach().clone() for p in parameters] if self.moves else None
 
-    def end(self, parameters:list, where:str):
+    def end(self, parameters:list, where:str)->None:
         "After it."
         import torch
         if not self.moves: return
@@ -238,7 +238,7 @@ class Movement:
         updates:int, # that had been made before
         kind:str, # key of GAPS
         where:str, # for the message
-    ):
+    )->None:
         "Refuse a reference that is exactly the policy; in bfloat16 a few small updates may round away."
         if moved == 0 and updates >= {"float32": 1, "bfloat16": 10}[kind]:
             raise CheckFailed(f"{where}: policy and reference are exactly equal after {updates} updates: "

@@ -51,7 +51,7 @@ def last_checkpoint(
 def set_aside_checkpoints(
     folder:str|Path, # run folder
     step:int, # the last step to keep
-):
+)->None:
     "Rename the checkpoints after a step, which cannot be used: new ones will take their names."
     for k, path in checkpoint_folders(folder).items():
         if k <= step: continue
@@ -62,7 +62,7 @@ def set_aside_checkpoints(
 def discard_after(
     record:Run, # of the run
     step:int, # step of `last_checkpoint`; 0: there is none, everything is done again
-):
+)->None:
     "Discard what a run left of the steps after its last checkpoint: they are done again."
     set_aside_checkpoints(record.folder, step)
     record.truncate_after(step or -1)
@@ -89,7 +89,7 @@ class StopRequest:
             signal.signal(number, lambda number, frame: self.note(number, f"stopped by {signal.Signals(number).name}"))
         return self
 
-    def note(self, number:int, reason:str):
+    def note(self, number:int, reason:str)->None:
         "Note a signal, unless there was one before."
         if not self.number: self.number, self.reason = int(number), reason
 
@@ -99,7 +99,7 @@ class StopRequest:
             self.note(signal.SIGTERM, "stopped, since the notebook that started it is gone")
         return self.number
 
-    def check(self, when:str):
+    def check(self, when:str)->None:
         "Raise `Stopped` if it is to stop."
         if self.pending(): raise Stopped(f"{self.reason} {when}")
 
@@ -130,7 +130,7 @@ def stop_callback(
 def delete_old_checkpoints(
     folder:str|Path, # run folder
     every:int, # steps between the checkpoints of the schedule
-):
+)->None:
     "Keep the two newest checkpoints of the schedule, and the newest of all, at which the run may have been stopped."
     found = checkpoint_folders(folder)
     kept = {*sorted(k for k in found if k % every == 0)[-2:], max(found)}

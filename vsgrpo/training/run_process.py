@@ -59,7 +59,7 @@ def _rewards_option(own_rewards):
     return ["--rewards", *map(str, own_rewards)] if own_rewards else []
 
 # %% ../../nbs/29b_run_process.ipynb #29b-cli
-def train_cli(argv=None):
+def train_cli(argv=None)->None:
     """`vsgrpo-train FOLDER`: train the run of a folder and ask it the held-out questions; every process of a launcher
     calls it."""
     parser = _argument_parser()
@@ -103,7 +103,7 @@ def train_and_test(
     s:Settings,
     data:Dataset,
     stop:StopRequest,
-):
+)->None:
     "Train the run of a folder and evaluate it, in each process of a launcher."
     import torch
     _refuse_sharded_weights()
@@ -153,7 +153,7 @@ def _environment(threads):
 
 def stop(
     *processes:subprocess.Popen, # of `start`
-):
+)->None:
     "Stop trainings after their step, or evaluations between two batches, and wait; `begin` with `resume=True` resumes."
     for p in processes:
         if p.poll() is None: os.killpg(p.pid, signal.SIGTERM)
@@ -162,7 +162,7 @@ def stop(
 def finish(
     process:subprocess.Popen, # of `start`
     folder:str|Path, # its run folder
-):
+)->None:
     "Wait for a training; if it failed, raise with the last lines of its log."
     if process.wait():
         last_lines = "\n".join(_log_lines(folder)[-15:])
@@ -176,7 +176,7 @@ def follow(
     process:subprocess.Popen|None=None, # of `start`, which is stopped when this is interrupted; None: only watch
     every:float=2., # seconds between two looks
     lines:int=10, # lines of progress in all
-):
+)->None:
     "Show a run's curves as they grow, until its process has ended."
     from IPython.display import display
     run = Run(folder)

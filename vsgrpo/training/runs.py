@@ -43,7 +43,7 @@ def run_training(
     data:Dataset, # questions and videos
     folder:str|Path, # run folder
     stop:StopRequest|None=None, # what stops it after a step; None: nothing but an exception
-):
+)->None:
     "Train from the newest whole checkpoint to the end, and leave the adapter in `folder/adapter`."
     import torch
     from vsgrpo.training.trainer import make_trainer      # imports trl, which takes seconds
@@ -150,7 +150,7 @@ def with_bench(
     return replace(data, test=test, bench=Path(folder))
 
 # %% ../../nbs/29_runs.ipynb #29r-check
-def check_data(s:Settings, data:Dataset, num_processes:int=1):
+def check_data(s:Settings, data:Dataset, num_processes:int=1)->None:
     "Refuse settings and data with which a run would fail after hours."
     def require(holds, name, value, wanted):
         if not holds: raise ValueError(f"{name} is {value!r}: wanted {wanted}")
@@ -184,7 +184,7 @@ def film_hashes(s:Settings, data:Dataset)->dict: # film → SHA-256 of its conte
                          f"was built with, the first {changed[0]}")
     return hashes
 
-def check_films(s:Settings, data:Dataset):
+def check_films(s:Settings, data:Dataset)->None:
     "Refuse films that cannot be read, or that show nothing at the size the model sees."
     films, cache = _film_paths(s, data), FrameCache(frame_folder())
     bench_films = {f"bench/{q.video}" for q in held_out(s, data)} if data.bench else set()
@@ -224,7 +224,7 @@ def begin(
     folder:str|Path, # run folder
     resume:bool=False, # whether the folder holds a run that is to be resumed
     num_processes:int=1,
-):
+)->None:
     "Check what can be checked and write the settings; of a resumed run, see that they are the same."
     folder = Path(folder)
     check_data(s, data, num_processes)

@@ -75,7 +75,7 @@ def check_setting(
     name:str, # the setting's name
     value, # that it was given
     wanted:str, # for the message
-):
+)->None:
     "Refuse a setting by its name."
     if not ok: raise ValueError(f"{name} is {value!r}: wanted {wanted}")
 

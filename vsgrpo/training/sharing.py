@@ -342,13 +342,13 @@ def _check_base(folder, settings):
 # %% ../../nbs/27_sharing.ipynb #27-011
 def check_repo_id(
     repo_id:str, # owner/name
-):
+)->None:
     "Refuse what is no repository's name, before anything expensive."
     if not _ID.fullmatch(repo_id): raise ValueError(f"push_to_hub is {repo_id!r}, wanted owner/name")
 
 def check_shareable(
     folder:str|Path, # run folder
-):
+)->None:
     "Refuse a run that is not finished, an adapter without its card, and pickled files."
     folder, adapter = Path(folder), Path(folder)/"adapter"
     for name in ("adapter_model.safetensors", "adapter_config.json", "processor_config.json", "README.md"):

@@ -55,7 +55,7 @@ class VideoPassMixin:
         settings:Settings,
         record:Run|None, # where rollouts go
         data:Dataset, # the training set that `question_rows` was made from
-    ):
+    )->None:
         "Put the guard on the model; to be called once, after TRL's `__init__`."
         self.question_rows, self.reader, self.settings = question_rows, reader, settings
         self.record, self.data = record, data
@@ -265,7 +265,7 @@ class PolicyPassMixin(RolloutRecordMixin):
         delta = (reference - logps)*mask
         return {"moved": moved, "kl": ((delta.exp() - delta - 1)*mask).sum()}
 
-    def log(self, logs, *args, **kw):
+    def log(self, logs, *args, **kw)->None:
         "Divergence and entropy as means over all tokens of the step, for our record and every other reporter."
         metrics = self._metrics["train"]
         names = ("tokens", "kl", "entropy", "rollout_gap", "moved")
