@@ -55,8 +55,8 @@ run: install
 	@mkdir -p runs
 	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
 
-# Each study is a notebook and a run folder of its own; one that was stopped is gone on with. On a CPU as many runs at once as there
-# are cores, a thread each.
+# Each study is a notebook and a run folder of its own; one that was stopped is resumed. On a CPU as many runs at
+# once as there are cores, a thread each.
 STUDY := -p model tiny-cot -p mode think -p steps 60 -p questions_per_step 16 -p lr 0.002 -p test_scenes 40
 study: export TQDM_DISABLE := 1
 study: install

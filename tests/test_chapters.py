@@ -32,7 +32,7 @@ OTHER_KINDS = {"int": ["8", "[1,2]", 2.5, True, math.inf, 2**32], "float": ["0.1
 @pytest.mark.parametrize("chapter", ["00_prompting", "10_build_vsi100k", "20_grpo", "30_baselines", "40_general_eval"])
 def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
     "The parameters cell and the one that checks it, as papermill runs them, without a kernel."
-    cells = ["".join(c["source"])for c in json.loads((root/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"]
+    cells = ["".join(c["source"]) for c in json.loads((root/"nbs"/f"{chapter}.ipynb").read_text("utf-8"))["cells"]
              if c["cell_type"] == "code"]
     given = next(c for c in cells if c.startswith(("scale: str", "study: str", "methods: str")))
     check = next(c for c in cells if "refuse_unknown(globals()" in c)
