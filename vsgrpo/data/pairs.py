@@ -7,12 +7,13 @@ __all__ = ['STEPS', 'RULES', 'digits', 'is_wrong', 'other_words', 'Pair', 'make_
 
 # %% ../../nbs/18_pairs.ipynb #18-002
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
 from .questions import DIRECTIONS
-from ..evaluation.vsibench import PARSERS, Question, parse_answer, score_answer
+from ..evaluation.vsibench import PARSERS, Question, own_kind, parse_answer, score_answer
 
 # %% ../../nbs/18_pairs.ipynb #18-005
 def digits(
@@ -54,7 +55,8 @@ def _scaled(q, rng, golds):
     return float(q.ground_truth)*float(factor)
 
 def _shifted(q, rng, golds):
-    step = rng.uniform(*STEPS[q.question_type])*rng.choice([-1, 1])
+    gold = float(q.ground_truth)
+    step = rng.uniform(*STEPS.get(q.question_type, (.2*gold, gold)))*rng.choice([-1, 1])
     return float(q.ground_truth) + float(step)
 
 def _others(q, rng, golds):
@@ -63,7 +65,7 @@ def _others(q, rng, golds):
 
 RULES = { # name -> a number in place of the right one
     "scale": _scaled,   # 1.3 to 4 times as much or as little
-    "offset": _shifted, # a step of STEPS more or less
+    "offset": _shifted, # a step of STEPS more or less; of other types a fifth of the number to as much again
     "other": _others,   # the right answer to another question of the type
 }
 
@@ -76,8 +78,9 @@ class Pair:
     rejected:str # a wrong answer
     source:str   # key of RULES, "choice" or "sampled"
 
-def _pair_of_choice(q, rng):
+def _pair_of_choice(q, golds, rng):
     words = other_words(q)
+    if own_kind(q.question_type) == "text": words = [text for text in golds[q.question_type] if is_wrong(q, text)]
     if not words:
         raise ValueError(f"question {q.id!r}: no other answer is known, expected options or a list of words in "
                          f"brackets: {q.question[:80]!r}")
@@ -92,9 +95,12 @@ def _pair_of_numbers(q, rule, golds, rng):
                      f"questions of type {q.question_type} with other answers, or the rule scale")
 
 # %% ../../nbs/18_pairs.ipynb #18-019
-def _distinct_numbers(questions, question_type):
-    "The right answers to the questions of a type, in order of size."
-    return sorted({q.ground_truth for q in questions if q.question_type == question_type}, key=float)
+def _distinct_answers(questions):
+    "The right answers to the questions of each type: numbers in order of size, texts by the alphabet."
+    golds = defaultdict(set)
+    for q in questions: golds[q.question_type].add(q.ground_truth)
+    numbers = {q.question_type for q in questions if not q.is_mca}
+    return {t: sorted(found, key=float if t in numbers else str) for t, found in golds.items()}
 
 def make_pairs(
     questions:list[Question], # training questions
@@ -105,9 +111,9 @@ def make_pairs(
 
     A question's pair depends on its place, on the answers to the other questions of its type and on the seed."""
     if rule not in RULES: raise ValueError(f"rule is {rule!r}, expected one of {', '.join(RULES)}")
-    golds = {t: _distinct_numbers(questions, t) for t in STEPS}
+    golds = _distinct_answers(questions)
     rngs = [np.random.default_rng([seed, i]) for i in range(len(questions))]
-    return [_pair_of_choice(q, rng) if q.is_mca else _pair_of_numbers(q, rule, golds, rng)
+    return [_pair_of_choice(q, golds, rng) if q.is_mca else _pair_of_numbers(q, rule, golds, rng)
             for q, rng in zip(questions, rngs)]
 
 # %% ../../nbs/18_pairs.ipynb #18-013

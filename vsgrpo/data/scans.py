@@ -11,12 +11,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .dataset import space_of
+
 from .dataset_writer import Job, build_once, is_finished, write_dataset
 from .scannet import list_scenes
 from .scene_questions import Asking, find_label_table, scene_rows
 from .sens import film_source
 from ..evaluation.rows import read_questions
+from ..evaluation.vsibench import space_of
 
 # %% ../../nbs/19d_scans.ipynb #10-017
 def bench_scenes(

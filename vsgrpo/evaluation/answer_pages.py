@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .answer_store import EvalResults
-from .vsibench import MODES, TASKS
+from .vsibench import MODES, sort_types
 
 # %% ../../nbs/09a_answer_pages.ipynb #09a-004
 def answer_html(
@@ -77,7 +77,7 @@ def browse_answers(
     "Choose a task, how it went, and a question; see the video and all answers."
     import ipywidgets as w
     filters, tasks = _filters(results), {q.task for q in results.questions}
-    task = w.Dropdown(options=[t for t in TASKS if t in tasks], description="task")
+    task = w.Dropdown(options=sort_types(tasks), description="task")
     shown = w.Dropdown(options=list(filters), description="answers")
     question = w.Dropdown(description="question", layout=w.Layout(width="44em"))
     page = w.HTML()

@@ -29,7 +29,7 @@ from .generate import (MAX_NEW_TOKENS, PARSER, UNREADABLE, answer_name, arm_scor
 from .records import Run, questions_hash
 from .rows import read_rows, write_questions
 from .scores import paired_difference, best_constant
-from .vsibench import (MODES, NA_TYPES, POST, QUESTION_TYPES, Question, parse_answer, prompt,
+from .vsibench import (MODES, POST, Question, parse_answer, prompt, sort_types,
                                         score_answer)
 from ..files import FileHashes, begin_manifest, commit, csv_text, file_hash, write_text
 
@@ -393,9 +393,11 @@ def constants(
     questions:list[Question],
 )->dict: # name → {question id: answer}
     "Answers without a look: the most frequent, the median, and the best constant of each question type."
-    truths = {t: [q.ground_truth for q in questions if q.question_type == t] for t in QUESTION_TYPES}
-    frequent = {t: _most_frequent(values) for t, values in truths.items() if values}
-    middle = {t: str(np.median([float(x) for x in truths[t]])) for t in frequent if t in NA_TYPES}
+    types = sort_types(q.question_type for q in questions)
+    truths = {t: [q.ground_truth for q in questions if q.question_type == t] for t in types}
+    frequent = {t: _most_frequent(values) for t, values in truths.items()}
+    numbers = {q.question_type for q in questions if not q.is_mca}
+    middle = {t: str(np.median([float(x) for x in truths[t]])) for t in types if t in numbers}
     answers = {"most frequent": frequent, "median": frequent | middle, "best": best_constant(questions)}
     return {f"constant, {name}": constant_answers(by_type, questions) for name, by_type in answers.items()}
 

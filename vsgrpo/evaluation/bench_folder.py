@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIDEOS', 'MOST_MEMBERS', 'MOST_TIMES', 'FREE_BYTES', 'Bench', 'find_rows', 'open_bench', 'check_enough',
-           'answerable_questions', 'unreadable_reason', 'fetch_bench', 'unpack', 'find_download']
+           'answerable_questions', 'unreadable_reason', 'find_bench', 'fetch_bench', 'unpack', 'find_download']
 
 # %% ../../nbs/08a_bench_folder.ipynb #612e7696
 import shutil
@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 
 from ..engine.video import film_fault
+from .own_rows import OWN_ENDINGS, is_own_file, own_bench
 from .rows import read_rows
 from .vsibench import TASKS
+from ..doctor import repo_root
 from ..files import draft
 
 # %% ../../nbs/08a_bench_folder.ipynb #00-010
@@ -44,7 +46,7 @@ def find_rows(
 
 # %% ../../nbs/08a_bench_folder.ipynb #08a-open
 def open_bench(
-    folder:str|Path, # rows, and <dataset>/<scene>.mp4
+    folder:str|Path, # rows, and <dataset>/<scene>.mp4; or a file of rows: beside such videos, or of your own
     tasks:list[str]|None=None, # some of TASKS; None: all
     limit:int|None=None, # scenes, the first by name of those drawn evenly; None: all
     frames:tuple|None=None, # frame cache of a VideoReader, VideoSpec to read each video by; None: videos are not opened
@@ -53,10 +55,18 @@ def open_bench(
     "Read a benchmark in VSI-Bench's layout and set aside what cannot be asked."
     if unknown := set(tasks or ()) - set(TASKS):
         raise ValueError(f"tasks {sorted(unknown)}: wanted some of {list(TASKS)}")
-    questions, aside = read_rows(find_rows(folder))
+    rows, folder = _rows_and_folder(Path(folder))
+    questions, aside = read_rows(rows)
     check_enough(folder, len(questions), aside, max_skipped)
     chosen = [q for q in questions if not tasks or q.task in tasks]
     return answerable_questions(folder, chosen, aside, limit, frames, max_skipped)
+
+def _rows_and_folder(path):
+    "The file of rows, and the folder that the paths of videos start from."
+    if not path.is_file(): return find_rows(path), path
+    if not is_own_file(path): return path, path.parent
+    folder = own_bench(path, repo_root()/"runs"/"own")
+    return find_rows(folder), folder
 
 def check_enough(
     folder:str|Path, # the benchmark's
@@ -110,6 +120,15 @@ def unreadable_reason(
 
 # %% ../../nbs/08a_bench_folder.ipynb #00-011
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov") # what a video's name ends in
+
+def find_bench(
+    bench:str, # folder, file of rows, or owner/name of a dataset on the hub
+    root:Path, # repository root
+)->Path: # a folder or a file of rows, for `open_bench`
+    "Find a benchmark here, or fetch it from the hub."
+    if (root/bench).exists(): return root/bench
+    if Path(bench).suffix in OWN_ENDINGS: raise FileNotFoundError(f"bench {root/bench}: no such file")
+    return fetch_bench(bench, root/"runs/bench")
 
 def fetch_bench(
     hub_id:str, # owner/name of a dataset

@@ -25,7 +25,7 @@ from ..engine.sampling import sample_answers
 from ..engine.vision_guard import VisionFeatureCache, VisionGuard
 from .records import Run
 from .scores import score_table
-from .vsibench import TASKS, Question, parse_answer, prompt
+from .vsibench import Question, own_kind, parse_answer, prompt, sort_types
 
 # %% ../../nbs/05_generate.ipynb #05-004
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512} # by prompt mode
@@ -221,7 +221,7 @@ def answer_spread(
     read = [parse_answer(q, text or "", parser) for q, text in zip(questions, texts)]
     truths = [parse_answer(q, q.ground_truth) for q in questions]
     by_task = count_answers([q.task for q in questions], read, truths).set_index("task")
-    by_task = by_task.reindex([t for t in TASKS if t in by_task.index]).rename_axis("task").reset_index()
+    by_task = by_task.reindex(sort_types(by_task.index)).rename_axis("task").reset_index()
     idxs = [i for i, q in enumerate(questions) if q.options]
     overall = count_answers(["overall"]*len(idxs), [read[i] for i in idxs], [truths[i] for i in idxs])
     if not idxs: overall = pd.DataFrame([("overall", 0, *[np.nan]*5)], columns=["task", *SPREAD])
@@ -354,6 +354,7 @@ def constant_answers(
     questions:Sequence[Question], # the questions to answer
 )->dict[str|int, str]: # question id → prediction
     "The control that always gives the same answer."
-    lacking = {q.question_type for q in questions} - set(constants)
+    known = {t: t if t in constants else own_kind(t) for t in {q.question_type for q in questions}}
+    lacking = [t for t, constant in known.items() if constant not in constants]
     if lacking: raise ValueError(f"no constant answer for {sorted(lacking)}: the training scenes hold no such question")
-    return {q.id: constants[q.question_type] for q in questions}
+    return {q.id: constants[known[q.question_type]] for q in questions}

@@ -10,17 +10,18 @@ __all__ = ['percentile_interval', 't_interval', 'format_interval', 'resampled_me
 import argparse
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from io import StringIO
 
 import numpy as np
 import pandas as pd
 
+from .own_rows import is_own_file, read_own_rows
 from .rows import (cell_text, optional_cell, question_of, read_questions, refuse_duplicates,
                                     require_columns, table_rows)
-from .vsibench import (DIRECTION_TYPES, MRA_MARGINS, NA_TYPES, PARSERS, QUESTION_TYPES, TASKS,
-                                        Question, gold_number, is_id, require, score_answer)
+from .vsibench import (DIRECTION_TYPES, MRA_MARGINS, PARSERS, QUESTION_TYPES, TASKS, Question,
+                                        gold_number, is_id, own_kind, require, score_answer, sort_types)
 
 # %% ../../nbs/01b_scores.ipynb #01b-i2
 def percentile_interval(
@@ -89,11 +90,11 @@ def _in_order(questions, predictions):
 def _task_scores(per_type, types):
     "Scores by task, and overall if every question type is there; rows of `per_type` are draws."
     by_type = dict(zip(types, per_type.T))
-    by_task = {task: by_type[task] for task in TASKS if task in by_type}
+    by_task = {t: draws for t, draws in by_type.items() if t not in DIRECTION_TYPES}
     directions = [by_type[t] for t in DIRECTION_TYPES if t in by_type]
     if directions: by_task["object_rel_direction"] = np.mean(directions, axis=0)
-    scores = {task: by_task[task] for task in TASKS if task in by_task}
-    if len(types) == len(QUESTION_TYPES): scores["overall"] = np.mean(list(scores.values()), axis=0)
+    scores = {task: by_task[task] for task in sort_types(by_task)}
+    if set(types) == set(QUESTION_TYPES): scores["overall"] = np.mean(list(scores.values()), axis=0)
     return scores
 
 # %% ../../nbs/01b_scores.ipynb #01-042
@@ -104,16 +105,21 @@ def score_draws(
     n_boot:int=1000, # draws of scenes; 0 for none
     seed:int=0, # seed of the draws: equal seeds draw equal scenes, so that two models can be paired
 )->dict[str, np.ndarray]: # task, or "overall" if all are there → (1 + n_boot,) scores 0–100, the first of all scenes
-    "Scores by task as VSI-Bench aggregates them, on all scenes and on bootstrap draws of scenes."
+    """Scores by task as VSI-Bench aggregates them, on all scenes and on bootstrap draws of scenes.
+
+    `overall` of rows of your own is the mean over all questions."""
     require(len(questions) > 0, "no questions to score")
     require(n_boot >= 0, f"n_boot is {n_boot}, expected >= 0")
     texts = _in_order(questions, predictions)
     scores = np.array([score_answer(q, text, parser) for q, text in zip(questions, texts)])
     question_types = [q.question_type for q in questions]
-    types = [t for t in QUESTION_TYPES if t in question_types]
+    types = sort_types(question_types)
     member = np.array(question_types)[:, None] == np.array(types)
-    per_type = resampled_means([q.video for q in questions], scores, member, n_boot, seed)
-    return _task_scores(per_type, types)
+    videos = [q.video for q in questions]
+    by_task = _task_scores(resampled_means(videos, scores, member, n_boot, seed), types)
+    if not all(map(own_kind, types)): return by_task
+    everything = resampled_means(videos, scores, np.ones((len(questions), 1)), n_boot, seed)
+    return by_task | {"overall": everything[:, 0]}
 
 # %% ../../nbs/01b_scores.ipynb #01b-d3
 def score_table(
@@ -145,8 +151,13 @@ def best_constant(
     questions:list[Question], # with their gold answers
 )->dict[str, str]: # constant answer by question type
     "Best constant answer to each type of question: for numbers by MRA, for choices the most frequent."
-    golds = {t: [q.ground_truth for q in questions if q.question_type == t] for t in QUESTION_TYPES}
-    return {t: (_best_number if t in NA_TYPES else _most_common)(texts) for t, texts in golds.items() if texts}
+    golds = defaultdict(list)
+    for q in questions: golds[q.question_type].append(q.ground_truth)
+    for q in questions:
+        kind = own_kind(q.question_type)
+        if kind and kind != q.question_type: golds[kind].append(q.ground_truth)     # for a label that has no question
+    numbers = {q.question_type for q in questions if not q.is_mca} | {"number"}
+    return {t: (_best_number if t in numbers else _most_common)(golds[t]) for t in sort_types(golds)}
 
 # %% ../../nbs/01b_scores.ipynb #05-016
 def paired_difference(
@@ -218,7 +229,8 @@ def _read_answers(path):
 
 def _score_file(path, rows, parser):
     answers, records = _read_answers(path)
-    questions = read_questions(rows) if rows else [question_of(record, where) for where, record in records]
+    if not rows: questions = [question_of(record, where) for where, record in records]
+    else: questions = read_own_rows(rows).questions if is_own_file(rows) else read_questions(rows)
     return score_table(questions, answers, parser)
 
 # %% ../../nbs/01b_scores.ipynb #01-056
@@ -226,7 +238,7 @@ def _score_arguments(argv):
     p = argparse.ArgumentParser("vsgrpo-score", description="Score answers to VSI-Bench questions.")
     p.add_argument("answers", metavar="ANSWERS.jsonl",
                    help="lines with id, prediction and, without --rows, the question's columns")
-    p.add_argument("--rows", help="the questions: .parquet or .jsonl with VSI-Bench's columns")
+    p.add_argument("--rows", help="the questions: a file with VSI-Bench's columns, or rows of your own")
     p.add_argument("--parser", choices=PARSERS, default="official", help="how an answer is read (default: official)")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return p.parse_args(argv)

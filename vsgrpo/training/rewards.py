@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..doctor import repo_root
-from ..evaluation.vsibench import (MODES, NA_TYPES, NUMBER_WORDS, QUESTION_TYPES, mra, official_parse,
+from ..evaluation.vsibench import (MODES, NA_TYPES, NUMBER_WORDS, QUESTION_TYPES, mra, official_parse, own_kind,
                                         parse_number, tagged_answer)
 
 # %% ../../nbs/21_rewards.ipynb #21-004
@@ -93,11 +93,12 @@ def _column(value, n, name):
 
 def _accuracy(text, question_type, gold, mode, reading, options):
     "Accuracy reward of one completion."
-    if question_type not in QUESTION_TYPES:
+    if question_type not in QUESTION_TYPES and not own_kind(question_type):
         raise ValueError(f"question_type is {question_type!r}, expected one of {', '.join(QUESTION_TYPES)}")
     answer = extract_answer(text, mode)
     if not answer: return 0.
-    if question_type in NA_TYPES: return relative_error_reward(_single_number(answer), float(gold), reading)
+    if question_type in NA_TYPES or own_kind(question_type) == "number":
+        return relative_error_reward(_single_number(answer), float(gold), reading)
     return float(_matches(answer, gold, options))
 
 # %% ../../nbs/21_rewards.ipynb #21-019

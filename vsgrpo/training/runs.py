@@ -139,15 +139,16 @@ def _constants(data):
 
 def with_bench(
     data:Dataset,
-    folder:str|Path, # benchmark: rows, and <dataset>/<scene>.mp4
+    folder:str|Path, # benchmark, as `open_bench` reads it: a folder, or a file of rows
 )->Dataset: # tested on the benchmark in place of its own test rooms
     "Train on a dataset, test on VSI-Bench; warns of scenes that are in both."
-    test = open_bench(folder).questions
+    bench = open_bench(folder)
+    test = bench.questions
     both = {q.scene_name for q in data.train} & {q.scene_name for q in test}
     if both:
         warnings.warn(f"{len(both)} scenes of {folder} are trained on, the first {sorted(both)[0]}: scores on them say "
                       "little")
-    return replace(data, test=test, bench=Path(folder))
+    return replace(data, test=test, bench=bench.folder)
 
 # %% ../../nbs/29_runs.ipynb #29r-check
 def check_data(s:Settings, data:Dataset, num_processes:int=1)->None:
