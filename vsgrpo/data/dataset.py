@@ -17,6 +17,7 @@ from .room_rendering import generator_digest, write_room, ROOM_LABELS
 from .rooms import make_room, room_name
 from .scannet import write_label_map
 from .scene_questions import LABEL_TABLE, SETS, Asking, scene_rows
+from ..evaluation.own_rows import OWN_ENDINGS
 from ..evaluation.rows import read_questions
 from ..evaluation.vsibench import Question, space_of
 from ..doctor import repo_root
@@ -96,7 +97,7 @@ def open_dataset(
 )->Dataset:
     "Read the rows of a dataset folder and check that every video is there and no place is in two splits."
     folder = Path(folder)
-    if folder.is_file(): folder = own_dataset(folder, repo_root()/"runs"/"own")
+    if folder.suffix in OWN_ENDINGS and not folder.is_dir(): folder = own_dataset(folder, repo_root()/"runs"/"own")
     lacking = [f"{name}.parquet" for name in SETS if not (folder/f"{name}.parquet").is_file()]
     if lacking:
         raise FileNotFoundError(f"data {folder}: no {', '.join(lacking)} there; wanted a folder written by "

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['percentile_interval', 't_interval', 'format_interval', 'resampled_means', 'score_draws', 'score_table',
-           'best_constant', 'paired_difference', 'paper_table', 'score_cli']
+           'best_constant', 'paired_difference', 'paper_table', 'score_file', 'score_cli']
 
 # %% ../../nbs/01b_scores.ipynb #6ec9d286
 import argparse
@@ -13,6 +13,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -227,7 +228,12 @@ def _read_answers(path):
     refuse_duplicates([record["id"] for _, record in records], path)
     return {str(record["id"]): _prediction(record, where) for where, record in records}, records
 
-def _score_file(path, rows, parser):
+def score_file(
+    path:str|Path, # .jsonl or .parquet with `id` and `prediction`
+    rows:str|Path|None=None, # file of the questions; None: the answers' file has their columns
+    parser:str="official", # one of PARSERS
+)->pd.DataFrame: # as `score_table`
+    "Score a file of answers."
     answers, records = _read_answers(path)
     if not rows: questions = [question_of(record, where) for where, record in records]
     else: questions = read_own_rows(rows).questions if is_own_file(rows) else read_questions(rows)
@@ -248,7 +254,7 @@ def score_cli(
 )->None:
     "Score a file of answers: the command `vsgrpo-score`."
     args = _score_arguments(argv)
-    try: table = _score_file(args.answers, args.rows, args.parser)
+    try: table = score_file(args.answers, args.rows, args.parser)
     except (ValueError, OSError) as e:
         print(f"vsgrpo-score: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)

@@ -176,6 +176,7 @@ def follow(
     process:subprocess.Popen|None=None, # of `start`, which is stopped when this is interrupted; None: only watch
     every:float=2., # seconds between two looks
     lines:int=10, # lines of progress in all
+    draw:bool=True, # whether to draw the curves, in a notebook
 )->None:
     "Show a run's curves as they grow, until its process has ended."
     from IPython.display import display
@@ -190,7 +191,7 @@ def follow(
             now = time.perf_counter()
             if len(metrics)*lines//steps > n_seen*lines//steps: print(_progress(metrics, steps), flush=True)
             n_seen = len(metrics)
-            if now - drawn_at < 15: continue
+            if not draw or now - drawn_at < 15: continue
             figure = figure or display(display_id=True)
             figure.update(plot_curves(metrics))
             drawn_at = time.perf_counter()
@@ -203,12 +204,14 @@ def follow(
     if not run.metrics_path.is_file():
         raise ValueError(f"{folder}: nothing trains here and no step was recorded; {folder}/train.log has what a "
                          "training said last")
+    if not draw: return
     curves = plot_curves(run.read_metrics())
     if figure: figure.update(curves)
     else: display(curves)
 
 def _progress(metrics, steps):
-    "One line: step, reward, seconds a step and minutes left."
+    "One line: step, reward (of SFT and DPO the loss), seconds a step and minutes left."
     step, seconds = metrics.step.iloc[-1], metrics["seconds/step"].tail(20).mean()
-    return (f"step {step:.0f} of {steps}, reward {metrics.reward.tail(5).mean():.3f}, {seconds:.1f} s a step, "
+    shown = "reward" if "reward" in metrics else "loss"
+    return (f"step {step:.0f} of {steps}, {shown} {metrics[shown].tail(5).mean():.3f}, {seconds:.1f} s a step, "
             f"{(steps - step)*seconds/60:.1f} minutes left")
