@@ -164,7 +164,7 @@ def other_videos(
     "Assign to each scene the video of the next one in a random circle through all scenes."
     own = {q.scene_name: q.video for q in questions}
     if len(own) < 2: raise ValueError(f"shuffled videos need at least 2 scenes, got {len(own)}")
-    scenes = list(np.random.default_rng(seed).permutation(sorted(own)))
+    scenes = np.random.default_rng(seed).permutation(sorted(own)).tolist()
     return {scene: own[following] for scene, following in zip(scenes, scenes[1:] + scenes[:1])}
 
 # %% ../../nbs/05_generate.ipynb #7ed4d57b
