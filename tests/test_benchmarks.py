@@ -1,4 +1,4 @@
-"VideoMME, VideoMMMU and TempCompass: scores as lmms-eval gives them, films as people have them, stores that go on."
+"VideoMME, VideoMMMU and TempCompass: scores equal to lmms-eval's, many kinds of video files, stores that resume."
 import hashlib
 import json
 import struct
@@ -28,9 +28,9 @@ from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")
 
-# What the functions of lmms-eval 0.6.1 (its wheel on PyPI; lmms_eval/tasks/{videomme,videommmu,tempcompass}/utils.py)
-# say to the 2,400 answers of each generator: sha256 of the scores, one character each ("-": left out of the mean), and
-# of what they read. TempCompass: where no rule reads an answer it asks another model; recorded as 0.
+# Results of lmms-eval 0.6.1 (its wheel on PyPI; lmms_eval/tasks/{videomme,videommmu,tempcompass}/utils.py) for the
+# 2,400 answers of each generator: sha256 of the scores, one character each ("-": left out of the mean), and sha256 of
+# what was read. If no rule reads an answer to TempCompass, lmms-eval asks another model; recorded as 0.
 RECORDED = {"videomme": ("655bb0856f0cb2f9f3fcc91348db7c33", "31cd64e0489ce189f6396bcfeaffb62d"),
             "videommmu": ("28446d8067096508e62e8de0201257fc", "9fce8af6c97938d3f7782fcdfcaafb01"),
             "tempcompass": ("38ae415e36f3963a9708f2764f0eea7a", None)}
@@ -86,7 +86,7 @@ def test_prompts_of_videommmu():
     assert prompt("Question only") == "Q?\nA. a\nB. b"
 
 def test_intervals_are_over_videos():
-    "Ten questions about one film are one piece of evidence."
+    "Ten questions about one video count as one piece of evidence."
     labels = dict.fromkeys(VIDEOMME.parts, "x")
     items = [Item(f"{video}-{k}", f"{video}.mp4", "Q", "A", ("a", "b"), labels)
              for video in range(6) for k in range(10)]
@@ -98,10 +98,10 @@ def test_intervals_are_over_videos():
     better = part_difference(VIDEOMME, items, np.ones(60), scores).iloc[-1]
     assert better.difference == 50 and 0 < better.ci_low < 50 < better.ci_high <= 100
 
-# Films as people have them
+# Video files of many kinds
 
 def film(path, codec="libx264", size=(96, 64), pix="yuv420p", stamps=None, fps=25, n=30, seed=0):
-    "A film of slow noise; with `stamps` frames come at those moments (seconds)."
+    "Write a film of slow noise; `stamps` are the times of its frames, in seconds."
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w", format="matroska" if path.suffix == ".mkv" else "mp4") as out:
         stream = out.add_stream(codec, rate=fps)
@@ -116,13 +116,13 @@ def film(path, codec="libx264", size=(96, 64), pix="yuv420p", stamps=None, fps=2
     return path
 
 def turn(data):
-    "A quarter turn clockwise in the track header of an mp4."
+    "Set a clockwise quarter turn in the track header of an mp4."
     at = data.index(b"tkhd") + 44
     return data[:at] + struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30) + data[at+36:]
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
-    "A folder laid out as the download of VideoMME: films of many kinds, one cut short, one missing, a bad row."
+    "A folder like the download of VideoMME: films of many kinds, one cut short, one missing, and a bad row."
     root = tmp_path_factory.mktemp("general")
     folder = root/"Video-MME"
     (folder/"data").mkdir(parents=True)
@@ -151,7 +151,7 @@ def download(tmp_path_factory):
     pd.DataFrame(rows).to_parquet(folder/"videomme"/"test-00000-of-00001.parquet")
     return root
 
-def test_films_as_people_have_them(download):
+def test_video_files_of_many_kinds_are_read(download):
     spec = VideoSpec(4, 84*84, 84*84, 14)
     bench = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=.3,
                            subtitles=True)
@@ -163,7 +163,8 @@ def test_films_as_people_have_them(download):
     assert list(n_reasons.values()) == [2, 2, 1] and len(reasons) == 5
     assert {q.subtitles for q in bench.questions if "plain" in q.video} == {"¿Qué?\nLast words"}
     assert {q.subtitles for q in bench.questions if "plain" not in q.video} == {""}
-    with pytest.raises(ValueError, match=r"1 of 21 questions cannot be asked, 0% may \(-p max_skipped\)"):
+    words = r"1 of 21 questions cannot be used, at most 0% may be left out \(-p max_skipped\)"
+    with pytest.raises(ValueError, match=words):
         open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), spec), max_skipped=0)
 
 def test_a_turned_film_is_shown_upright(download):
@@ -174,7 +175,7 @@ def test_a_turned_film_is_shown_upright(download):
     assert (upright == np.rot90(lying, -1, (1, 2))).all()
 
 def test_uneven_frames_are_picked_by_number(download):
-    "As qwen_vl_utils does: by number, not by time."
+    "Frames are picked by number, not by time, as in qwen_vl_utils."
     with av.open(str(download/"Video-MME"/"data"/"uneven.mp4")) as c:
         frames = [f.to_ndarray(format="rgb24") for f in c.decode(video=0)]
     seen = decode(download/"Video-MME"/"data"/"uneven.mp4", VideoSpec(4, 96*64, 96*64, 8))
@@ -216,7 +217,7 @@ def results_of(suite, items, answers):
     return results
 
 def table_of(*rows, benchmark="VideoMME"):
-    "What chapter 40 makes its tables of; a row is arm, seed, results."
+    "Results as chapter 40 tabulates them; a row is arm, seed, results."
     return pd.DataFrame([(arm, seed, benchmark, results) for arm, seed, results in rows],
                         columns=["arm", "seed", "benchmark", "results"])
 
@@ -226,9 +227,9 @@ def test_constant_answers_to_a_benchmark_are_reported():
     spread = eval_spread(evals)
     assert spread_table(spread).loc["VideoMME"].tolist() == ["A: 50 % (2)", "A: 95 % (2)", "(unreadable): 100 % (1)",
                                                              "50 % (2)"]
-    assert answer_warnings(spread) == ['SFT gives one answer to 90 % or more in VideoMME ("A" 95 %, truth 50 %).',
-                                       "mute gives one answer to 90 % or more in VideoMME (nothing readable 100 %, "
-                                       "truth 50 %)."]
+    assert answer_warnings(spread) == [
+        'SFT gives one answer to 90 % or more of the questions in VideoMME ("A" 95 %, truth 50 %).',
+        "mute gives one answer to 90 % or more of the questions in VideoMME (nothing readable 100 %, truth 50 %)."]
 
 def test_two_seeds_are_both_counted():
     right, wrong = made_results("AB"*10), made_results("BA"*10)
@@ -293,7 +294,7 @@ def test_layouts(tmp_path):
     with pytest.raises(ValueError, match="1 ids of VideoMMMU occur twice"): read_benchmark(VIDEOMMMU, tmp_path)
     with pytest.raises(FileNotFoundError, match="wanted rows in multi-choice"): read_benchmark(TEMPCOMPASS, tmp_path)
 
-def test_rows_that_no_model_can_be_given_are_set_aside(tmp_path):
+def test_rows_that_no_model_can_read_are_set_aside(tmp_path):
     row = dict(videoID="v", question="Q?", options=["A. a", "B. b"], answer="A", duration="short", domain="d",
                sub_category="s", task_type="t")
     odd = [dict(question="<|im_end|>"), dict(options=["A. a", "B. <|video_pad|>"]), dict(question=True), {}]
@@ -337,7 +338,7 @@ def test_archives_bring_subtitles_and_stay_inside(tmp_path):
     assert not (tmp_path/"out.srt").exists()
 
 def test_packed_archives_are_bounded(tmp_path, monkeypatch):
-    "A bomb is refused by its list of contents; films that hardly shrink, and a small archive, are not."
+    "A zip bomb is refused by its list of contents; films that hardly shrink, and a small archive, are accepted."
     import zipfile
     monkeypatch.setattr(bench_folder, "FREE_BYTES", 10**6)
     def archive(name, members, packing=zipfile.ZIP_DEFLATED):
@@ -357,19 +358,19 @@ def test_packed_archives_are_bounded(tmp_path, monkeypatch):
         unpack(tmp_path/"torn.zip", tmp_path/"out")
     assert not (tmp_path/"out").exists()
 
-def test_a_store_goes_on(download, tmp_path):
-    "Answers that a killed run left, a torn line among them, are kept; the rest is asked."
+def test_a_killed_store_resumes(download, tmp_path):
+    "Complete answers of a killed run are kept; a torn line and missing answers are generated again."
     config = benchmark_config("tiny-general", "", "videomme", subtitles=True)
-    asked = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), config.video), max_skipped=.3,
+    bench = open_benchmark(VIDEOMME, download/"Video-MME", frames=(FrameCache(None), config.video), max_skipped=.3,
                            subtitles=True)
-    run_eval(config, asked, tmp_path/"whole")
-    run_eval(config, asked, tmp_path/"torn")
+    run_eval(config, bench, tmp_path/"whole")
+    run_eval(config, bench, tmp_path/"torn")
     lines = (tmp_path/"torn"/"answers.jsonl").read_bytes().splitlines(keepends=True)
     write_text(b"".join(lines[:9]).decode(), tmp_path/"torn"/"answers.jsonl")
     with open(tmp_path/"torn"/"answers.jsonl", "ab") as f: f.write(lines[9][:20])
-    run_eval(config, asked, tmp_path/"torn")
+    run_eval(config, bench, tmp_path/"torn")
     whole, torn = (EvalResults(tmp_path/n) for n in ("whole", "torn"))
-    assert list(whole.settings) == [     # as in stores that were made before, which must resume
+    assert list(whole.settings) == [     # as in existing stores, which must still resume
         "model", "adapter", "benchmark", "protocol", "subtitles", "video", "max_new_tokens", "batch", "seed", "device",
         "weights", "processing", "adapter_weights", "questions", "prompts", "decoding"]
     for arm in ("own", "blind"):
@@ -377,10 +378,10 @@ def test_a_store_goes_on(download, tmp_path):
     evals = table_of(("base", 0, whole), ("SFT", 0, torn))
     assert retention(evals, "SFT") == (0, 0, 0) and eval_table(evals).n.tolist() == [16, 16]
     with pytest.raises(ValueError, match="began with other settings: .*subtitles was True, is False"):
-        run_eval(benchmark_config("tiny-general", "", "videomme"), asked, tmp_path/"whole")
+        run_eval(benchmark_config("tiny-general", "", "videomme"), bench, tmp_path/"whole")
 
 def test_settings_of_real_models(monkeypatch):
-    "Frames, pixels and tokens are the protocol's."
+    "Frames, pixels and tokens follow the protocol."
     from types import SimpleNamespace
 
     from vsgrpo.evaluation import answer_store
@@ -391,8 +392,8 @@ def test_settings_of_real_models(monkeypatch):
     paper = benchmark_config("2B", "", "videommmu")
     assert (paper.suite.protocol, paper.video.frames, paper.video.max_pixels,
             paper.max_new_tokens) == ("video-r1", 16, 256*28*28, 1024)
-    assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds
+    assert paper.video.sampling == "uniform"                       # qwen_vl_utils rounds to the nearest frame
     plain = benchmark_config("2B", "", "videomme", "lmms-eval")
     assert (plain.video.frames, plain.video.max_pixels, plain.max_new_tokens,
             plain.video.factor) == (32, 602112, 16, 28)
-    assert plain.video.sampling == "uniform_floor"                 # lmms-eval cuts off
+    assert plain.video.sampling == "uniform_floor"                 # lmms-eval rounds down

@@ -107,7 +107,8 @@ def test_the_tour_says_that_answers_are_the_same(root):
     notes = tour.answer_notes(questions[:4], questions, {"Before": right, "After": same}, "official")
     assert notes == ['After training 3 of the 4 choice rows read "A": over all held-out rooms the trained model '
                      'answers "A" to 19 of 20 choice questions; that is right for 10.',
-                     'After gives one answer to 90 % or more in object_rel_direction ("A" 95 %, truth 50 %).']
+                     'After gives one answer to 90 % or more of the questions in object_rel_direction ("A" 95 %, '
+                     'truth 50 %).']
     notes = tour.answer_notes(questions[:4], questions, {"Before": same, "After": right}, "official")
     assert '2 of the 4 choice rows read "A"' in notes[0] and "10 of 20" in notes[0]
     assert [n.split()[0] for n in notes[1:]] == ["Before"]

@@ -1,4 +1,4 @@
-"Generation of answers: every question gets one, about the video that is to be shown."
+"Generated answers: one for each question, about the right video, and counts of how varied they are."
 from dataclasses import replace
 
 import pandas as pd
@@ -23,30 +23,30 @@ def tiny(): return load_model("tiny", device="cpu"), load_processor("tiny")
 def test_batches_do_not_change_answers(data, tiny):
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)
-    sent = dict(reader=reader, folder=data.folder, modes="vanilla", wording="train", max_new_tokens=8)
-    one, many = (generate_answers(model, processor, data.test, batch=batch, **sent) for batch in (1, 32))
+    options = dict(reader=reader, folder=data.folder, modes="vanilla", wording="train", max_new_tokens=8)
+    one, many = (generate_answers(model, processor, data.test, batch=batch, **options) for batch in (1, 32))
     assert one.id.tolist() == [q.id for q in data.test]
     assert one.prediction.tolist() == many.prediction.tolist() and one.n_tokens.tolist() == many.n_tokens.tolist()
 
-def test_modes_asked_together_answer_as_apart(data, tiny):
-    "One pass over a video for all its prompts; each mode has the token limit it has alone."
+def test_modes_in_one_call_answer_as_in_several(data, tiny):
+    "All prompts share one pass over a video; each mode keeps its own token limit."
     model, processor = tiny
     reader, modes = VideoReader(processor, default_settings("smoke", "tiny").video), ["vanilla", "think", "observe"]
-    sent = dict(reader=reader, folder=data.folder, wording="test")
-    together = generate_answers(model, processor, data.test, modes=modes, batch=1000, **sent)
+    options = dict(reader=reader, folder=data.folder, wording="test")
+    together = generate_answers(model, processor, data.test, modes=modes, batch=1000, **options)
     assert together["mode"].tolist() == [m for m in modes for _ in data.test]
     for mode in modes:
-        apart = generate_answers(model, processor, data.test, modes=mode, **sent)
+        apart = generate_answers(model, processor, data.test, modes=mode, **options)
         same_mode = together[together["mode"] == mode].reset_index(drop=True)
         assert same_mode.drop(columns="seconds").equals(apart.drop(columns="seconds"))
 
 def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
-    "Stopped anywhere, also within a line, and resumed: the same lines, and no answer is generated twice."
+    "A run that is stopped anywhere, even within a line, resumes to the same lines and generates no answer twice."
     model, processor = tiny
     reader = VideoReader(processor, default_settings("smoke", "tiny").video)
-    sent = dict(reader=reader, folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
-                max_new_tokens=6, samples=3, temperature=1.)
-    whole = generate_answers(model, processor, data.test, store=Run(tmp_path/"whole"), **sent)
+    options = dict(reader=reader, folder=data.folder, wording="test", modes=["vanilla", "think"], batch=1,
+                   max_new_tokens=6, samples=3, temperature=1.)
+    whole = generate_answers(model, processor, data.test, store=Run(tmp_path/"whole"), **options)
     lines = (tmp_path/"whole/answers.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(whole) == 2*3*len(data.test) and list(whole) == ANSWER_FIELDS
     n_prompts, sample_answers = [], generate.sample_answers
@@ -58,15 +58,15 @@ def test_a_store_is_filled_once(data, tiny, tmp_path, monkeypatch):
         store = Run(tmp_path/f"cut{cut}")
         store.answers_path.write_text("".join(lines[:cut]) + (lines[cut][:30] if cut % 2 else ""))
         n_prompts.clear()
-        again = generate_answers(model, processor, data.test, store=store, **sent)
+        again = generate_answers(model, processor, data.test, store=store, **options)
         pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
         pd.testing.assert_frame_equal(store.read_answers().drop(columns="seconds"),
                                       Run(tmp_path/"whole").read_answers().drop(columns="seconds"))
         assert sum(n_prompts) == 2*len(data.test) - cut//3
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_a_resumed_store_goes_on_in_the_same_order(batch):
-    "Two modes ask about three videos; wherever a run stops, what is left comes in the order of an undisturbed run."
+def test_a_resumed_store_keeps_the_order(batch):
+    "Wherever a run with two modes and three videos stops, the rest comes in the order of an undisturbed run."
     videos = ["a", "b", "a", "c", "b"]*2
     whole = [i for idxs in generate._batches(videos, batch, {}) for i in idxs]
     assert sorted(whole) == list(range(10))
@@ -81,7 +81,7 @@ def test_shuffled_shows_other_videos(data, tiny):
                              videos=other_videos(data.test))
     assert all(q.scene_name not in v for q, v in zip(data.test, shown.video))
 
-def test_a_missing_video_is_named_before_asking(data, tiny):
+def test_a_missing_video_is_named_before_any_answer(data, tiny):
     model, processor = tiny
     lost = replace(data.test[0], scene_name="room_lost")
     with pytest.raises(FileNotFoundError, match="1 videos are missing, the first .*room_lost.mp4"):
@@ -97,7 +97,7 @@ def test_arms_and_pairs(data):
 # ---- how varied the answers are
 
 def made_questions():
-    "30 scenes with 30 different sizes; in 20 of them two choice questions, and one that wants words."
+    "30 scenes with 30 different sizes; 20 of them also have two choice questions and one answered in words."
     def question(i, question_type, truth, options=None):
         return Question(f"{question_type}-{i}", "d", f"s{i}", question_type, "?", truth, options)
     options = ["A. left", "B. right", "C. back"]
@@ -135,7 +135,7 @@ def test_an_overall_count_needs_questions_with_options():
     assert overall.counted == 0 and pd.isna(overall.top_answer) and pd.isna(overall.top_share)
     with pytest.raises(ValueError, match="29 answers, expected 30"): answer_spread(numbers, ["1"]*29)
 
-def test_constant_answers_are_warned_of_in_one_line_each():
+def test_constant_answers_get_one_warning_each():
     questions = made_questions()
     varied = {q.id: q.ground_truth for q in questions}
     few = varied | {q.id: "12" for q in questions[:15]} | {q.id: "14" for q in questions[15:30]}
@@ -155,9 +155,9 @@ def test_constant_answers_are_warned_of_in_one_line_each():
     assert lines[2] == "few uses few different numbers in room_size_estimation (2, the truth has 30)."
     assert answer_warnings(scores.drop(columns=SPREAD)) == []                       # a table of an earlier version
     assert answer_report(scores) == "\n".join(lines)
-    assert answer_report(scores.drop(columns=SPREAD)) == "whether the answers differ was not recorded"
+    assert answer_report(scores.drop(columns=SPREAD)) == "how varied the answers are was not recorded"
 
-def test_few_questions_and_constant_truths_are_not_warned_of():
+def test_few_questions_and_constant_truths_get_no_warning():
     questions = [q for q in made_questions() if q.question_type == "object_rel_direction_easy"]
     assert answer_warnings(arm_scores({"x": answers_to(questions)}, questions))
     few = arm_scores({"x": answers_to(questions[:4])}, questions[:4])
@@ -170,7 +170,8 @@ def test_seeds_of_an_arm_are_summed_up():
     one, other = answers_to(questions), answers_to(questions) | {q.id: "B" for q in questions[::20]}
     varied = {q.id: q.ground_truth for q in questions}
     scores = pd.concat([arm_scores({"SFT": a}, questions).assign(seed=k) for k, a in enumerate((one, other, varied))])
-    line = 'SFT gives one answer to 90 % or more in object_rel_direction ("A" 95–100 %, truth 35 %, in 2 of 3 seeds).'
+    line = ('SFT gives one answer to 90 % or more of the questions in object_rel_direction '
+            '("A" 95–100 %, truth 35 %, in 2 of 3 seeds).')
     assert answer_warnings(scores) == [line]
     table = spread_table(scores)
     assert table.loc["object_rel_direction"].tolist() == ["A: 35–100 % (1–3)", "35 % (3)"]

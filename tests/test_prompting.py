@@ -66,7 +66,8 @@ def test_rows_that_are_no_questions_are_set_aside(copy):
     for word, reason in zip(("object_colour", "ground_truth", "missing column question", "options"),
                             bench.aside.reason, strict=True):
         assert word in reason
-    with pytest.raises(ValueError, match="4 of .* questions cannot be asked, 1% may"): open_bench(copy, max_skipped=.01)
+    with pytest.raises(ValueError, match="4 of .* questions cannot be used, at most 1% may"):
+        open_bench(copy, max_skipped=.01)
 
 def test_videos_that_cannot_be_read_are_set_aside(copy):
     films = sorted(copy.rglob("*.mp4"))
@@ -141,12 +142,13 @@ def test_a_hub_out_of_reach_is_reported(tmp_path, monkeypatch, error):
     import huggingface_hub
     def out(*a, **kw): raise error("refused")
     monkeypatch.setattr(huggingface_hub, "list_repo_files", out)
-    with pytest.raises(FileNotFoundError, match="neither a folder here nor a dataset that the hub gives"):
+    with pytest.raises(FileNotFoundError, match="neither a local folder nor a dataset that the hub can deliver"):
         fetch_bench("no-one/nothing", tmp_path)
 
 # ---- the store
 
-@pytest.mark.parametrize("change, words", [(dict(modes=("loud",)), "wanted some of"), (dict(modes=()), "one at least"),
+@pytest.mark.parametrize("change, words", [(dict(modes=("loud",)), "wanted some of"),
+                                           (dict(modes=()), "at least one mode"),
                                            (dict(modes=("think", "think")), "each mode once"),
     (dict(wording="benchmark"), "no sentence for think mode"), (dict(wording="ours"), "wanted one of"),
     (dict(samples=-1), "samples is -1"), (dict(batch=0), "batch is 0")])

@@ -182,7 +182,7 @@ def test_what_was_changed_after_it_was_written_is_refused(tmp_path, name):
     ("", "not a table"), ("arm,score\ntrained,1\n", "no column question_type, n, ci_low, ci_high"),
     ("\xff\n", "not a table"),
     ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,forty,1,2\n",
-     "score holds something else than numbers"),
+     "score has values that are not numbers"),
     ("arm,question_type,n,score,ci_low,ci_high\ntrained,overall,4,40,1,2,3,4\n", "more cells than the head")])
 def test_foreign_scores_are_refused_by_name(tmp_path, text, words):
     (tmp_path/"scores.csv").write_bytes(text.encode("latin-1"))

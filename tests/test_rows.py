@@ -72,8 +72,8 @@ GOOD = {"id": 1, "dataset": "d", "scene_name": "s", "question_type": "object_cou
         "ground_truth": "4"}
 @pytest.mark.parametrize("lines,words", [
     (["{"], "line 1: not JSON"), ([json.dumps(GOOD), "[1]"], "line 2: list, expected an object"),
-    ([json.dumps(GOOD)]*2, "1 doubled id, first 1"),
-    ([json.dumps(GOOD), json.dumps(GOOD | {"id": "1"})], "doubled id"),
+    ([json.dumps(GOOD)]*2, "duplicate ids (1), first 1"),
+    ([json.dumps(GOOD), json.dumps(GOOD | {"id": "1"})], "duplicate ids"),
     ([json.dumps({k: v for k, v in GOOD.items() if k != "question"})], "line 1: missing column question"),
     ([json.dumps(GOOD | {"ground_truth": "x"})], "line 1: question 1: ground_truth"),
     ([json.dumps(GOOD | {"options": "A. x"})], "expected a list"),
@@ -96,6 +96,6 @@ def test_broken_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.parquet"): read_questions(tmp_path/"none.parquet")
     with pytest.raises(ValueError, match="one kind"):
         write_questions([make_question(id=1), make_question(id="b")], tmp_path/"w.parquet")
-    with pytest.raises(ValueError, match="doubled id"):
+    with pytest.raises(ValueError, match="duplicate ids"):
         write_questions([make_question(id=1), make_question(id=1)], tmp_path/"w.parquet")
     assert not list(tmp_path.glob("w*"))

@@ -43,9 +43,9 @@ def test_no_overall_while_a_type_is_missing(missing):
 
 def test_answers_must_fit():
     questions = [make_question(id=1), make_question(id=2)]
-    for answers, words in (({1: "4"}, "no answer for 1 of 2 questions, as id 2"),
+    for answers, words in (({1: "4"}, "no answer for 1 of 2 questions, such as id 2"),
                            ({1: "4", 2: "4", 3: "4"}, "unknown id in 1"), (["4"], "1 answers, expected 2"),
-                           ({1: "4", "1": "4", 2: "4"}, "doubled id")):
+                           ({1: "4", "1": "4", 2: "4"}, "duplicate ids")):
         with pytest.raises(ValueError) as e: score_table(questions, answers)
         assert words in str(e.value)
     with pytest.raises(ValueError, match="no questions"): score_table([], [])
@@ -89,12 +89,12 @@ def test_paper_tables():
 # ---- the command line
 
 def run_cli(*args):
-    "The command in a process of its own."
+    "Run the command in a process of its own."
     return subprocess.run([sys.executable, "-c", "from vsgrpo.evaluation.scores import score_cli; score_cli()",
                            *map(str, args)], capture_output=True, text=True, cwd=ROOT)
 
 def answer_file(path, questions, full=False):
-    "Right answers to questions, with the questions' columns if `full`."
+    "Write right answers to questions, with the questions' columns if `full`."
     columns = ("dataset", "scene_name", "question_type", "question", "ground_truth", "options") if full else ()
     def line(q):
         row = {name: getattr(q, name) for name in ("id", *columns)}
@@ -117,12 +117,12 @@ def test_cli_refuses(tmp_path, capsys):
     questions = all_types(1)
     rows = write_questions(questions, tmp_path/"rows.jsonl")
     good = answer_file(tmp_path/"a.jsonl", questions).read_text().splitlines()
-    cases = {"missing": (good[1:], "no answer for 1 of 10 questions"), "doubled": (good + good[:1], "doubled id"),
+    cases = {"missing": (good[1:], "no answer for 1 of 10 questions"), "doubled": (good + good[:1], "duplicate ids"),
              "unknown": (good + ['{"id": "x", "prediction": "4"}'], "unknown id"),
              "column": (['{"id": "x"}'], "line 1: missing column prediction"),
              "broken": (good[:2] + ['{"id": '], "line 3: not JSON"),
              "kind": (['{"id": 1, "prediction": [4]}'], "prediction: [4], expected text"),
-             "id": (['{"id": 1.5, "prediction": "4"}'], "line 1: id is 1.5, expected text or an integer")}
+             "id": (['{"id": 1.5, "prediction": "4"}'], "line 1: id is 1.5, expected text or a 64-bit integer")}
     for name, (lines, words) in cases.items():
         path = tmp_path/f"{name}.jsonl"
         path.write_text("\n".join(lines))
@@ -130,7 +130,7 @@ def test_cli_refuses(tmp_path, capsys):
         out, err = capsys.readouterr()
         assert ended.value.code == 2 and out == "" and len(err.splitlines()) == 1 and words in err, (name, err)
     pd.DataFrame([dict(id=q.id, prediction=None) for q in questions]).to_parquet(tmp_path/"empty.parquet")
-    assert run_cli(tmp_path/"empty.parquet", "--rows", rows).returncode == 0          # none at all is an empty answer
+    assert run_cli(tmp_path/"empty.parquet", "--rows", rows).returncode == 0          # a missing answer counts as empty
     for args, words in (((tmp_path/"none.jsonl",), "no such file"), ((tmp_path/"a.jsonl",), "missing column dataset"),
                         ((tmp_path/"a.jsonl", "--rows", tmp_path/"none.parquet"), "no such file")):
         r = run_cli(*args)

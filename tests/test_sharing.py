@@ -88,7 +88,8 @@ def test_answers_are_compared_one_by_one_where_the_scored_questions_are_here(run
                                                  truth_top_share=.31, truth_distinct=4)
     table.to_csv(run/"scores.csv", index=False)
     text = sharing.card_text(run)
-    assert '- trained gives one answer to 90 % or more in object_counting ("A\\|&lt;b>" 95 %, truth 31 %).' in text
+    assert ('- trained gives one answer to 90 % or more of the questions in object_counting '
+            '("A\\|&lt;b>" 95 %, truth 31 %).') in text
     assert "<b>" not in text
     scores(run, 43, 32, ["object_counting"])                                     # scores of other questions than these
     assert sharing.vision_difference(run) is None

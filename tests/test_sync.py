@@ -55,12 +55,14 @@ def test_one_notebook_one_module():
 
 PACKAGES = ("engine", "evaluation", "data", "training", "teaching")
 CHAPTERS = {module(nb) for nb in CHAPTER_NOTEBOOKS}
+DOORS = {"api", "cli"}      # functions and command of the whole library
 
 
 def rank(module):
-    "Packages stand above what is imported by all, chapters above the packages."
+    "Packages stand above what is imported by all, chapters and the library's front door above the packages."
     package = module.split(".")[0] if "." in module else None
-    return len(PACKAGES) + 1 if module in CHAPTERS else PACKAGES.index(package) + 1 if package else 0
+    if module in CHAPTERS | DOORS: return len(PACKAGES) + 1
+    return PACKAGES.index(package) + 1 if package else 0
 
 
 def source_of(module): return ROOT/"vsgrpo"/f"{module.replace('.', '/')}.py"

@@ -109,7 +109,7 @@ def test_two_word_answers():
 def test_unknown_parser():
     with pytest.raises(ValueError, match="parser is 'kind'"): score_answer(make_question(), "4", "kind")
 
-def test_what_overflows_is_no_number():
+def test_numbers_that_overflow_are_not_read():
     for text in ("hundred "*160, "9"*400, "-" + "9"*5000):
         for parser in PARSERS: assert parse_answer(make_question(), text, parser) is None, (text[:9], parser)
         assert all(score_answer(make_question(), text, parser) == 0 for parser in PARSERS)
@@ -120,7 +120,7 @@ LONG = ["1", "1,", "1.", "1e", ",", ".", "-", " ", "\n", "(", "<", "< ", "hundre
         "<answer>A ", "<answer>1 ", "</answer>", "</think>", "<think></think><answer>"]
 
 def slower_than_linear(read, texts=LONG, n=10**5):
-    "Texts of which eight times as many characters take more than 24 times as long."
+    "Return the texts that take more than 24 times as long when they are eight times as long."
     def seconds(text):
         begin = time.process_time()
         read(text)
@@ -154,7 +154,7 @@ def test_names():
     *((dict(ground_truth=g), f"ground_truth of object_counting is {g!r}, expected a number > 0")
       for g in ("3 m", "1,000", "1_0", "４", " 4", "4 ", "+4", "nan", "inf", "1e999", "-0")),
     (dict(ground_truth="9"*5000), "expected a number > 0"),
-    (dict(id=2**63), "id is int, expected text or an integer of 64 bits"), (dict(id=True), "id is bool"),
+    (dict(id=2**63), "id is int, expected text or a 64-bit integer"), (dict(id=True), "id is bool"),
     *((dict(question=f"Is {t} here?"), f"question holds '{t}', which is a control token")
       for t in ("<|video_pad|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<tool_call>")),
     (dict(question="half \ud83d a face"), "question is 'half \\ud83d a face', which holds half a character"),
@@ -177,7 +177,7 @@ def test_tags_and_brackets_are_text():
         assert Question(1, "d", "s", "object_counting", text, "4").question == text
 
 def test_true_numbers_are_read_once():
-    "What passes the check is what the score divides by, in every form that passes."
+    "Every true number that passes the check is the number that the score divides by."
     for gold, value in (("4", 4), ("4.0", 4), ("0.5", .5), (".5", .5), ("4.", 4), ("1e2", 100), ("004", 4)):
         q = make_question(gold=gold)
         assert score_answer(q, str(value)) == 1 and float(best_constant([q])["object_counting"]) == value

@@ -28,12 +28,12 @@ from ..files import check_text
 class Item:
     "One question of a video benchmark."
     id:str # unique within the benchmark
-    video:str # path below the benchmark's folder
+    video:str # path relative to the benchmark's folder
     question:str # text of the question
     answer:str # letter of an option, or the text of an open answer
-    options:tuple=() # as the row has them; none for an open question
+    options:tuple=() # options as in the row; empty for an open question
     labels:dict=field(default_factory=dict) # parts it belongs to: {"duration": "short", …}
-    subtitles:str="" # subtitles shown with the frames, where it is asked with them
+    subtitles:str="" # subtitles shown with the frames; empty if not used
 
     def __post_init__(self):
         for name in ("id", "video", "question", "answer", "subtitles"): check_text(getattr(self, name), name)
@@ -41,27 +41,27 @@ class Item:
 
     @property
     def scene_name(self)->str:
-        "The video, as `generate_answers` names scenes."
+        "Path of the video, which takes the place of a scene's name in `generate_answers`."
         return self.video
 
     @property
     def question_type(self)->str:
-        "Whether there are options."
+        "Kind of question: multiple-choice or open."
         return "multiple-choice" if self.options else "open"
 
 # %% ../../nbs/41_benchmarks.ipynb #41-b1
 @dataclass(frozen=True)
 class Benchmark:
-    "How the rows of a benchmark are read, put and scored."
-    name:str # as in tables
+    "How the rows of a benchmark are read, turned into prompts, and scored."
+    name:str # name in tables
     hub:str # dataset on the hub
     rows:Callable # folder → list of (place, record)
     item:Callable # record, Files → Item
-    text:Callable # Item, whether with subtitles → the text put to the model, as lmms-eval does
-    read:Callable # Item, answer → (what was read, score 0 or 1; nan: left out), as lmms-eval does
+    text:Callable # Item, whether with subtitles → text of the prompt, as in lmms-eval
+    read:Callable # Item, answer → (what was read, score 0 or 1; nan: left out), as in lmms-eval
     parts:tuple # labels that scores are broken down by
-    max_new_tokens:int # longest answer in lmms-eval
-    mean_of:tuple=() # values of the first label whose mean is the overall score; none: the mean of all answers
+    max_new_tokens:int # token limit of an answer in lmms-eval
+    mean_of:tuple=() # values of the first label that the overall score averages; empty: all answers
 
 # %% ../../nbs/41_benchmarks.ipynb #41-006
 _TIME = r"(\d{1,9}):(\d{1,9}):(\d{1,9})[,.](\d{1,9})"
@@ -71,21 +71,21 @@ def _seconds(hours, minutes, seconds, milliseconds):
     return int(hours)*3600 + int(minutes)*60 + int(seconds) + int(milliseconds)/1000
 
 def _untagged(text):
-    "Text without what stands in angle brackets; behind the last closing one nothing is looked for."
+    "Remove tags in angle brackets; the text after the last closing bracket is kept as it is."
     end = text.rfind(">") + 1
     return re.sub(r"<[^>]*>", "", text[:end]) + text[end:]
 
 def read_srt(
-    path:str|Path, # a subtitle file
-)->list[tuple[float, float, str]]: # from, to (seconds), text
-    "The lines of a subtitle file."
+    path:str|Path, # subtitle file
+)->list[tuple[float, float, str]]: # start, end (seconds), text
+    "Read the lines of a subtitle file."
     try: text = Path(path).read_text("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as e: raise ValueError(f"{path}: subtitles are not UTF-8 ({e})") from None
     groups = [match.groups() for match in _SUBTITLE.finditer(text)]
     return [(_seconds(*g[:4]), _seconds(*g[4:8]), " ".join(_untagged(g[8]).split())) for g in groups]
 
 def _shown_lines(srt, video, frames, sampling):
-    "Subtitles that are shown with the frames of a video."
+    "Return the subtitles that are shown with the sampled frames of a video."
     ends = frame_times(video, frames, sampling)[:, 1]
     return "\n".join(text for begin, end, text in read_srt(srt) if ((begin < ends) & (ends <= end)).any())
 
@@ -93,16 +93,16 @@ def _shown_lines(srt, video, frames, sampling):
 class Files:
     "Videos and subtitles of a benchmark, wherever they lie in its folder."
     def __init__(self,
-        folder:str|Path, # as downloaded
-        frames:int=0, # frames that the model is shown; needed for subtitles alone
+        folder:str|Path, # folder of a benchmark, as downloaded
+        frames:int=0, # number of frames shown to the model; needed for subtitles only
         sampling:str="uniform", # how frames are picked
     ):
         self.folder, self.frames, self.sampling = Path(folder), frames, sampling
-        self._subtitles = {} # stem → text, as they are read
+        self._subtitles = {} # stem → text, filled on first use
 
     @cached_property
-    def videos(self)->dict[str, str]: # stem → path below the folder
-        "All videos; what an archive of macOS leaves beside them is none."
+    def videos(self)->dict[str, str]: # stem → path relative to the folder
+        "Find all videos; the extra files in macOS archives are skipped."
         found = {}
         for p in sorted(self.folder.rglob("*")):
             if p.suffix.lower() not in VIDEOS or p.name.startswith("._") or "__MACOSX" in p.parts: continue
@@ -112,12 +112,12 @@ class Files:
             found[p.stem] = str(p.relative_to(self.folder))
         return found
 
-    def video(self, stem:str)->str: # path below the folder
-        "Where a video lies; for one that is missing, where it was looked for."
+    def video(self, stem:str)->str: # path relative to the folder
+        "Return the path of a video; if it is missing, the path where it was expected."
         return self.videos.get(stem, f"{stem}.mp4")
 
     def subtitles(self, stem:str)->str:
-        "The lines of `subtitle/<stem>.srt` that are shown with the frames the model sees; without such a file nothing."
+        "Return the lines of `subtitle/<stem>.srt` shown with the sampled frames; empty without such a file."
         if stem not in self._subtitles:
             srt, video = self.folder/"subtitle"/f"{stem}.srt", self.folder/self.video(stem)
             self._subtitles[stem] = _shown_lines(srt, video, self.frames, self.sampling) if srt.is_file() else ""
@@ -125,7 +125,7 @@ class Files:
 
 # %% ../../nbs/41_benchmarks.ipynb #41-008
 def _cells(record, *names):
-    "Cells of a row, as text; a missing one is named."
+    "Return cells of a row as text; an error names a missing one."
     for name in names:
         value = record.get(name)
         if not isinstance(value, (str, int)) or isinstance(value, bool) or value == "":
@@ -133,7 +133,7 @@ def _cells(record, *names):
     return [str(record[name]) for name in names]
 
 def _choices(record, least=2):
-    "The options of a row."
+    "Return the options of a row."
     options = record.get("options")
     is_list = isinstance(options, (list, tuple, np.ndarray)) and len(options) >= least
     if not is_list or not all(isinstance(option, str) for option in options):
@@ -141,15 +141,15 @@ def _choices(record, least=2):
     return tuple(options)
 
 def letters(
-    options:Sequence[str], # texts
+    options:Sequence[str], # texts of the options
 )->list[str]: # A, B, …
-    "A letter for each option."
+    "Return a letter for each option."
     return [chr(ord("A") + i) for i in range(len(options))]
 
 def lettered(
-    options:Sequence[str], # texts, with or without their letters
+    options:Sequence[str], # texts of the options, with or without letters
 )->list[str]: # "A. …", "B. …"
-    "Options with their letters in front."
+    "Put letters in front of options that lack them."
     names = letters(options)
     if all(option.startswith(f"{name}.") for name, option in zip(names, options)): return list(options)
     return [f"{name}. {option}" for name, option in zip(names, options)]
@@ -160,15 +160,15 @@ def _check_letter(answer, options):
 
 # %% ../../nbs/41_benchmarks.ipynb #41-b6
 def _tables(folder, pattern):
-    "Files of rows, parquet before JSON lines."
+    "List files of rows, parquet before JSON lines."
     return [p for ending in ("parquet", "jsonl") for p in sorted(Path(folder).glob(f"{pattern}.{ending}"))]
 
 def _names(folder, tables): return [str(p.relative_to(folder)) for p in tables] or "none"
 
 def one_table(
     folder:str|Path, # folder of a benchmark, as downloaded
-)->list[tuple[str, dict]]: # place, record
-    "The rows of the only table of a folder, or of the one named as on the hub."
+)->list[tuple[str, dict]]: # place in the file, record
+    "Read the rows of the only table in a folder, or of the one with the hub's file name."
     tables = sorted(_tables(folder, "**/*"))
     named = [p for p in tables if p.name.startswith("test")] or tables
     if len(named) != 1:
@@ -191,9 +191,9 @@ def _mme_item(row, files):
     return Item(question_id, files.video(stem), question, answer, options, labels, subtitles)
 
 def subtitle_text(
-    item:Item, # the question, with what is said while its frames are shown
-)->str:
-    "The subtitles in front of a question."
+    item:Item, # question with its subtitles
+)->str: # start of the prompt
+    "Return the subtitles as they stand in front of a question."
     return f"This video's subtitles are listed below: \n{item.subtitles or 'No subtitles available'}\n"
 
 def _mme_text(item, subtitles):
@@ -201,14 +201,14 @@ def _mme_text(item, subtitles):
     return f"{subtitle_text(item)}{body}\nThe best answer is:" if subtitles else f"{body}\n{_MME_POST}"
 
 # %% ../../nbs/41_benchmarks.ipynb #41-b8
-# what leads up to a letter; the last two are run together in lmms-eval
+# phrases in front of a letter; lmms-eval joins two of them in each of the last two strings
 _LEADS = ("The best answer is", "The correct answer is", "The answer is", "The answer",
           "The best option isThe correct option is", "Best answer:Best option:")
 
 def first_letter(
-    text:str, # an answer
-)->str: # A to D; "" where there is none
-    "The first capital A, B, C or D, after what usually leads up to it."
+    text:str, # answer of a model
+)->str: # A to D; "" if there is none
+    "Find the first capital A, B, C or D, after removing phrases that usually precede it."
     text = text.strip()
     for lead in _LEADS: text = text.replace(lead, "")
     found = re.search("[ABCD]", text)
@@ -249,7 +249,7 @@ def _track_rows(folder, track):
     return [(where, row | dict(track=track)) for where, row in table_rows(tables[0])]
 
 def _mmmu_rows(folder):
-    "The tracks one after the other; where films of the question alone are there, the third track again."
+    "Read the tracks in order, then the third one again if there are videos of the questions alone."
     by_track = [_track_rows(folder, track) for track in TRACKS]
     pictures = {p.stem for p in Path(folder, "question_only").glob("*_image.mp4")}
     alone = [(where, row | dict(track=ALONE)) for where, row in by_track[-1] if f"{row.get('id')}_image" in pictures]
@@ -280,7 +280,7 @@ def _mmmu_text(item, subtitles):
 
 # %% ../../nbs/41_benchmarks.ipynb #41-m3
 def _written_letters(text, names):
-    "Letters that a text names, and the form it writes them in; none and an empty form where there is none."
+    "Return the letters that a text names, and the form in which it writes them; both are empty if it names none."
     dotted, coloned = ([name for name in names if f"{name}{sign}" in text] for sign in ".:")
     if dotted or coloned: return dotted + coloned, "{}." if dotted else "{}:"
     for form, place in (("({})", "({})"), ("{} ", " {} ")):
@@ -289,10 +289,10 @@ def _written_letters(text, names):
     return [], ""
 
 def last_option(
-    text:str, # an answer
-    options:Sequence[str], # texts of the row
-)->str|None: # letter; None where there is none
-    "The option that an answer names last, by MMMU's rules."
+    text:str, # answer of a model
+    options:Sequence[str], # texts of the options
+)->str|None: # letter; None if it names no option
+    "Find the option that an answer names last, by MMMU's rules."
     for sign in ",.!?;:'": text = text.strip(sign)
     text, names = f" {text} ", letters(options)
     found, form = _written_letters(text, names)
@@ -307,19 +307,19 @@ _SIGNS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ",
           "total ", "identify ", "recognize ", "calculated as ", "counted as ", "measured as ", "observed as ",
           "concluded as ", "found to be ", "equals ", "determined to be ", "number of ", "value is ", "adds up to ",
           "have ", "has ")
-_NUMBERS = ( # with commas, with exponents, plain; a number begins where no digit stands before it
+_NUMBERS = ( # with commas, with exponents, plain; no digit may precede a number
     r"-?\b\d{1,3}(?:,\d{3})+\b", r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",
     r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])")
 
 def _values(text):
-    "What a text may mean: a number, or a text in small letters; a single sign only beside a space, not inside words."
+    "Return what a text may mean: a number, or lower-case text; a single character must stand beside a space."
     text = text.strip()
     try: return [round(float(text.replace(",", "")), 2)]
     except ValueError: text = text.lower()
     return [f" {text}", f"{text} "] if len(text) == 1 else [text]
 
 def _shortest_tail(line, signs):
-    "What follows a sign in a line, the shortest of all; empty where no sign is."
+    "Return the shortest text that follows one of the signs in a line; empty if the line has none."
     tails = [line.split(sign)[-1].strip() for sign in signs if sign in line]
     best = ""
     for tail in tails:
@@ -327,26 +327,26 @@ def _shortest_tail(line, signs):
     return best
 
 def _tails(text):
-    "The telling ends of the lines of an answer; without any the whole of it."
+    "Return the ends of an answer's lines that follow a sign; the whole answer if there are none."
     lines = text.strip().strip(".").lower().split("\n")
     tails = [_shortest_tail(line, _SIGNS) for line in lines[:-1]] + [_shortest_tail(lines[-1], (*_SIGNS, "="))]
     return [tail for tail in tails if tail and tail not in list(":,.!?;'")] or ["\n".join(lines)]
 
 # %% ../../nbs/41_benchmarks.ipynb #41-m4
 def open_answer(
-    text:str, # an answer, not empty
-)->list[float|str]: # numbers and texts that it may mean
-    "What an open answer says, by MMMU's rules."
+    text:str, # answer of a model, not empty
+)->list[float|str]: # numbers and texts
+    "List what an open answer may mean, by MMMU's rules."
     texts = tails = _tails(text)
     for tail in tails:
         for pattern in _NUMBERS: texts = texts + re.findall(pattern, tail)
     return sorted({value for t in texts for value in _values(t)}, key=str)
 
 def matches(
-    candidates:list[float|str], # from `open_answer`
-    answer:str, # the true one
+    candidates:list[float|str], # possible meanings, from `open_answer`
+    answer:str, # true answer
 )->bool:
-    "Whether one of the candidates is, or holds, the true answer."
+    "Whether one of the candidates equals or contains the true answer."
     true = _values(answer)
     true_texts = [value for value in true if isinstance(value, str)]
     def is_right(candidate):
@@ -356,7 +356,7 @@ def matches(
 
 # %% ../../nbs/41_benchmarks.ipynb #41-m6
 def _mmmu_read(item, text):
-    if text == "": return None, np.nan # lmms-eval leaves it out
+    if text == "": return None, np.nan # lmms-eval leaves empty answers out
     if item.options:
         letter = last_option(text, item.options)
         return letter, float(letter == item.answer)
@@ -375,7 +375,7 @@ VIDEOMMMU = Benchmark(
     mean_of=TRACKS)
 
 # %% ../../nbs/41_benchmarks.ipynb #41-020
-# form → last sentence
+# form → last sentence of the prompt
 _TIMES = {"multi-choice": "\nPlease directly give the best option:", "yes_no": "\nPlease answer yes or no:"}
 
 def _times_rows(folder):
@@ -422,11 +422,11 @@ BENCHMARKS = {bench.name.lower(): bench for bench in (VIDEOMME, VIDEOMMMU, TEMPC
 # %% ../../nbs/41_benchmarks.ipynb #41-026
 def read_benchmark(
     bench:Benchmark, # one of BENCHMARKS
-    folder:str|Path, # as downloaded
-    subtitles:int=0, # frames whose subtitles are wanted; 0: none
+    folder:str|Path, # folder of the benchmark, as downloaded
+    subtitles:int=0, # number of sampled frames to look up subtitles for; 0: no subtitles
     sampling:str="uniform", # how frames are picked
-)->tuple[list[Item], list]: # questions; (place, reason) of rows that are none
-    "The questions of a benchmark."
+)->tuple[list[Item], list]: # questions; (place, reason) of invalid rows
+    "Read the questions of a benchmark."
     files, items, broken = Files(folder, subtitles, sampling), [], []
     for where, row in bench.rows(folder):
         try: items.append(bench.item(row, files))
@@ -437,13 +437,13 @@ def read_benchmark(
 
 def open_benchmark(
     bench:Benchmark, # one of BENCHMARKS
-    folder:str|Path, # as downloaded
-    limit:int|None=None, # videos; None: all
-    frames:tuple|None=None, # VideoReader's frame cache, and the VideoSpec to read each video by
+    folder:str|Path, # folder of the benchmark, as downloaded
+    limit:int|None=None, # number of videos; None: all
+    frames:tuple|None=None, # a VideoReader's frame cache, and a VideoSpec; None: videos are not opened
     max_skipped:float=.05, # share of the questions that may be set aside
-    subtitles:bool=False, # look up the subtitles of the frames
+    subtitles:bool=False, # whether to look up subtitles for the frames
 )->Bench:
-    "Questions of a benchmark that can be asked, and those that were set aside."
+    "Open a benchmark, and set aside questions that cannot be used."
     sampled = (frames[1].frames, frames[1].sampling) if subtitles else ()
     items, aside = read_benchmark(bench, folder, *sampled)
     check_enough(folder, len(items), aside, max_skipped)
@@ -451,20 +451,20 @@ def open_benchmark(
 
 # %% ../../nbs/41_benchmarks.ipynb #41-w1
 def write_items(
-    items:list[Item], # questions that were asked
-    path:str|Path, # .parquet
+    items:list[Item], # questions of an evaluation
+    path:str|Path, # .parquet file
 )->None:
-    "Keep questions as they were asked."
+    "Write questions to a file."
     rows = [asdict(item) | dict(options=list(item.options), labels=json.dumps(item.labels)) for item in items]
     pd.DataFrame(rows).to_parquet(path)
 
 def _kept_item(row, where):
     try: return Item(**row | dict(options=tuple(row["options"]), labels=json.loads(row["labels"])))
     except (KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"{where}: not a question that was kept ({type(e).__name__}: {e})") from None
+        raise ValueError(f"{where}: not a question that `write_items` wrote ({type(e).__name__}: {e})") from None
 
 def read_items(
-    path:str|Path, # written by `write_items`
-)->list[Item]:
-    "Questions that were kept."
+    path:str|Path, # .parquet file written by `write_items`
+)->list[Item]: # questions in the file's order
+    "Read the questions of a file that `write_items` wrote."
     return [_kept_item(row, where) for where, row in table_rows(path)]
