@@ -11,6 +11,7 @@ import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,17 +31,17 @@ COLOURS = dict(chair="red", table="brown", sofa="blue", bed="pink", box="yellow"
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PEOPLE = ("Ada", "Ben", "Eva", "Leo")
 CHOICES = dict(number="Counting Problem", where="Spatial Perception", kinds="Object Recognition",
-               who="Information Synopsis") # kind of question → VideoMME's task
+               who="Information Synopsis") # kind of question → task type of VideoMME
 LECTURES = dict(Perception=("presence", "colour", "number"), Comprehension=("left", "up", "longer", "where"),
-                Adaptation=("number", "presence", "where")) # VideoMMMU's track → kinds of questions
+                Adaptation=("number", "presence", "where")) # track of VideoMMMU → kinds of questions
 
 # %% ../../nbs/42_general_rooms.ipynb #gr-choice
 def choice(
-    lesson:Lesson, # of the overview
-    kind:str, # of CHOICES or LECTURES
-    rng:np.random.Generator, # draws the question
-)->tuple|None: # question, options, number of the right one; None where the room has nothing to ask
-    "A question with its options in their natural order."
+    lesson:Lesson, # lesson with the preset "overview"
+    kind:str, # kind of question, from CHOICES or LECTURES
+    rng:np.random.Generator, # random generator that draws the question
+)->tuple|None: # question, options, index of the right option; None if the room allows no such question
+    "Draw a question with its options in their natural order."
     if kind == "who": return "Who lives here?", PEOPLE, int(rng.integers(4))
     if kind == "kinds":
         right = int(np.clip(len(lesson.facts.counts) - 4, 0, 3))
@@ -62,7 +63,7 @@ def _colour_choice(lesson, rng):
     return word and (f"Is there something {COLOURS[word]}?", ("yes", "no"), int(not there))
 
 def _grounding_choice(lesson, kind, rng):
-    "A grounding question with the answers that it may have as options."
+    "Draw a grounding question, with its possible answers as options."
     pair = grounding(lesson, kind, rng)
     if pair is None: return None
     question, answer = pair
@@ -73,13 +74,13 @@ def _grounding_choice(lesson, kind, rng):
 
 # %% ../../nbs/42_general_rooms.ipynb #gr-rows
 def mme_row(
-    lesson:Lesson, # the room
-    kind:str, # of CHOICES; `who` needs a subtitle that says who lives there
-    rng:np.random.Generator, # draws the question
+    lesson:Lesson, # room that the question is about
+    kind:str, # kind of question, from CHOICES; `who` needs a subtitle that names who lives there
+    rng:np.random.Generator, # random generator that draws the question
     video:str="room", # name of the video
-    number:int=1, # of the question about it
-)->dict|None: # VideoMME's columns; None where the room has nothing to ask
-    "A row for VideoMME."
+    number:int=1, # number of the question about the video
+)->dict|None: # row with VideoMME's columns; None if the room allows no such question
+    "Draw a row for VideoMME."
     drawn = choice(lesson, kind, rng)
     if drawn is None: return None
     question, options, right = drawn
@@ -88,12 +89,12 @@ def mme_row(
                 options=[f"{letter}. {option}" for letter, option in zip("ABCD", options)], answer="ABCD"[right])
 
 def mmmu_row(
-    lesson:Lesson, # the room
-    track:str, # of LECTURES
-    rng:np.random.Generator, # draws kind and question
-    name:str="rooms_Design_0", # <split>_<subject>_<number>
-)->dict|None: # VideoMMMU's columns; None where the room has nothing to ask
-    "A row for VideoMMMU: options, but for adaptation, whose answers are open."
+    lesson:Lesson, # room that the question is about
+    track:str, # track of VideoMMMU, from LECTURES
+    rng:np.random.Generator, # random generator that draws kind and question
+    name:str="rooms_Design_0", # id of the row, <split>_<subject>_<number>
+)->dict|None: # row with VideoMMMU's columns; None if the room allows no such question
+    "Draw a row for VideoMMMU: open questions in the track Adaptation, options in the other tracks."
     kind, is_open = str(rng.choice(LECTURES[track])), track == "Adaptation"
     drawn = grounding(lesson, kind, rng) if is_open else choice(lesson, kind, rng)
     if drawn is None: return None
@@ -105,15 +106,15 @@ def mmmu_row(
                 question_type="multiple-choice")
 
 # %% ../../nbs/42_general_rooms.ipynb #42-009
-FIRST_GENERAL = FIRST_ROOM + 999_000_000 # number of the general set's first room
+FIRST_GENERAL = FIRST_ROOM + 999_000_000 # number of the first room of the general set
 _SUBJECTS = ("Design", "Architecture_and_Engineering", "Math", "Psychology", "Marketing", "Pharmacy")
 
 def write_general_rooms(
-    folder:str|Path, # gets VideoMME/ and VideoMMMU/
-    videos:int=60, # of each benchmark
-    seed:int=0, # of the questions; rooms are the same
-)->Path: # the folder
-    "The general set; one that is there already is kept if it was drawn alike."
+    folder:str|Path, # folder in which VideoMME/ and VideoMMMU/ are created
+    videos:int=60, # number of videos of each benchmark
+    seed:int=0, # seed of the questions; the rooms are always the same
+)->Path: # folder of the general set
+    "Write the general set; an existing one is kept if it was drawn with the same settings."
     folder, settings = Path(folder), dict(videos=videos, seed=seed, generator=generator_digest("overview"))
     note = folder/"general.json"
     if note.is_file() and read_json(note) == settings: return folder
@@ -139,7 +140,7 @@ def _encode(frames, path):
 def _subtitle(owner): return f"{owner} lives here."
 
 def _write_film(folder, lesson, k, rng):
-    "A film of VideoMME, every other one with subtitles; its three rows."
+    "Write a film of VideoMME, every other one with subtitles, and return its three rows."
     name, kinds, has_subtitles = f"room{k:03d}", ["number", "where", "kinds"], bool(k % 2)
     _encode(lesson.frames, folder/"data"/f"{name}.mp4")
     if has_subtitles: kinds[rng.integers(3)] = "who"
@@ -153,7 +154,7 @@ def _write_film(folder, lesson, k, rng):
     return rows
 
 def _write_lecture(folder, lesson, k, rng):
-    "A film of VideoMMMU and its last frame alone; a row a track."
+    "Write a film of VideoMMMU and a film of its last frame, and yield one row per track."
     from PIL import Image
     subject = _SUBJECTS[k % len(_SUBJECTS)]
     name = f"rooms_{subject}_{k}"
@@ -170,21 +171,24 @@ def _write_lecture(folder, lesson, k, rng):
 
 # %% ../../nbs/42_general_rooms.ipynb #42-013
 def general_prompts(
-    lesson:Lesson, # the room
-    rng:np.random.Generator, # draws the questions
-    n_ground:int=8, n_form:int=2, pool:dict|None=None, *more, # as `lesson_prompts` takes them
-    n_general:int=8, # general questions
-)->list[tuple[str, str]]: # (prompt, answer)
-    "A visit's questions: general ones, and some of the old."
+    lesson:Lesson, # room to visit
+    rng:np.random.Generator, # random generator that draws the questions
+    n_ground:int=8, # grounding questions to draw
+    n_form:int=2, # format questions
+    pool:dict|None=None, # answers for the format questions, from `answer_pool`
+    *more:Any, # further arguments of `lesson_prompts`
+    n_general:int=8, # general questions to draw
+)->list[tuple[str, str]]: # pairs of prompt and answer
+    "Draw the questions of a visit: general questions, and some from the earlier lessons."
     pairs = lesson_prompts(lesson, rng, n_ground, n_form, pool, *more)
     drawn = [_general_prompt(lesson, rng) for _ in range(n_general)]
     return pairs + [pair for pair in drawn if pair]
 
 def _general_prompt(lesson, rng):
-    "A general question in a benchmark's form, and its answer."
+    "Draw a general question in the form of a benchmark, with its answer."
     return _mmmu_prompt(lesson, rng) if rng.random() < .6 else _mme_prompt(lesson, rng)
 
-NOWHERE = Files("nowhere") # a folder without films: the film is in the lesson
+NOWHERE = Files("nowhere") # folder without films, since the film is in the lesson
 
 def _mmmu_prompt(lesson, rng):
     track = str(rng.choice(list(LECTURES)))
@@ -204,14 +208,14 @@ def _mme_prompt(lesson, rng):
 
 # %% ../../nbs/42_general_rooms.ipynb #gr-train
 def train_general(
-    base:str, # model to begin with: alias or folder
-    steps:int=600, # of teaching
-    rooms:int=1600, # generated, that occur nowhere else
-    unseen:int=100, # rooms it is tested on afterwards
-    seed:int=4, # of rooms and order
+    base:str, # alias or folder of the model to start from
+    steps:int=600, # number of training steps
+    rooms:int=1600, # number of generated rooms, which occur nowhere else
+    unseen:int=100, # number of held-out rooms
+    seed:int=4, # seed of rooms and order
     workers:int=1, # processes that draw rooms
 )->tuple: # model, processor, note for `save_base`
-    "A base that knows how VideoMME and VideoMMMU ask."
+    "Train a base that knows the question forms of VideoMME and VideoMMMU."
     taught = (f"The tiny base, taught on {rooms} more generated rooms to answer general questions as VideoMME and "
               "VideoMMMU put them in lmms-eval, with true answers; and, that it may not forget, on what it was taught "
               "before.")
