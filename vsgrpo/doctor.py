@@ -225,7 +225,7 @@ def hub_reachable(
     url:str|None=None,    # address of the hub; None: HF_ENDPOINT or huggingface.co
     timeout_s:float=3,    # seconds to wait
 )->str:                   # outcome as a sentence
-    "Try whether the hub can be reached."
+    "Check whether the hub can be reached."
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "not checked: HF_HUB_OFFLINE is set"
     url = url or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
