@@ -303,8 +303,8 @@ def test_rows_that_no_model_can_read_are_set_aside(tmp_path):
     items, aside = read_benchmark(VIDEOMME, tmp_path)
     assert [item.id for item in items] == ["3"]
     assert [reason for _, reason in aside] == [
-        "question holds '<|im_end|>', which is a control token of the model and no text",
-        "an option holds '<|video_pad|>', which is a control token of the model and no text",
+        "question holds '<|im_end|>', which is a control token of the model, not text",
+        "an option holds '<|video_pad|>', which is a control token of the model, not text",
         "column 'question' is True, expected text"]
     for field, value in (("subtitles", "<|im_start|>"), ("question", "\ud800"), ("answer", "<|endoftext|>")):
         with pytest.raises(ValueError, match=field):

@@ -1,4 +1,4 @@
-"The base that ships with the library: what its note says of it holds."
+"The base that ships with the library: the claims in its note are true."
 import json
 from collections import Counter
 

@@ -203,7 +203,7 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     (tmp_path/"checkpoints/checkpoint-old").mkdir()
     (tmp_path/"checkpoints/checkpoint-40").write_text("a file")
     (tmp_path/"checkpoints/checkpoint-30/manifest.json").unlink()        # killed before its end
-    with pytest.warns(UserWarning, match="checkpoint-30: no manifest.json, so it was not written to its end"):
+    with pytest.warns(UserWarning, match="checkpoint-30: no manifest.json, so it was not completely written"):
         assert R.last_checkpoint(tmp_path)[1] == 20
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",

@@ -455,7 +455,7 @@ def test_broken_entries_are_made_anew(tmp_path, damage):
                           lambda x: x[:, ::2, ::2], lambda x: x.reshape(4, -1, x.shape[1], 3)],
                          ids=["reversed", "mirrored", "a frame twice", "half the size", "sides exchanged"])
 def test_other_frames_in_an_entry_are_noticed(tmp_path, change):
-    "With the film and the spec of the right entry, under its checksum."
+    "Entries with the film and the spec of the right entry, and its checksum."
     import safetensors.numpy
     from safetensors import safe_open
     cache, p, spec, want, entry = cached(tmp_path)

@@ -9,15 +9,16 @@ __all__ = ['STYLE', 'house_style', 'spread_heights', 'label_lines', 'Table']
 import html
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 # %% ../nbs/07a_display.ipynb #07a-004
-STYLE = "vsgrpo.plots"   # vsgrpo/plots.mplstyle, as matplotlib names a style file of a package
+STYLE = "vsgrpo.plots"   # matplotlib's name for the style file vsgrpo/plots.mplstyle of this package
 
 def house_style(
-    plot:Callable, # draws and returns a figure
+    plot:Callable, # function that draws and returns a figure
 )->Callable: # the same function, drawing in the project's style
     "Decorate a plot function so that it draws in the project's style."
     @wraps(plot)
@@ -29,9 +30,9 @@ def house_style(
 # %% ../nbs/07a_display.ipynb #07a-006
 def spread_heights(
     heights:list, # wanted heights of labels, any unit
-    gap:float,    # least distance between two labels, same unit
-)->np.ndarray: # heights, in the order given, that are at least `gap` apart
-    "Move labels apart: the mean of pushing all of them up and of pushing all of them down."
+    gap:float,    # smallest distance between two labels, same unit
+)->np.ndarray: # heights in the given order, at least `gap` apart
+    "Move labels apart, by the mean of pushing all of them up and pushing all of them down."
     heights = np.asarray(heights, float)
     order = np.argsort(heights, kind="stable")
     steps = gap*np.arange(len(heights))
@@ -42,10 +43,10 @@ def spread_heights(
     return placed
 
 def label_lines(
-    ax,                 # matplotlib axes with its lines drawn; lines whose label begins with "_" have none
+    ax:Any,             # matplotlib axes with lines; lines whose label starts with "_" are not labelled
     fontsize:float=8,   # points
 )->None:
-    "Write each line's label at its end, in its colour, in place of a legend."
+    "Write the label of each line at its end, in the colour of the line, instead of a legend."
     lines = [line for line in ax.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
     if not lines: return
     low, high = ax.get_ylim()
@@ -62,12 +63,12 @@ def _last_finite(line):
 
 # %% ../nbs/07a_display.ipynb #07a-010
 class Table:
-    "A data frame as a notebook, a page and a terminal show it."
+    "A data frame for display in a notebook, on a page or in a terminal."
     def __init__(self,
-        frame:pd.DataFrame|pd.Series, # raw values; a series is one column
-        caption:str="",               # what to see in it
-        decimals:int=1,               # of numbers that are not whole
-        formats:dict|None=None,       # column -> format string or function of a value, where `decimals` does not do
+        frame:pd.DataFrame|pd.Series, # raw values; a series becomes one column
+        caption:str="",               # text below the table
+        decimals:int=1,               # decimal places of floating-point numbers
+        formats:dict|None=None,       # column → format string or function of a value, instead of `decimals`
     ):
         self.frame = frame.to_frame() if isinstance(frame, pd.Series) else frame
         self.caption, self.decimals, self.formats = caption, decimals, formats or {}

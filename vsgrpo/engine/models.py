@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +28,18 @@ from .video import FrameCache, VideoSpec, film_fault, fix_torchvision
 # %% ../../nbs/03_models.ipynb #03-004
 TINY = Path(__file__).parents[1]/"tiny" if "__file__" in globals() else Path("../vsgrpo/tiny").resolve()
 TINY_COT = TINY.with_name("tiny_cot") # trained on the tags of the prompt modes
-TINY_GENERAL = TINY.with_name("tiny_general") # trained on questions as VideoMME and VideoMMMU put them
+TINY_GENERAL = TINY.with_name("tiny_general") # trained on questions in the form of VideoMME and VideoMMMU
 ALIASES = {"tiny": str(TINY), "tiny-cot": str(TINY_COT), "tiny-general": str(TINY_GENERAL),
            "2B": "Qwen/Qwen2-VL-2B-Instruct", "7B": "Qwen/Qwen2-VL-7B-Instruct"}
 
 def resolve_model(
     name:str, # alias (tiny, tiny-cot, tiny-general, 2B, 7B), hub id (owner/name) or local folder
 )->str: # local folder or hub id
-    "The model that a name stands for; a folder must hold a `config.json`."
+    "Resolve the name of a model; a folder must hold a `config.json`."
     target = ALIASES.get(name, name)
     if (Path(target)/"config.json").is_file(): return target
     if target in (str(TINY), str(TINY_COT), str(TINY_GENERAL)):
-        raise FileNotFoundError(f"model {name!r}: {target} holds no config.json; build it with `make base`")
+        raise FileNotFoundError(f"model {name!r}: {target} has no config.json; build it with `make base`")
     is_hub_id = target.count("/") == 1 and not target.startswith((".", "/", "~")) and not Path(target).exists()
     if not is_hub_id:
         raise FileNotFoundError(f"model {name!r}: wanted one of {sorted(ALIASES)}, a hub id 'owner/name' or a local "
@@ -50,19 +51,19 @@ def resolve_model(
 def absolute_model(
     name:str, # alias, hub id or folder
 )->str: # alias, hub id or absolute folder
-    "The same model's name from any working directory."
+    "Return a name of the model that works from any working directory."
     return os.path.abspath(name) if name not in ALIASES and Path(name).is_dir() else name
 
 def lacks_tags(
     name:str, # alias, hub id or folder
-)->bool: # True for the tiny model alone
-    "Whether a model ships here and never writes a tag of the prompt modes, so that no answer earns a format reward."
+)->bool: # True only for the tiny model
+    "Whether this is the shipped model that never writes the tags of the prompt modes, and so earns no format reward."
     target = Path(ALIASES.get(name, name))
     return target.is_dir() and target.resolve() == TINY.resolve()
 
 # %% ../../nbs/03_models.ipynb #03-008
 def _from_pretrained(loader, name, **kw):
-    "Load a resolved model, naming the cache folder when neither hub nor cache has it."
+    "Load a resolved model; the error names the cache folder if neither hub nor cache has the model."
     from huggingface_hub.constants import HF_HUB_CACHE
     target = resolve_model(name)
     try: return loader(target, **kw)
@@ -70,41 +71,42 @@ def _from_pretrained(loader, name, **kw):
         if Path(target).is_dir():
             raise ValueError(f"model {name!r}: {target} is not a complete model folder: {e}") from e
         raise FileNotFoundError(
-            f"model {name!r}: the hub does not give {target!r} and {HF_HUB_CACHE} does not hold it. Download it where "
-            f"there is a network (`hf download {target}`), or pass the folder of a local copy as the model") from e
+            f"model {name!r}: {target!r} could not be fetched from the hub and is not in the cache {HF_HUB_CACHE}. "
+            f"Download it where there is a network (`hf download {target}`), or pass the folder of a local copy as the "
+            "model") from e
 
 def load_config(
     name:str, # alias, hub id or folder
-): # transformers' Qwen2VLConfig
-    "Configuration of a model; another kind than Qwen2-VL is refused."
+)->Any: # transformers Qwen2VLConfig
+    "Load the configuration of a model; any other model type than Qwen2-VL is refused."
     fix_torchvision()
     from transformers import AutoConfig
     config = _from_pretrained(AutoConfig.from_pretrained, name, trust_remote_code=False)
     if config.model_type != "qwen2_vl":
-        raise ValueError(f"model {name!r} is a {config.model_type!r}; this library speaks qwen2_vl")
+        raise ValueError(f"model {name!r} is of type {config.model_type!r}, expected 'qwen2_vl'")
     return config
 
 
 # %% ../../nbs/03_models.ipynb #03-l04
 def _hub_commit(name):
-    "Commit of a hub model, from where its configuration lies in the cache."
+    "Return the commit of a hub model, from the path of its configuration in the cache."
     from huggingface_hub import hf_hub_download
     return Path(_from_pretrained(lambda target: hf_hub_download(target, "config.json"), name)).parent.name
 
 def weights_id(
     name:str, # alias, hub id or folder
-)->str: # SHA-256 of the weight files of a folder, the commit of a hub model
-    "What distinguishes two models of one name."
+)->str: # SHA-256 of a folder's weight files, or the commit of a hub model
+    "Identify a model's weights, so that two models with the same name can be told apart."
     target = Path(resolve_model(name))
     if not target.is_dir(): return f"{target}@{_hub_commit(name)}"
     files = sorted(target.glob("*.safetensors"))
-    if not files: raise ValueError(f"model {name!r}: {target} holds no *.safetensors; pickled weights are not read")
+    if not files: raise ValueError(f"model {name!r}: {target} has no *.safetensors; pickled weights are not read")
     return hashlib.sha256("".join(file_hash(f) for f in files).encode()).hexdigest()
 
 def processing_id(
     name:str, # alias, hub id or folder
-)->str: # SHA-256 of a folder's text files, the commit of a hub model
-    "What distinguishes two models of equal weights: configuration, tokenizer, chat template, pixel statistics."
+)->str: # SHA-256 of a folder's text files, or the commit of a hub model
+    "Identify what else determines a model's answers: configuration, tokenizer, chat template, pixel statistics."
     target = Path(resolve_model(name))
     if not target.is_dir(): return f"{target}@{_hub_commit(name)}"
     texts = {".json", ".jinja", ".txt", ".model"}
@@ -114,14 +116,13 @@ def processing_id(
 # %% ../../nbs/03_models.ipynb #03-l06
 def load_processor(
     name:str, # alias, hub id or folder
-): # transformers' Qwen2VLProcessor
-    "Tokenizer, chat template and video processor of a model."
+)->Any: # transformers Qwen2VLProcessor
+    "Load the tokenizer, chat template and video processor of a model."
     fix_torchvision()
     from transformers import AutoProcessor
     processor = _from_pretrained(AutoProcessor.from_pretrained, name, trust_remote_code=False)
     if not processor.chat_template:
-        raise ValueError(f"model {name!r}: its processor has no chat template, wanted an Instruct model that knows how "
-                         "a question is put")
+        raise ValueError(f"model {name!r}: its processor has no chat template, expected that of an Instruct model")
     return processor
 
 # %% ../../nbs/03_models.ipynb #03-009
@@ -129,18 +130,18 @@ def load_model(
     name:str, # alias, hub id or folder
     adapter:str|Path|None=None, # folder of a trained LoRA adapter
     device:str|None=None, # torch device; None: this process's cuda device if there is one, else cpu
-    dtype:str|None=None, # "float32" | "bfloat16"; None: bfloat16 on cuda, float32 on cpu
-    four_bit:bool=False, # language layers in four bits, by bitsandbytes on a GPU
-): # Qwen2VLForConditionalGeneration (or a PeftModel around it), in eval mode
-    "A Qwen2-VL model by name, in the precision the device is good at."
-    # transformers repeats it to peft and TRL at every call
+    dtype:str|None=None, # "float32" or "bfloat16"; None: bfloat16 on cuda, float32 on cpu
+    four_bit:bool=False, # whether bitsandbytes loads the language layers in four bits, on a GPU
+)->Any: # transformers Qwen2VLForConditionalGeneration (or a PeftModel around it), in eval mode
+    "Load a Qwen2-VL model by name, in the precision that suits the device."
+    # transformers repeats this warning at every call from peft and TRL
     warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
     fix_torchvision()
     import torch
     from transformers import Qwen2VLForConditionalGeneration
     device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    load_config(name)       # refuses another kind of model
+    load_config(name)       # refuses other model types
     settings = dict(dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
     if four_bit: settings |= _four_bits(name, device, dtype)
     model = _from_pretrained(Qwen2VLForConditionalGeneration.from_pretrained, name, **settings)
@@ -150,12 +151,12 @@ def load_model(
 
 # %% ../../nbs/03_models.ipynb #03-l07
 def _four_bits(name, device, dtype):
-    "How weights are loaded in four bits; the vision tower and the last layer stay as they are."
+    "Settings for weights in four bits; the vision tower and the last layer are not quantized."
     import torch
     is_there = importlib.util.find_spec("bitsandbytes") is not None
     if not is_there or not device.startswith("cuda"):
-        raise ValueError(f"model {name!r} in four bits: wanted bitsandbytes (pip install bitsandbytes) and a GPU; this "
-                         f"is {device}, bitsandbytes is {'here' if is_there else 'not installed'}")
+        raise ValueError(f"model {name!r} in four bits: wanted bitsandbytes (pip install bitsandbytes) and a GPU; the "
+                         f"device is {device}, bitsandbytes is {'installed' if is_there else 'not installed'}")
     from transformers import BitsAndBytesConfig
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                 bnb_4bit_compute_dtype=getattr(torch, dtype),
@@ -167,17 +168,17 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 
 def lora_config(
     rank:int=16, # rank of the update; the paper does not state one
-    alpha:int=32, # scale is alpha / rank
-): # peft's LoraConfig
-    "LoRA on every projection of the language layers; the vision tower stays as it is."
+    alpha:int=32, # the update is scaled by alpha / rank
+)->Any: # peft LoraConfig
+    "Configure LoRA on every projection of the language layers; the vision tower gets none."
     from peft import LoraConfig
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
 
 def load_adapter(
-    model, # the base, a Qwen2-VL
-    folder:str|Path, # holds adapter_config.json and adapter_model.safetensors
-): # PeftModel
-    "Put a trained LoRA adapter on a base model; pickled weights are refused."
+    model:Any, # base model, a Qwen2-VL
+    folder:str|Path, # folder with adapter_config.json and adapter_model.safetensors
+)->Any: # peft PeftModel
+    "Load a trained LoRA adapter into a base model; pickled weights are refused."
     from peft import PeftModel
     if not (Path(folder)/"adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"adapter {folder}: no adapter_model.safetensors there; wanted a folder written by "
@@ -188,29 +189,29 @@ def load_adapter(
 
 # %% ../../nbs/03_models.ipynb #d8f16adf
 def unwrap_model(
-    model, # Qwen2-VL, or DDP or PEFT around it
-): # Qwen2VLForConditionalGeneration
-    "The Qwen2-VL model inside wrappers."
+    model:Any, # Qwen2-VL, or DDP or PEFT around it
+)->Any: # transformers Qwen2VLForConditionalGeneration
+    "Return the Qwen2-VL model inside its wrappers."
     while hasattr(model, "module"): model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 # %% ../../nbs/03_models.ipynb #03-012
-DEFAULT_VIDEO = {"tiny": (4, 84*84), "2B": (16, 128*28*28), "7B": (16, 128*28*28)} # frames, pixels of a frame
+DEFAULT_VIDEO = {"tiny": (4, 84*84), "2B": (16, 128*28*28), "7B": (16, 128*28*28)} # size → frames, pixels of a frame
 
 def model_size(
     name:str, # alias, hub id or folder
 )->str: # key of DEFAULT_VIDEO
-    "Which defaults a model has."
+    "Return the size class of a model, which selects its defaults."
     width = load_config(name).text_config.hidden_size
     return "tiny" if width < 1024 else "2B" if width < 3000 else "7B"
 
 def default_spec(
     name:str, # alias, hub id or folder
-    frames:int|None=None, # number of frames of a video; None: by the model's size
-    max_pixels:int|None=None, # most pixels of a frame; None: by the model's size
+    frames:int|None=None, # number of frames per video; None: by the model's size
+    max_pixels:int|None=None, # maximum pixels of a frame; None: by the model's size
     sampling:str="uniform", # one of SAMPLINGS
-)->VideoSpec:
-    "Frames and pixels that a model sees."
+)->VideoSpec: # frames and pixels, with the factor of the model's vision tower
+    "Return the frames and pixels that a model sees by default."
     vision, (default_frames, pixels) = load_config(name).vision_config, DEFAULT_VIDEO[model_size(name)]
     if max_pixels is not None: pixels = max_pixels
     return VideoSpec(frames=default_frames if frames is None else frames, min_pixels=pixels, max_pixels=pixels,
@@ -219,25 +220,25 @@ def default_spec(
 # %% ../../nbs/03_models.ipynb #03-015
 @dataclass(frozen=True)
 class VideoInputs:
-    "A video ready for the vision tower, and where it came from."
+    "A video ready for the vision tower, and the file from which it came."
     path:str # file from which the frames were read
     pixels:object # torch (n_patches, patch_dim) float32
     grid:object # torch (1, 3) int64: temporal, height and width patches
-    tokens:int # vision tokens in the prompt
-    digest:str # SHA-256 of the frames, their shape and what turns them into patches; 16 hex digits
+    tokens:int # number of vision tokens in the prompt
+    digest:str # SHA-256 of the frames, their shape and the patch settings; 16 hex digits
 
 # %% ../../nbs/03_models.ipynb #03-016
 _PATCH_SETTINGS = ("do_normalize", "do_rescale", "image_mean", "image_std", "rescale_factor",
-                   "patch_size", "temporal_patch_size", "merge_size") # settings of a video processor that make patches
+                   "patch_size", "temporal_patch_size", "merge_size") # video processor settings that shape the patches
 
 class VideoReader:
-    "Path → `VideoInputs`; the latest ones are kept up to a memory limit."
+    "Read a video file into `VideoInputs`; the latest videos are kept in memory, up to a limit."
     def __init__(self,
-        processor, # Qwen2VLProcessor of the model
+        processor:Any, # transformers Qwen2VLProcessor of the model
         spec:VideoSpec, # frames and pixels
         cache:str|Path|None=None, # folder for decoded frames; None: decode each time
-        blank:bool=False, # replace every frame by mid grey: the deliberate blind control
-        limit_mb:int=2000, # memory for prepared videos
+        blank:bool=False, # replace every frame by mid grey, for the blind control
+        limit_mb:int=2000, # memory for prepared videos, MiB
     ):
         self.processor, self.spec, self.blank, self.limit = processor.video_processor, spec, blank, limit_mb*2**20
         factor = self.processor.patch_size*self.processor.merge_size
@@ -248,7 +249,7 @@ class VideoReader:
         self.frames, self.kept, self.size = FrameCache(cache), {}, 0
 
     def __call__(self, path:str|Path)->VideoInputs:
-        "Frames of a file as patches; a video that shows nothing is refused unless blanked on purpose."
+        "Turn the frames of a file into patches; a video that shows nothing is refused, unless `blank` is set."
         path = str(path)
         if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such video file")
         stat = os.stat(path)
@@ -263,9 +264,9 @@ class VideoReader:
 
     def prepare(self,
         frames:np.ndarray, # (T,H,W,3) uint8, in the size of the spec
-        path:str, # where they come from
-    )->VideoInputs:
-        "Frames as patches."
+        path:str, # file from which the frames were read
+    )->VideoInputs: # the frames as patches
+        "Turn frames into patches."
         import torch
         if self.blank: frames = np.full_like(frames, 127)
         elif fault := film_fault(frames): raise ValueError(f"{path}: {fault}")
@@ -279,16 +280,16 @@ class VideoReader:
 # %% ../../nbs/03_models.ipynb #03-018
 @dataclass(frozen=True)
 class Prompt:
-    "Token ids of a chat turn with its video, up to where the answer begins."
-    ids:tuple # token ids, video placeholders expanded
-    video:VideoInputs # what the placeholders stand for
+    "Token ids of a chat turn with its video, up to the beginning of the answer."
+    ids:tuple # token ids, with one video placeholder per vision token
+    video:VideoInputs # video that replaces the placeholders
 
 def make_prompt(
-    processor, # Qwen2VLProcessor of the model
-    text:str, # user turn, without the video
-    video:VideoInputs, # prepared by VideoReader
-)->Prompt:
-    "Chat turn of one user message: the video, then the text."
+    processor:Any, # transformers Qwen2VLProcessor of the model
+    text:str, # text of the user turn, without the video
+    video:VideoInputs, # video, prepared by VideoReader
+)->Prompt: # token ids and video
+    "Build a chat turn with one user message: the video, then the text."
     turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
     chat = processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     pad = processor.video_token
@@ -297,13 +298,13 @@ def make_prompt(
     return Prompt(tuple(processor.tokenizer(chat.replace(pad, pad*video.tokens))["input_ids"]), video)
 
 # %% ../../nbs/03_models.ipynb #03-q04
-TAGS = tuple(f"<{end}{tag}>" for tag in ("think", "observe", "answer") for end in ("", "/")) # of the prompt modes
+TAGS = tuple(f"<{end}{tag}>" for tag in ("think", "observe", "answer") for end in ("", "/")) # tags of the prompt modes
 
 def check_texts(
-    processor, # Qwen2VLProcessor of the model
-    texts:Iterable[tuple], # id of a question, a text of its prompt or its answer
+    processor:Any, # transformers Qwen2VLProcessor of the model
+    texts:Iterable[tuple], # pairs of a question's id and a text of its prompt or its answer
 )->None:
-    "Refuse texts that this tokenizer would not read as text."
+    "Refuse texts in which this tokenizer would find a special token."
     own = [token for token in processor.tokenizer.get_added_vocab() if token not in TAGS]
     control = re.compile("|".join([CONTROL.pattern, *map(re.escape, own)]))
     for question_id, text in texts: check_text(text, f"question {question_id!r}", control)
@@ -311,18 +312,18 @@ def check_texts(
 # %% ../../nbs/03_models.ipynb #03-023
 def public_name(
     name:str, # alias, hub id or folder
-)->str: # hub id, alias of a model that comes with the library, or the name of a folder
-    "What a model is called in files that are passed on."
+)->str: # hub id, alias of a model that ships with the library, or the name of a folder
+    "Return the name of a model for files that are shared."
     target = resolve_model(name)
     if not Path(target).is_dir(): return target
     return next((alias for alias, folder in ALIASES.items() if folder == target), Path(target).resolve().name)
 
 # %% ../../nbs/03_models.ipynb #03-a02
 def fit_processor(
-    processor, # Qwen2VLProcessor
+    processor:Any, # transformers Qwen2VLProcessor
     spec:VideoSpec, # frames and pixels
-): # the same processor
-    "Set a processor to make of a video's own frames what `VideoReader` makes of resized ones."
+)->Any: # the same processor
+    "Set a processor so that it turns original frames into the patches that `VideoReader` makes of resized frames."
     settings = dict(
         size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}, min_pixels=None, max_pixels=None,
         do_resize=True, cap_pixels_per_frame=False, do_sample_frames=True, num_frames=spec.frames, fps=None)
@@ -332,15 +333,15 @@ def fit_processor(
 
 # %% ../../nbs/03_models.ipynb #03-a03
 def save_adapter(
-    model, # PeftModel
-    folder:str|Path, # to be written
-    name:str, # the base: alias, hub id or folder
-    spec:VideoSpec, # frames and pixels that it was trained on
+    model:Any, # peft PeftModel
+    folder:str|Path, # folder to write
+    name:str, # alias, hub id or folder of the base
+    spec:VideoSpec, # frames and pixels of its training
 )->None:
-    "Write an adapter, its base by its public name, and the processor that shows videos as in training."
+    "Write an adapter with the public name of its base, and the processor that prepares videos as in training."
     model.save_pretrained(folder)
     folder = Path(folder)
-    (folder/"README.md").unlink(missing_ok=True)      # peft's empty form; it names the folder of the base
+    (folder/"README.md").unlink(missing_ok=True)      # peft's empty template; it names the folder of the base
     path = folder/"adapter_config.json"
     config = json.loads(path.read_text("utf-8")) | {"base_model_name_or_path": public_name(name)}
     path.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")

@@ -18,25 +18,25 @@ def split_prompt(
     ids:tuple, # token ids of a prompt
     video_id:int, # token id of the video placeholder
 )->tuple: # (trunk, question), token ids of each
-    "Cut a prompt behind its last vision token."
+    "Split a prompt after its last vision token."
     last = max((i for i, token in enumerate(ids) if token == video_id), default=None)
     if last is None:
-        raise ValueError(f"a prompt of {len(ids)} tokens holds no video token ({video_id}): nothing to see")
-    if last == len(ids) - 1: raise ValueError("a prompt must go on behind its video: wanted a question")
+        raise ValueError(f"a prompt of {len(ids)} tokens has no video token ({video_id}), expected at least one")
+    if last == len(ids) - 1: raise ValueError("a prompt ends with its video, expected a question after it")
     return tuple(ids[:last+1]), tuple(ids[last+1:])
 
 # %% ../../nbs/04_prefix_tree.ipynb #04-004
 @dataclass
 class PrefixTree:
     "All the questions about one video, and the answers to each."
-    video:VideoInputs # what the trunk shows
-    trunk:tuple # token ids up to and with the last video token
+    video:VideoInputs # video of the trunk
+    trunk:tuple # token ids up to the last video token, which is included
     questions:list = field(default_factory=list) # per question: token ids of the rest of its prompt
     answers:list = field(default_factory=list) # per question: lists of token ids
     rows:list = field(default_factory=list) # per question: the caller's row number of each answer
 
     def add(self, question:tuple, answer:list, row:int)->None:
-        "Hang an answer under its question."
+        "Add an answer to its question."
         if question not in self.questions:
             self.questions.append(question)
             self.answers.append([])
@@ -50,7 +50,7 @@ def build_prefix_trees(
     answers:list[list[int]], # token ids of each answer, end token included
     video_id:int, # token id of the video placeholder
 )->list[PrefixTree]: # one per video, in order of first appearance
-    "Gather answers under their questions and questions under their videos."
+    "Group answers by question and questions by video."
     trees = {}
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         trunk, question = split_prompt(prompt.ids, video_id)
@@ -62,21 +62,21 @@ def build_prefix_trees(
 # %% ../../nbs/04_prefix_tree.ipynb #04-006
 class AnswerSpan(NamedTuple):
     "An answer in a packed row."
-    row:int # the caller's number of the answer
-    places:list # places in the row that predict its tokens, the last one of the question first
-    ids:list # its token ids
+    row:int # row number of the answer in the caller's list
+    places:list # positions in the packed row that predict its tokens, beginning with the end of the question
+    ids:list # token ids of the answer
 
 @dataclass
 class Packed:
     "A tree laid out as one row of S tokens."
     ids:np.ndarray # (S,) token ids
-    question:np.ndarray # (S,) 0 on the trunk, 1.. question
-    answer:np.ndarray # (S,) 0 on trunk and question, 1.. answer within its question
+    question:np.ndarray # (S,) number of the question, from 1; 0 on the trunk
+    answer:np.ndarray # (S,) number of the answer within its question, from 1; 0 on trunk and question
     offset:np.ndarray # (S,) text position counted from the end of the trunk; -1 on the trunk
-    answers:list # AnswerSpan of each answer
+    answers:list # an AnswerSpan for each answer
 
 def pack_tree(tree:PrefixTree)->Packed:
-    "Lay a tree out as one row."
+    "Lay out a tree as one row of tokens."
     P = len(tree.trunk)
     ids, questions, answers, offsets, spans = list(tree.trunk), [0]*P, [0]*P, [-1]*P, []
     def append(tokens, question, answer, offset):
@@ -97,9 +97,9 @@ def pack_tree(tree:PrefixTree)->Packed:
 def tree_mask(
     question:np.ndarray, # (S,) question labels
     answer:np.ndarray, # (S,) answer labels
-    first:int=0, # the first token whose line of the mask is wanted
-)->np.ndarray: # (S - first, S) bool, True where the row's token attends to the column's
-    "Attend back along your own path from the trunk, and nowhere else."
+    first:int=0, # position of the first token that gets a row of the mask
+)->np.ndarray: # (S - first, S) bool, True where the row's token attends to the column's token
+    "Return the mask by which each token attends only to the tokens before it on its own path from the trunk."
     place = np.arange(len(question))
     query_question, query_answer, query_place = (x[first:, None] for x in (question, answer, place))
     same_path = (query_question == question) & ((answer == 0) | (answer == query_answer))

@@ -9,6 +9,7 @@ __all__ = ['SHARED_BLOCK', 'ATTENTION', 'attention_blocks', 'pad_places', 'gathe
 # %% ../../nbs/04a_tree_attention.ipynb #c4647159
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,13 @@ from .prefix_tree import AnswerSpan, Packed, PrefixTree, pack_tree, tree_mask
 from .vision_guard import VisionGuard
 
 # %% ../../nbs/04a_tree_attention.ipynb #04-009
-SHARED_BLOCK = 256 # tokens up to which short questions with their answers share a block
+SHARED_BLOCK = 256 # most tokens of a block that several questions with their answers share
 
 def attention_blocks(
     packed:Packed, # a tree as one row
-    max_tokens:int|None=None, # in a block of answers, if no answer is longer; None: as many as the trunk, at least 512
-)->list: # (prefix_idxs, query_idxs) of each block, places in the row; the first is the trunk, its prefix is empty
-    "Split a packed row into blocks: queries attend to their prefix and, where the tree allows, to one another."
+    max_tokens:int|None=None, # most tokens of a block, unless one answer is longer; None: as the trunk, at least 512
+)->list: # (prefix_idxs, query_idxs) of each block, positions in the row; first the trunk, with an empty prefix
+    "Split a packed row into blocks, in which queries attend to their prefix and, where the tree allows, to each other."
     trunk = np.flatnonzero(packed.question == 0)
     max_tokens = max_tokens or max(512, len(trunk))
     blocks = [(trunk[:0], trunk)]
@@ -46,10 +47,10 @@ def attention_blocks(
 
 # %% ../../nbs/04a_tree_attention.ipynb #04a-p02
 def pad_places(
-    places:list, # N arrays of places in a row, some shorter than others
-    device=None, # torch device of the tables
-): # torch (N, L) int64 places, 0 where padded; torch (N, L) bool, False where padded
-    "Lists of places as one table."
+    places:list, # N arrays of positions in a row, of different lengths
+    device:Any=None, # torch device of the tables
+)->tuple: # torch (N, L) int64 positions, 0 where padded; torch (N, L) bool, False where padded
+    "Pad arrays of positions to one table."
     import torch
     table = torch.zeros(len(places), max(map(len, places)), dtype=torch.long)
     real = torch.zeros(table.shape, dtype=torch.bool)
@@ -57,27 +58,27 @@ def pad_places(
     return table.to(device), real.to(device)
 
 def gather_places(
-    x, # torch (1, heads, S, width): queries, keys or values of a row
-    places, # torch (N, L) places in the row
-): # torch (N, heads, L, width)
-    "Queries, keys or values of a row, laid out in blocks."
+    x:Any, # torch (1, heads, S, width): queries, keys or values of a row
+    places:Any, # torch (N, L) positions in the row
+)->Any: # torch (N, heads, L, width)
+    "Gather the queries, keys or values of a row into blocks."
     return x[0].transpose(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
 
 def attention_bias(
-    mask, # torch bool, True where a query attends to a key
-    dtype=None, # torch type of the scores; None: torch's default
-): # torch, of the mask's shape and device
-    "A mask as it is added to scores: 0 where a query attends, minus infinity where not."
+    mask:Any, # torch bool, True where a query attends to a key
+    dtype:Any=None, # torch dtype of the scores; None: torch's default
+)->Any: # torch tensor with the shape and the device of the mask
+    "Turn a mask into a bias that is added to scores: 0 where a query attends, minus infinity where it does not."
     import torch
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))
 
 # %% ../../nbs/04a_tree_attention.ipynb #04a-a02
 class TreeAttention:
-    "Attention within trees that lie in one row: given to the language layers as their mask."
+    "Attention within trees that lie in one row; passed to the language layers in place of their mask."
     def __init__(self,
-        packed:list[Packed], # trees, one behind the other
-        device=None, # torch device of the model
-        dtype=None, # torch type of the queries; None: torch's default
+        packed:list[Packed], # trees, in their order in the row
+        device:Any=None, # torch device of the model
+        dtype:Any=None, # torch dtype of the queries; None: torch's default
     ):
         import torch
         trunks, branches, masks, start = [], [], [], 0
@@ -94,14 +95,20 @@ class TreeAttention:
         keys, _ = pad_places([keys for _, keys in branches])
         bias = _stack_masks(masks, queries.shape[1], keys.shape[1], dtype).to(device)
         trunk_places = trunk.to(device)
-        # places of queries and of keys, bias; None: causal
+        # positions of queries and of keys, bias (None: causal)
         self.blocks = [(trunk_places, trunk_places, None), (queries.to(device), keys.to(device), bias)]
         places = torch.cat([trunk.flatten(), queries.flatten()])
         real = torch.cat([real_trunk.flatten(), real_queries.flatten()])
         self.order = real.nonzero()[places[real].argsort(), 0].to(device)
 
-    def attend(self, module, query, key, value, scaling):
-        "Attention of the tokens (1, heads, S, width) of a row: (1, S, heads, width)."
+    def attend(self,
+        module:Any, # attention layer of the model
+        query:Any, # torch (1, heads, S, width)
+        key:Any, # torch (1, key-value heads, S, width)
+        value:Any, # torch (1, key-value heads, S, width)
+        scaling:float|None, # factor of the scores; None: torch's default
+    )->Any: # torch (1, S, heads, width)
+        "Compute the attention of all tokens of the row."
         import torch
         seen = []
         for queries, keys, bias in self.blocks:
@@ -109,29 +116,36 @@ class TreeAttention:
             seen.append(self.look(module, *block, bias, scaling).flatten(0, 1))
         return torch.cat(seen).index_select(0, self.order)[None]
 
-    def look(self, module, query, key, value, mask, scaling):
-        "Attention of blocks of tokens (N, heads, L, width): (N, L, heads, width)."
+    def look(self,
+        module:Any, # attention layer of the model
+        query:Any, # torch (N, heads, L, width)
+        key:Any, # torch (N, key-value heads, K, width)
+        value:Any, # torch (N, key-value heads, K, width)
+        mask:Any, # torch (N, 1, L, K) bias; None: causal
+        scaling:float|None, # factor of the scores; None: torch's default
+    )->Any: # torch (N, L, heads, width)
+        "Compute attention within blocks of tokens."
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        # under autocast, queries are not of the model's own type
+        # under autocast, the dtype of queries differs from that of the model
         if mask is not None: mask = mask.to(query.dtype)
         return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
 
 # %% ../../nbs/04a_tree_attention.ipynb #04a-a03
 def _stack_masks(masks, n_queries, n_keys, dtype):
-    "Masks of blocks as one bias (N, 1, n_queries, n_keys), made once for all layers."
+    "Stack the masks of blocks into one bias (N, 1, n_queries, n_keys), built once for all layers."
     import torch
     stacked = torch.zeros(len(masks), 1, n_queries, n_keys, dtype=torch.bool)
     for block, mask in zip(stacked[:, 0], masks): block[:mask.shape[0], :mask.shape[1]] = torch.from_numpy(mask)
-    stacked[..., 0] = True     # all see the trunk's first token; padding too, because a softmax needs one
+    stacked[..., 0] = True     # all attend to the trunk's first token, padding too: a softmax needs at least one key
     return attention_bias(stacked, dtype)
 
 # %% ../../nbs/04a_tree_attention.ipynb #04a-a05
-ATTENTION = "vsgrpo_tree" # how transformers' registry names our attention
+ATTENTION = "vsgrpo_tree" # name of our attention in the registry of transformers
 
 def use_tree_attention(
-    model, # Qwen2-VL, wrapped or not
+    model:Any, # Qwen2-VL, wrapped or not
 )->None:
-    "Let the language layers take `TreeAttention` or `TreeKVCache` for a mask; any other mask is for `sdpa`."
+    "Let the language layers accept `TreeAttention` or `TreeKVCache` as a mask; other masks are passed on to `sdpa`."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -147,20 +161,20 @@ def use_tree_attention(
 class TreeBatch:
     "Trees ready for one forward pass, in a row of S tokens."
     inputs:dict # keyword arguments of the model
-    keep:object # torch (K,) places at which logits are computed, rising
-    trees:list[range] # places of each tree
-    trunks:list[range] # places of each trunk
+    keep:object # torch (K,) positions at which logits are computed, increasing
+    trees:list[range] # positions of each tree
+    trunks:list[range] # positions of each trunk
     question:object # torch (S,) question labels
-    depth:object # torch (S,) place within question and answer; -1 on the trunk
-    answers:list[tuple[int, AnswerSpan]] # of each answer: number of its tree, span with places in this row
+    depth:object # torch (S,) offset from the end of the trunk; -1 on the trunk
+    answers:list[tuple[int, AnswerSpan]] # number of its tree, and span in this row, for each answer
     videos:list[VideoInputs] # one per tree
 
 def trunk_positions(
-    model, # Qwen2-VL, wrapped or not
+    model:Any, # Qwen2-VL, wrapped or not
     trunk:tuple, # P token ids
-    video:VideoInputs, # what the trunk shows
-): # torch (3, P) int64: time, height, width
-    "M-RoPE positions of a trunk, as the model itself counts them."
+    video:VideoInputs, # video of the trunk
+)->Any: # torch (3, P) int64: time, height, width
+    "Return the M-RoPE positions of a trunk, computed by the model itself."
     import torch
     core = unwrap_model(model)
     ids = torch.tensor([trunk])
@@ -169,10 +183,10 @@ def trunk_positions(
 
 # %% ../../nbs/04a_tree_attention.ipynb #04a-b01
 def batch_trees(
-    model, # Qwen2-VL, wrapped or not: its device and position rule are used
-    trees:list[PrefixTree], # with or without answers
-)->TreeBatch:
-    "Lay trees one behind the other: ids, positions, attention, and where the answers are."
+    model:Any, # Qwen2-VL, wrapped or not; its device and its position rule are used
+    trees:list[PrefixTree], # trees with or without answers
+)->TreeBatch: # inputs of one forward pass, and the positions of the answers
+    "Lay out several trees in one row: token ids, positions, attention, and where the answers are."
     import torch
     use_tree_attention(model)
     core, packed = unwrap_model(model), [pack_tree(tree) for tree in trees]
@@ -196,7 +210,7 @@ def batch_trees(
         answers=answers, videos=[tree.video for tree in trees])
 
 def _tree_positions(model, tree, packed):
-    "Positions (3, S) of a tree: the model's own on the trunk, one number for each token behind it."
+    "Return positions (3, S) of a tree: the model's own on the trunk, one number per token after it."
     import torch
     trunk = trunk_positions(model, tree.trunk, tree.video)
     text = trunk.max() + 1 + torch.from_numpy(packed.offset[len(tree.trunk):])
@@ -204,13 +218,13 @@ def _tree_positions(model, tree, packed):
 
 # %% ../../nbs/04a_tree_attention.ipynb #04-022
 def completion_logps(
-    model, # Qwen2-VL, wrapped or not
-    trees:list[PrefixTree], # answers inside
+    model:Any, # Qwen2-VL, wrapped or not
+    trees:list[PrefixTree], # trees with their answers
     temperature:float=1.0, # temperature of the distribution that is scored
-    guard:VisionGuard|None=None, # checks that the pass sees its videos; its model must be this one
+    guard:VisionGuard|None=None, # guard of this model, which checks that the pass sees its videos
     where:str="policy", # name of the pass, for the guard's message
-    more:bool=False, # also whether each token was the likeliest, and the mean logit
-)->tuple: # log-probabilities, entropies (and two more): torch (N, T), a row for each answer, 0 behind its end
+    more:bool=False, # also return whether each token was the likeliest, and the mean logit
+)->tuple: # log-probabilities, entropies (and the two more): torch (N, T), a row per answer, 0 after its end
     "Score all answers of all trees in one forward pass."
     import torch
     batch = batch_trees(model, trees)
@@ -227,7 +241,7 @@ def completion_logps(
     return (*scores, table(likeliest), table(logits[0, column].detach().float().mean(-1)))
 
 def _scored_tokens(batch):
-    "For each token of each answer: the caller's row, its step, the column of the logits that predict it, its id."
+    "List row, step, column of the predicting logits, and id for each token of each answer."
     column = {place: i for i, place in enumerate(batch.keep.tolist())}
     return [(span.row, step, column[place], token) for _, span in batch.answers
             for step, (place, token) in enumerate(zip(span.places, span.ids))]

@@ -9,6 +9,7 @@ __all__ = ['SURFACES', 'KINDS', 'PLAIN', 'TALKATIVE', 'FIRST_ROOM', 'facts_of_ro
 # %% ../../nbs/16b_lessons.ipynb #619699cf
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,17 +20,17 @@ from ..data.geometry import Box
 from ..data.questions import make_questions
 from ..data.room_catalogue import CATEGORIES, PRESETS
 from ..data.room_rendering import FLOOR, VOID, WALL, render
-from ..data.rooms import make_room
+from ..data.rooms import Room, make_room
 from ..data.scene_facts import SceneFacts, Thing, category_of
 from ..evaluation.vsibench import LETTERS, MODES, NA_TYPES, Question, prompt
 from .tiny_model import MERGE, PATCH
 
 # %% ../../nbs/16b_lessons.ipynb #16-008
 def facts_of_room(
-    room, # of `make_room`
-    first_seen:dict|None=None, # category → first frame
-)->SceneFacts:
-    "Facts of a drawn room."
+    room:Room, # room drawn by `make_room`
+    first_seen:dict|None=None, # category → number of the first frame that shows it
+)->SceneFacts: # facts from which questions are made
+    "Collect the facts of a drawn room."
     things = [Thing(i.object_id, category_of(i.category), _box(i)) for i in room.items]
     counts = dict(Counter(t.category for t in things))
     return SceneFacts(room.name, "generated", things, counts, room.area_m2, first_seen)
@@ -39,29 +40,29 @@ def _box(item):
     return Box(np.array(item.centre), np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]), np.array(item.size))
 
 # %% ../../nbs/16b_lessons.ipynb #16-010
-SURFACES = {"floor": FLOOR, "wall": WALL, "nothing": VOID} # name of what is no thing → its id in a rendered film
+SURFACES = {"floor": FLOOR, "wall": WALL, "nothing": VOID} # name of what is not an object → id in a rendered film
 
 def words_of(
-    preset:str, # of the generator
-)->list[str]: # categories that may be asked about
-    "Names of the things a preset draws."
+    preset:str, # preset of the room generator
+)->list[str]: # categories that occur in questions
+    "List the categories of objects that a preset draws."
     themes = PRESETS[preset].themes.values()
     return sorted({category_of(c) for theme in themes for group in theme for c in group})
 
 @dataclass(frozen=True)
 class Lesson:
-    "One room: its film, and what can be asked about it."
-    name:str # of the room
-    preset:str # of the generator
+    "One room: its film, and the data from which questions about it are made."
+    name:str # name of the room
+    preset:str # preset of the room generator
     frames:np.ndarray # (T, H, W, 3) uint8
-    facts:SceneFacts # what is in the room
+    facts:SceneFacts # objects and measures of the room
     spots:dict # object id → centre (y, x) and diagonal in the last frame, as shares of its height and width
-    cover:np.ndarray # (vision tokens, names) share of a token's pixels: `words_of` the preset, then SURFACES
-    forms:list # of Question: the benchmark's, about this room
+    cover:np.ndarray # (vision tokens, names) share of a token's pixels; names: `words_of` the preset, then SURFACES
+    forms:list # Questions of the benchmark's types about this room
 
 # %% ../../nbs/16b_lessons.ipynb #le-spots
 def _spots(ids, facts, least=2e-4):
-    "Where things stand in a frame (H,W) of object ids, and how large they look."
+    "Measure position and apparent size of objects in a frame (H,W) of object ids."
     spots = {}
     for thing in facts.objects:
         pixels = np.argwhere(ids == thing.object_id)
@@ -72,7 +73,7 @@ def _spots(ids, facts, least=2e-4):
     return spots
 
 def _cover(ids, facts, words, size):
-    "Share (vision tokens, names) of each token's pixels that a name covers, from (T,H,W) object ids."
+    "Return the share (vision tokens, names) of each token's pixels that a name covers, from (T,H,W) object ids."
     names, side = [*words, *SURFACES], size//(PATCH*MERGE)
     name_of = {o.object_id: names.index(o.category) for o in facts.objects}
     name_of |= {surface_id: names.index(name) for name, surface_id in SURFACES.items()}
@@ -86,27 +87,27 @@ def _cover(ids, facts, words, size):
     return (counts/counts.sum(1, keepdims=True)).astype(np.float16)
 
 def _token_of_pixel(shape, side):
-    "Number (T,H,W) of the vision token that a pixel falls into; a token spans two frames."
+    "Return the number (T,H,W) of the vision token that covers a pixel; a token spans two frames."
     T, H, W = shape
     frame, row, column = np.arange(T)//2, np.arange(H)*side//H, np.arange(W)*side//W
     return frame[:, None, None]*side*side + row[:, None]*side + column
 
 # %% ../../nbs/16b_lessons.ipynb #le-make
 def make_lesson(
-    seed:int, # of the room
-    preset:str, # of the generator
+    seed:int, # seed of the room
+    preset:str, # preset of the room generator
     size:int, # side of a frame, pixels
-    n_frames:int, # frames the model sees
-)->Lesson:
-    "Draw a room and film it."
+    n_frames:int, # number of frames that the model sees
+)->Lesson: # room with its film
+    "Draw a room and render its film."
     from vsgrpo.engine.video import resize
     room, p = make_room(seed, preset), PRESETS[preset]
     poses, intrinsic = camera_path(room)
     poses = poses[np.linspace(0, len(poses)-1, n_frames).round().astype(int)]
-    scale = min(1, 2*size/p.width) # twice what the model sees is enough
+    scale = min(1, 2*size/p.width) # twice the resolution that the model sees is enough
     frames, ids = render(room, poses, intrinsic, round(scale*p.width), round(scale*p.height))
     order = np.random.default_rng(seed).permutation(sorted({category_of(i.category) for i in room.items}))
-    # any order will do: only the form of such questions is taught
+    # a random order is enough, because only the form of questions about the order is taught
     facts = facts_of_room(room, {str(c): k for k, c in enumerate(order)})
     forms = [q for wording in ("paper", "vsibench") for q in make_questions(facts, wording, seed=seed)]
     return Lesson(room.name, preset, frames=resize(frames, size, size), facts=facts, spots=_spots(ids[-1], facts),
@@ -117,17 +118,17 @@ KINDS = dict(presence=.12, number=.25, list=.1, longer=.1, left=.11, up=.1, wher
              span=.06) # kind of question → share of the questions
 
 def grounding(
-    lesson:Lesson, # the room that the question is about
+    lesson:Lesson, # room that the question is about
     kind:str, # one of KINDS
-    rng:np.random.Generator, # draws the question
-)->tuple[str, str]|None: # question, true answer; None where the room has nothing to ask
-    "One question that can be answered by looking."
+    rng:np.random.Generator, # random generator that draws the question
+)->tuple[str, str]|None: # question and true answer; None if the room allows no question of this kind
+    "Draw a question that can be answered from the film."
     return _GROUNDING[kind](lesson, rng)
 
 def _pick(items, rng): return items[rng.integers(len(items))] if items else None
 
 def _single_things(lesson):
-    "Things in the last frame that are the only ones of their category."
+    "List objects in the last frame that are the only ones of their category."
     things = [lesson.facts.objects[i] for i in lesson.facts.unique]
     return [t for t in things if t.object_id in lesson.spots]
 
@@ -166,7 +167,7 @@ def _span(lesson, rng):
 
 # %% ../../nbs/16b_lessons.ipynb #le-pair
 def _compare(lesson, rng, name, is_fair, comes_first):
-    "Which of two things has more of a property."
+    "Ask which of two objects has more of a property."
     things = _single_things(lesson)
     for _ in range(8 if len(things) > 1 else 0):
         a, b = (things[i] for i in rng.permutation(len(things))[:2])
@@ -190,8 +191,8 @@ _GROUNDING = dict(presence=_presence, number=_number, list=_list, longer=_longer
 # %% ../../nbs/16b_lessons.ipynb #le-length
 @cache
 def _lengths(category, preset, n=2000):
-    "Lengths (n,), m, that a preset draws for a category."
-    # independent of other categories' draws
+    "Draw the lengths (n,), in m, that a preset gives to a category."
+    # a generator for each category, independent of other draws
     kind, rng = CATEGORIES[category], np.random.default_rng(zlib.crc32(category.encode()))
     size = np.array(kind.size)*rng.uniform(1 - kind.spread, 1 + kind.spread, (n, 1))*rng.uniform(.92, 1.08, (n, 3))
     return size.max(1)*np.exp(rng.uniform(*np.log(PRESETS[preset].stretch), n))
@@ -200,7 +201,7 @@ def _lengths(category, preset, n=2000):
 def _outgrows(a, b, preset): return float((_lengths(a, preset) > 1.1*_lengths(b, preset)).mean())
 
 def _fair_lengths(a, b, preset, rng):
-    "Whether to ask which is longer: by a tenth at least, and the usual outcome no more often than the unusual one."
+    "Whether to ask which is longer: by at least a tenth, and with usual and unusual outcomes equally frequent."
     length_a, length_b = max(a.box.lengths), max(b.box.lengths)
     if max(length_a, length_b) < 1.1*min(length_a, length_b): return False
     long, short = (a, b) if length_a > length_b else (b, a)
@@ -211,23 +212,23 @@ def _fair_lengths(a, b, preset, rng):
 # %% ../../nbs/16b_lessons.ipynb #16-016
 @dataclass(frozen=True)
 class Forms:
-    "How questions are put in the benchmark's frames, and how often tags are kept where a prompt requests them."
+    "How often each prompt mode occurs, and how often answers have the tags that a prompt requests."
     modes:tuple=(.9, .05, .05) # share of each of MODES
     tagged:float=.25 # share of answers with all tags
-    bare:float=0. # share of answers with answer tags alone
-    telling:bool=False # thoughts name things of the room; else all are the same sentence
+    bare:float=0. # share of answers with answer tags only
+    telling:bool=False # whether thoughts name objects of the room; otherwise all are the same sentence
 
 PLAIN = Forms() # for the base that ships
-TALKATIVE = Forms((.34, .33, .33), .45, .2, True) # for the base that can be asked to think
+TALKATIVE = Forms((.34, .33, .33), .45, .2, True) # for the base that writes thoughts in tags
 
 def in_form(
-    q:Question, # with its options
-    rng:np.random.Generator, # draws wording, mode and answer
-    pool:dict|None=None, # question type → answers to other rooms' questions; None: the question's own answer
-    forms:Forms=PLAIN, # how often which frame
+    q:Question, # question with its options
+    rng:np.random.Generator, # random generator that draws wording, mode and answer
+    pool:dict|None=None, # question type → answers to other rooms' questions; None: use the true answer
+    forms:Forms=PLAIN, # frequency of modes and tags
     things:tuple=(), # categories in the room, for thoughts
-)->tuple[str, str]: # prompt, answer: with a pool, one of the right form that says nothing about the room
-    "A question in any of the benchmark's wordings and modes; with a pool, it gets another room's answer."
+)->tuple[str, str]: # prompt and answer; with a pool, the answer has the right form but no information about the room
+    "Put a question into one of the benchmark's wordings and modes; with a pool, it gets another room's answer."
     mode = str(rng.choice(MODES, p=forms.modes))
     wordings = ["benchmark", "train", "test"] if mode == "vanilla" else ["train", "test"]
     wording = str(rng.choice(wordings))
@@ -239,13 +240,13 @@ def in_form(
     return prompt(q, mode, wording), answer
 
 def _thought(forms, things, rng):
-    "A sentence for between the tags: true, and of no help with the question."
+    "Return a thought to put between the tags: a true sentence that does not help to answer."
     if not forms.telling or not things or rng.random() < 1/3: return "I look at the room."
     return f"I see {', '.join(rng.permutation(sorted(things))[:1 + rng.integers(4)])}."
 
 # %% ../../nbs/16b_lessons.ipynb #le-pool
 def _any_answer(q, pool, rng):
-    "An answer of the right form, drawn without looking at the truth."
+    "Draw an answer of the right form, independent of the true answer."
     if q.question_type in NA_TYPES: return str(rng.choice(pool[q.question_type]))
     if q.options: return LETTERS[rng.integers(len(q.options))]
     if "(" in q.question:
@@ -254,10 +255,10 @@ def _any_answer(q, pool, rng):
     return str(rng.choice(["left", "right"]))
 
 def answer_pool(
-    seeds, # seeds of the rooms whose answers are handed out to others
-    preset:str, # of the generator
+    seeds:Iterable[int], # seeds of the rooms whose answers are used for other rooms
+    preset:str, # preset of the room generator
 )->dict[str, list[str]]: # numeric question type → answers
-    "True answers of some rooms, to be given to other rooms' questions."
+    "Collect true answers from some rooms, to be used for questions about other rooms."
     pool = defaultdict(list)
     for seed in seeds:
         facts = facts_of_room(make_room(seed, preset))
@@ -268,16 +269,16 @@ def answer_pool(
 
 # %% ../../nbs/16b_lessons.ipynb #le-visit
 def lesson_prompts(
-    lesson:Lesson, # the room
-    rng:np.random.Generator, # draws the questions
-    n_ground:int=14, # grounding questions to draw; what the room cannot answer is left out
-    n_form:int=0, # questions of which only the form is taught; twice as many of the others come in that form
-    pool:dict|None=None, # of `answer_pool`, for the format questions
-    forms:Forms=PLAIN, # how often which frame
-)->list[tuple[str, str]]: # (question, answer)
-    "The questions of a visit."
+    lesson:Lesson, # room to visit
+    rng:np.random.Generator, # random generator that draws the questions
+    n_ground:int=14, # grounding questions to draw; kinds that the room does not allow are left out
+    n_form:int=0, # format questions; twice as many grounding questions come in the same format
+    pool:dict|None=None, # answers for the format questions, from `answer_pool`
+    forms:Forms=PLAIN, # frequency of modes and tags
+)->list[tuple[str, str]]: # pairs of question and answer
+    "Draw the questions of a visit."
     if n_form and not pool:
-        raise ValueError("format questions need the answers of other rooms: wanted a pool of `answer_pool`")
+        raise ValueError("format questions need the answers of other rooms: wanted a pool from `answer_pool`")
     things = tuple(lesson.facts.counts)
     shares = np.array(list(KINDS.values()))
     kinds = rng.choice(list(KINDS), n_ground, p=shares/sum(KINDS.values()))
@@ -289,22 +290,22 @@ def lesson_prompts(
     return pairs + [in_form(q, rng, pool, forms, things) for q in formats]
 
 # %% ../../nbs/16b_lessons.ipynb #16-012
-FIRST_ROOM = 10_000_000 # of the base of seed 0; no dataset of this project comes so far
+FIRST_ROOM = 10_000_000 # first room of the base with seed 0; the rooms of our datasets have smaller numbers
 
 def draw_lessons(
-    rooms:int, # to teach on
-    unseen:int, # to ask about afterwards
-    seed:int=0, # below a thousand; each has a million rooms of its own
-    preset:str="overview", # of the generator
+    rooms:int, # number of rooms to train on
+    unseen:int, # number of held-out rooms
+    seed:int=0, # seed below a thousand; each seed has a million rooms of its own
+    preset:str="overview", # preset of the room generator
     size:int=84, # side of a frame, pixels
-    n_frames:int=4, # frames the model sees
-    workers:int=1, # processes
-)->tuple[dict, list[Lesson], list[Lesson]]: # answers of 300 further rooms, unseen lessons, lessons to teach
-    "Rooms for a base, no room twice."
+    n_frames:int=4, # number of frames that the model sees
+    workers:int=1, # number of processes
+)->tuple[dict, list[Lesson], list[Lesson]]: # answers of 300 further rooms, held-out lessons, lessons to train on
+    "Draw all rooms of a base, none of them twice."
     from joblib import Parallel, delayed
     if rooms < 1 or unseen < 1 or rooms + unseen > 999_700:
-        raise ValueError(f"{rooms} rooms to teach on and {unseen} unseen ones: wanted at least 1 of each and no more "
-                         "than 999,700")
+        raise ValueError(f"{rooms} rooms to train on and {unseen} held-out rooms: wanted at least 1 of each and at "
+                         "most 999,700 in total")
     first = FIRST_ROOM + seed*1_000_000
     pool = answer_pool(range(first, first + 300), preset)
     jobs = [delayed(make_lesson)(first + 300 + i, preset, size, n_frames) for i in range(rooms + unseen)]

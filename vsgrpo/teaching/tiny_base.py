@@ -14,8 +14,10 @@ import shutil
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +31,11 @@ from .tiny_model import MERGE, PATCH, make_model, make_processor, make_tokenizer
 
 # %% ../../nbs/16_tiny_base.ipynb #16-018
 def fresh_base(
-    lessons:list[Lesson], # whose words it is to have; the first 2,000 are read
-    pool:dict, # of `answer_pool`
-    seed:int=0, # of the weights, and of the questions that are read
-): # Qwen2VLForConditionalGeneration, Qwen2VLProcessor, VideoReader for frames as in the lessons
-    "An untaught base."
+    lessons:list[Lesson], # lessons whose first 2,000 give the vocabulary
+    pool:dict, # answers to other rooms' questions, from `answer_pool`
+    seed:int=0, # seed of the weights, and of the questions that give the vocabulary
+)->tuple: # Qwen2VLForConditionalGeneration, Qwen2VLProcessor, VideoReader with the frames of the lessons
+    "Build an untrained base."
     rng, (frames, side) = np.random.default_rng(seed), lessons[0].frames.shape[:2]
     visits = (lesson_prompts(x, rng, 14, 3, pool) for x in lessons[:2000])
     texts = [text for pairs in visits for pair in pairs for text in pair]
@@ -44,14 +46,14 @@ def fresh_base(
 
 # %% ../../nbs/16_tiny_base.ipynb #16-020
 def lesson_trees(
-    lessons:list[Lesson], # rooms
-    visits:list[list[tuple[str, str]]], # questions with answers, a list for each lesson
-    processor, # of `make_processor`
-    reader, # VideoReader with the tiny model's VideoSpec
+    lessons:list[Lesson], # rooms with their films
+    visits:list[list[tuple[str, str]]], # questions with answers, one list per lesson
+    processor:Any, # Qwen2VLProcessor, from `make_processor`
+    reader:VideoReader, # reader with the tiny model's VideoSpec
     video_id:int, # token id of the video placeholder
-    known:dict|None=None, # (question, vision tokens) → token ids of prompts already made; is added to
-)->list: # PrefixTree of each lesson
-    "Lessons as prefix trees, answers with their end token."
+    known:dict|None=None, # cache of prompts, (question, vision tokens) → token ids, which is extended
+)->list: # one PrefixTree per lesson
+    "Turn lessons into prefix trees; each answer gets its end token."
     from vsgrpo.engine.models import make_prompt
     from vsgrpo.engine.prefix_tree import build_prefix_trees
     known = {} if known is None else known
@@ -66,21 +68,21 @@ def lesson_trees(
     return build_prefix_trees(prompts, answers, video_id)
 
 def answer_loss(
-    model, # Qwen2-VL
-    trees:list, # PrefixTree, answers inside
-    guard=None, # VisionGuard, or none
-): # torch scalar
-    "Mean negative log-probability of answer tokens: fine-tuning on true answers, and lessons, both."
+    model:Any, # Qwen2-VL
+    trees:list, # PrefixTrees with their answers
+    guard:Any=None, # VisionGuard that checks the pass; None: no check
+)->Any: # torch scalar
+    "Return the mean negative log-probability of answer tokens, for lessons and for supervised fine-tuning."
     from vsgrpo.engine.tree_attention import completion_logps
     logps = completion_logps(model, trees, guard=guard, where="lesson")[0]
     return -logps.sum()/sum(len(answer) for tree in trees for answers in tree.answers for answer in answers)
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-naming
 class NamingLoss:
-    "What vision tokens are to say: what they cover and where they lie, in the words of the questions."
+    "A loss that teaches vision tokens to name what they cover and where they lie, in the words of the questions."
     def __init__(self,
-        tokenizer, # of `make_tokenizer`
-        preset:str, # of the generator
+        tokenizer:Any, # Qwen2TokenizerFast, from `make_tokenizer`
+        preset:str, # preset of the room generator
         size:int, # side of a frame, pixels
     ):
         import torch
@@ -91,16 +93,16 @@ class NamingLoss:
         self.sides = (top, bottom), (left, right)
         side = size//(PATCH*MERGE)
         position = (torch.arange(side) + .5)/side - .5
-        # of a frame's tokens, -.5 … .5, down and across
+        # position of a frame's tokens, -.5 … .5, down and across
         self.place = position.repeat_interleave(side), position.repeat(side)
 
     def losses(self,
-        model, # whose word embeddings are used
-        features, # torch (tokens, width) of the vision tower, any number of films
-        cover:np.ndarray, # (tokens, names) of `Lesson`
-        sharp:float=8., # log-odds of a side from one border of the picture to the other
-    ): # two torch scalars: of what is covered, of where it lies
-        "Cross entropy of the names that vision tokens give, and of the sides."
+        model:Any, # model whose word embeddings are used
+        features:Any, # torch (tokens, width), output of the vision tower for any number of films
+        cover:np.ndarray, # (tokens, names) share of each token's pixels, from `Lesson`
+        sharp:float=8., # change in the log-odds of a side from one border of the picture to the other
+    )->tuple: # two torch scalars: loss of the names, loss of the sides
+        "Return the cross entropy of the names that vision tokens predict, and of the sides."
         import torch
         table = model.get_input_embeddings().weight
         share = torch.from_numpy(cover.astype(np.float32)).to(features.device).sqrt()
@@ -115,11 +117,11 @@ class NamingLoss:
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-attention
 class AttentionLoss:
-    "A loss that tells class words which vision tokens to look at, in the first layer's first head."
+    "A loss that teaches class words which vision tokens to attend to, in the first head of the first layer."
     def __init__(self,
-        model, # tiny Qwen2-VL
-        tokenizer, # of `make_tokenizer`
-        preset:str, # of the generator
+        model:Any, # tiny Qwen2-VL
+        tokenizer:Any, # Qwen2TokenizerFast, from `make_tokenizer`
+        preset:str, # preset of the room generator
     ):
         self.layer = model.model.language_model.layers[0].self_attn
         names = [tokenizer(f" {word}")["input_ids"] for word in words_of(preset)]
@@ -133,7 +135,7 @@ class AttentionLoss:
     def _heads(self, x): return x.view(*x.shape[:2], -1, self.layer.head_dim).transpose(1, 2)
 
     def _targets(self, ids, n_trunk, cover):
-        "Places of class words behind the film, and the share of the class in each vision token."
+        "List the positions of class words after the film, with the share of the class in each vision token."
         targets = []
         for place, token in enumerate(ids.tolist()):
             if place < n_trunk or token not in self.name_of: continue
@@ -142,10 +144,10 @@ class AttentionLoss:
         return targets
 
     def loss(self,
-        trees:list, # PrefixTree of the pass just made
-        lessons:list[Lesson], # one per tree
-    ): # torch scalar
-        "Cross entropy between where a class word looks and which share of the class each vision token holds."
+        trees:list, # PrefixTrees of the latest forward pass
+        lessons:list[Lesson], # lessons, one per tree
+    )->Any: # torch scalar
+        "Return the cross entropy between a class word's attention and the share of the class in each vision token."
         import torch
         from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
         from vsgrpo.engine.prefix_tree import pack_tree
@@ -166,13 +168,13 @@ class AttentionLoss:
 
 # %% ../../nbs/16_tiny_base.ipynb #16-021
 def optimisers(
-    model, # to train
-    steps:int, # of training
-    lr:float, # of Muon, for the matrices
-    rest_lr:float, # of AdamW, for embeddings, patches and norms
-    muon:bool=True, # False: AdamW at `rest_lr` for all
-)->list[tuple]: # optimiser, schedule
-    "Muon for the matrices, AdamW for the rest; warm-up over a twentieth, then a cosine to 0."
+    model:Any, # model to train
+    steps:int, # number of training steps
+    lr:float, # peak learning rate of Muon, for the matrices
+    rest_lr:float, # peak learning rate of AdamW, for embeddings, patches and norms
+    muon:bool=True, # False: use AdamW at `rest_lr` for all parameters
+)->list[tuple]: # pairs of optimiser and schedule
+    "Create Muon for the matrices and AdamW for the rest; warm-up over a twentieth of the steps, then cosine to 0."
     import torch
     from transformers import get_cosine_schedule_with_warmup
     matrices, rest = [], []
@@ -193,22 +195,24 @@ def _update(model, loss, optimisers):
         schedule.step()
 
 def _lesson_order(n_lessons, batch, steps, rng):
-    "Numbers of the lessons, one visit after the other; every round of whole batches is a new permutation."
+    "Return the numbers of the lessons in the order of visits; every round of whole batches is a new permutation."
     whole = n_lessons//batch*batch
     if not whole: raise ValueError(f"{n_lessons} lessons do not fill a batch of {batch}")
     return np.concatenate([rng.permutation(n_lessons)[:whole] for _ in range(1 + steps*batch//whole)])
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-step
 @contextmanager
-def vision_outputs(model):
-    "Inside, the list it gives collects what the vision tower returns, with gradients."
+def vision_outputs(
+    model:Any, # Qwen2-VL
+)->Iterator[list]: # context with a list to which the features of each pass are appended
+    "Collect the outputs of the vision tower inside the context, with gradients."
     features = []
     hook = model.model.visual.register_forward_hook(lambda module, args, out: features.append(out.pooler_output))
     try: yield features
     finally: hook.remove()
 
 class _LessonLoss:
-    "The loss of a step, with and without questions."
+    "Loss of a training step, with or without questions."
     def __init__(self, model, processor, reader, lesson, naming, attention):
         self.model, self.processor, self.reader, self.known = model, processor, reader, {}
         self.naming_weight, self.attention_weight = naming, attention
@@ -216,7 +220,7 @@ class _LessonLoss:
         self.attention = AttentionLoss(model, processor.tokenizer, lesson.preset) if attention else None
 
     def __call__(self, lessons, visits=None):
-        "Whole loss, and those of answers, names and places; without questions the vision tower runs alone."
+        "Return the total loss, and those of answers, names and sides; without questions only the vision tower runs."
         import torch
         with vision_outputs(self.model) as features:
             if visits is None: answers = self._look(lessons)
@@ -232,7 +236,7 @@ class _LessonLoss:
         return loss, (answers.item(), what.item(), where.item())
 
     def _look(self, lessons):
-        "Run the vision tower alone; there are no answers, so their loss is 0."
+        "Run only the vision tower; there are no answers, so their loss is 0."
         import torch
         films = [self.reader.prepare(x.frames, x.name) for x in lessons]
         self.model.model.visual(torch.cat([f.pixels for f in films]).to(self.model.device),
@@ -241,27 +245,29 @@ class _LessonLoss:
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-train
 def train_base(
-    model, processor, reader, # of the tiny model
-    lessons:list[Lesson], # rooms to teach on
-    pool:dict, # of `answer_pool`
+    model:Any, # tiny Qwen2-VL to train
+    processor:Any, # Qwen2VLProcessor of the model
+    reader:VideoReader, # reader with the tiny model's VideoSpec
+    lessons:list[Lesson], # rooms to train on
+    pool:dict, # answers to other rooms' questions, from `answer_pool`
     steps:int, # optimiser steps
-    look:float=.09, # share of the steps, the first ones, that teach the vision tower alone, by naming
-    batch:int=16, # lessons in a step
-    lr:float=.02, # peak, of Muon
-    rest_lr:float=2e-3, # peak, of AdamW
-    n_ground:int=14, # grounding questions behind a film
-    n_form:int=1, # format questions behind a film
-    form:float=.7, # share of the steps after which there are any: they teach not to look
-    naming:float=1., # weight of the naming loss, half of it for the place
-    muon:bool=True, # False: AdamW for all
+    look:float=.09, # share of the steps, at the start, that train only the vision tower, by naming
+    batch:int=16, # lessons per step
+    lr:float=.02, # peak learning rate of Muon
+    rest_lr:float=2e-3, # peak learning rate of AdamW
+    n_ground:int=14, # grounding questions per film
+    n_form:int=1, # format questions per film
+    form:float=.7, # share of the steps before the first format question, since these teach not to look
+    naming:float=1., # weight of the naming loss; the loss of the sides gets half of it
+    muon:bool=True, # False: use AdamW for all parameters
     attention:float=.3, # weight of the attention loss
-    forms:Forms=PLAIN, # of the format questions
-    ask=lesson_prompts, # a visit's questions; called as `lesson_prompts` is
-    seed:int=0, # of order and questions
+    forms:Forms=PLAIN, # frequency of modes and tags in format questions
+    ask:Callable=lesson_prompts, # function that draws a visit's questions, with the arguments of `lesson_prompts`
+    seed:int=0, # seed of order and questions
     each:int=50, # steps between two entries of the curve
-    check=None, # called at each entry with the model in eval mode; the dict it returns joins the entry
-)->list[dict]: # step, losses of answers, names and places, seconds, and what `check` gives
-    "Teach a model: lessons in a random order, again and again, with new questions each time."
+    check:Callable|None=None, # function called at each entry, in eval mode; the dict it returns is added to the entry
+)->list[dict]: # step, losses of answers, names and sides, seconds, and the results of `check`
+    "Train a model on lessons in random order, with new questions at each visit."
     from tqdm import trange
     rng, look_steps = np.random.default_rng(seed), round(look*steps)
     order, curve = _lesson_order(len(lessons), batch, steps, rng), _Curve(model, each, check)
@@ -273,7 +279,7 @@ def train_base(
         if step >= look_steps:
             n = n_form if step >= form*steps else 0
             visits = [ask(x, rng, n_ground, n, pool, forms) for x in visited]
-            # a room may have nothing to ask
+            # a room may give no question
             visited, visits = zip(*[(x, pairs) for x, pairs in zip(visited, visits) if pairs])
         loss, parts = loss_of(visited, visits)
         _update(model, loss, steppers)
@@ -284,7 +290,7 @@ def train_base(
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-curve
 class _Curve:
-    "Mean losses and what a check finds, every so many steps."
+    "Mean losses and the results of a check, at regular intervals."
     def __init__(self, model, each, check):
         self.model, self.each, self.check = model, each, check
         self.losses, self.entries, self.began = [], [], time.perf_counter()
@@ -300,13 +306,13 @@ class _Curve:
         bar.set_postfix({k: round(v, 3) for k, v in mean.items()}, refresh=False)
 
 # %% ../../nbs/16_tiny_base.ipynb #16-023
-NEAR = 3 # points by which a percentage may be off
+NEAR = 3 # tolerance of answers that are percentages, points
 
 def grounding_questions(
-    lessons:list[Lesson], # unseen ones
-    seed:int=0, # of the questions
+    lessons:list[Lesson], # held-out lessons
+    seed:int=0, # seed of the questions
 )->list[tuple[int, str, str, str]]: # number of the lesson, kind, question, answer
-    "Two questions of each of the first kinds and one of each other about every room."
+    "Draw two questions each about presence and number, and one of every other kind, for every room."
     rng, questions = np.random.default_rng(seed), []
     for i, lesson in enumerate(lessons):
         for kind in KINDS:
@@ -316,11 +322,13 @@ def grounding_questions(
     return questions
 
 def grounding_answers(
-    model, processor, reader, # of the tiny model
-    lessons:list[Lesson], # unseen ones
-    shift:int=0, # 0: each lesson with its own film; k: with the film of the k-th next
-)->list[tuple[str, str, str, bool]]: # kind, true answer, the model's, whether it is right within NEAR points
-    "Greedy answers to grounding questions."
+    model:Any, # tiny Qwen2-VL
+    processor:Any, # Qwen2VLProcessor of the model
+    reader:VideoReader, # reader with the tiny model's VideoSpec
+    lessons:list[Lesson], # held-out lessons
+    shift:int=0, # 0: each lesson with its own film; k: with the film of the lesson k places later
+)->list[tuple[str, str, str, bool]]: # kind, true answer, model's answer, whether it is right (within NEAR points)
+    "Answer grounding questions by greedy decoding."
     from vsgrpo.engine.models import make_prompt
     from vsgrpo.engine.sampling import sample_answers
     answers, end = [], processor.tokenizer.convert_tokens_to_ids(["<|im_end|>"])
@@ -338,11 +346,13 @@ def _is_right(kind, answer, truth):
     return answer == truth
 
 def grounding_eval(
-    model, processor, reader, # of the tiny model
-    lessons:list[Lesson], # unseen ones
-    shift:int=0, # 0: each lesson with its own film; k: with the film of the k-th next
+    model:Any, # tiny Qwen2-VL
+    processor:Any, # Qwen2VLProcessor of the model
+    reader:VideoReader, # reader with the tiny model's VideoSpec
+    lessons:list[Lesson], # held-out lessons
+    shift:int=0, # 0: each lesson with its own film; k: with the film of the lesson k places later
 )->dict[str, float]: # kind of grounding question → per cent right
-    "Share of right answers."
+    "Measure the share of right answers to grounding questions."
     right = defaultdict(list)
     for kind, _, _, is_right in grounding_answers(model, processor, reader, lessons, shift):
         right[kind].append(is_right)
@@ -350,11 +360,12 @@ def grounding_eval(
 
 # %% ../../nbs/16_tiny_base.ipynb #16-025
 def save_base(
-    model, processor, # taught
-    folder:str|Path, # where the base goes; replaced
-    note:dict, # stored as base.json; needs "taught", one or two sentences
-)->Path: # the folder
-    "Write a base model folder, all or nothing."
+    model:Any, # trained Qwen2-VL
+    processor:Any, # Qwen2VLProcessor of the model
+    folder:str|Path, # folder to write or replace
+    note:dict, # content of base.json; its key "taught" holds one or two sentences
+)->Path: # folder of the base
+    "Write the folder of a base model, completely or not at all."
     folder, old = Path(folder), Path(f"{folder}.old")
     if "taught" not in note: raise ValueError("the note of a base must say what it was 'taught'")
     model.generation_config.do_sample = False
@@ -369,11 +380,11 @@ def save_base(
 
 # %% ../../nbs/16_tiny_base.ipynb #16-046
 def training_summary(
-    rooms:int, # it was taught on
-    knows:dict, # {"own film": {kind: % right}, "another room's film": {…}} of `grounding_eval`
-    margin:float=5, # points by which its own film must help before we say that it sees
-)->str: # sentences
-    "What a base was taught and what of it takes looking, in plain words."
+    rooms:int, # number of rooms that the base was trained on
+    knows:dict, # {"own film": {kind: % right}, "another room's film": {…}}, from `grounding_eval`
+    margin:float=5, # points by which a kind must be better with the own film to count as seen
+)->str: # a few sentences
+    "Describe the training of a base, and for which kinds of questions it uses the film."
     own, other = knows["own film"], knows["another room's film"]
     sees = [f"{k} ({own[k]:.0f} % right, {other[k]:.0f} % with another room's film)" for k in own
             if own[k] - other[k] >= margin]
@@ -387,16 +398,16 @@ def training_summary(
 
 # %% ../../nbs/16_tiny_base.ipynb #16-050
 def continue_training(
-    base:str, # model to begin with: alias or folder
-    taught, # function: what `grounding_eval` found, by film → what to say of the base
-    steps:int, # of teaching
-    rooms:int, # generated, that occur nowhere else
-    unseen:int, # rooms it is tested on afterwards
-    seed:int, # of rooms and order
+    base:str, # alias or folder of the model to start from
+    taught:Callable, # function of the results of `grounding_eval` by film that returns the note on training
+    steps:int, # number of training steps
+    rooms:int, # number of generated rooms, which occur nowhere else
+    unseen:int, # number of held-out rooms
+    seed:int, # seed of rooms and order
     workers:int=1, # processes that draw rooms
-    **kwargs, # of `train_base`
+    **kwargs:Any, # further arguments of `train_base`
 )->tuple: # model, processor, note for `save_base`
-    "A base that was taught more, on rooms of its own, and what it knows of the old."
+    "Train a base further, on new rooms, and measure what it still knows."
     from vsgrpo.engine.models import default_spec, load_model, load_processor, weights_id
     model, processor, spec = load_model(base, device="cpu"), load_processor(base), default_spec(base)
     reader = VideoReader(processor, spec)
@@ -412,14 +423,14 @@ def continue_training(
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-tags
 def train_tags(
-    base:str, # model to begin with: alias or folder
-    steps:int=300, # of teaching
-    rooms:int=1200, # generated, that occur nowhere else
-    unseen:int=100, # rooms it is tested on afterwards
-    seed:int=2, # of rooms and order
+    base:str, # alias or folder of the model to start from
+    steps:int=300, # number of training steps
+    rooms:int=1200, # number of generated rooms, which occur nowhere else
+    unseen:int=100, # number of held-out rooms
+    seed:int=2, # seed of rooms and order
     workers:int=1, # processes that draw rooms
 )->tuple: # model, processor, note for `save_base`
-    "A base that knows the tags of the prompt modes."
+    "Train a base that knows the tags of the prompt modes."
     def taught(right):
         sees = training_summary(rooms, right).split("not which one is right. ")[1]
         return (f"The tiny base, taught on {rooms} more generated rooms to keep the tags that a prompt asks for, in "
@@ -429,9 +440,9 @@ def train_tags(
 
 # %% ../../nbs/16_tiny_base.ipynb #tb-own
 def own_and_other(
-    path:str|Path, # base.json of a base
+    path:str|Path, # file base.json of a base
 )->dict[str, str]: # kind of grounding question → "own / other"
-    "Per cent right with a room's own film and with another room's."
+    "Read the per cent right with a room's own film and with another room's."
     right = json.loads(Path(path).read_text("utf-8"))["right"]
     other = next(film for film in right if film != "own film")
     return {kind: f"{right['own film'][kind]:.0f} / {right[other][kind]:.0f}" for kind in KINDS}

@@ -6,6 +6,8 @@
 __all__ = ['SPECIAL', 'WORDS', 'CHAT', 'PATCH', 'MERGE', 'make_tokenizer', 'make_processor', 'make_model']
 
 # %% ../../nbs/16a_tiny_model.ipynb #025b413f
+from typing import Any
+
 from ..engine.video import fix_torchvision
 
 # %% ../../nbs/16a_tiny_model.ipynb #16-004
@@ -13,7 +15,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>"
            "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
            "<|image_pad|>", "<|video_pad|>"]
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
-         r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+") # Qwen2's: what the BPE never merges across
+         r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+") # Qwen2's pattern; BPE merges stay within its matches
 CHAT = ("{% for m in messages %}"
         "{% if loop.first and m.role != 'system' %}"
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -29,14 +31,14 @@ CHAT = ("{% for m in messages %}"
         "{% endif %}"
         "<|im_end|>\n"
         "{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}") # Qwen2-VL's
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}") # Qwen2-VL's chat template
 
 # %% ../../nbs/16a_tiny_model.ipynb #ta-bpe
 def make_tokenizer(
-    texts:list[str], # texts whose words become short token sequences
-    vocab:int=1024, # tokens, special ones included
-): # Qwen2TokenizerFast
-    "A byte-level BPE in the manner of Qwen2, trained on `texts`."
+    texts:list[str], # texts on which the BPE is trained
+    vocab:int=1024, # size of the vocabulary, special tokens included
+)->Any: # transformers Qwen2TokenizerFast
+    "Train a byte-level BPE like Qwen2's on `texts`."
     from transformers import Qwen2TokenizerFast
     bpe = _train_bpe(texts, vocab - len(SPECIAL))
     tokenizer = Qwen2TokenizerFast(tokenizer_object=bpe, pad_token="<|endoftext|>", eos_token="<|im_end|>",
@@ -58,12 +60,12 @@ def _train_bpe(texts, vocab):
     return bpe
 
 # %% ../../nbs/16a_tiny_model.ipynb #16-006
-PATCH, MERGE = 7, 2 # pixels a side of a patch, patches a side of a vision token: 14 pixels a side
+PATCH, MERGE = 7, 2 # side of a patch in pixels, side of a vision token in patches: 14 pixels
 
 def make_processor(
-    tokenizer, # of `make_tokenizer`
-): # Qwen2VLProcessor
-    "Processor of the tiny model: Qwen2-VL's own classes with smaller patches."
+    tokenizer:Any, # Qwen2TokenizerFast, from `make_tokenizer`
+)->Any: # transformers Qwen2VLProcessor
+    "Build the processor of the tiny model from Qwen2-VL's own classes, with smaller patches."
     fix_torchvision()
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
     patches = dict(patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2)
@@ -75,12 +77,12 @@ def make_processor(
 
 # %% ../../nbs/16a_tiny_model.ipynb #ta-model
 def make_model(
-    tokenizer, # decides the vocabulary
-    width:int=128, # of the language layers
-    layers:int=3, # language layers
-    seed:int=0, # of the weights
-): # Qwen2VLForConditionalGeneration, random weights
-    "A small Qwen2-VL with the tokenizer's special ids."
+    tokenizer:Any, # Qwen2TokenizerFast, which determines the vocabulary
+    width:int=128, # width of the language layers
+    layers:int=3, # number of language layers
+    seed:int=0, # seed of the weights
+)->Any: # transformers Qwen2VLForConditionalGeneration with random weights
+    "Build a small Qwen2-VL with the special token ids of the tokenizer."
     fix_torchvision()
     import torch
     from transformers import Qwen2VLForConditionalGeneration
@@ -94,7 +96,7 @@ def make_model(
 def _config(tokenizer, width, layers):
     from transformers import Qwen2VLConfig
     token_id = tokenizer.convert_tokens_to_ids
-    section = width*3//64 # of the four heads' half width, for the row and for the column; time has what is left
+    section = width*3//64 # part of a head's half width for the row, and for the column; time gets the rest
     rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [width//8 - 2*section, section, section]}
     text = dict(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2*width, num_hidden_layers=layers,
                 num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, rope_parameters=rope,
