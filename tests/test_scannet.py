@@ -256,7 +256,7 @@ def test_a_header_may_end_its_lines_as_windows_does(tmp_path):
     (HEAD + FACE, BODY[:-1], 'ends inside its vertex record'),
     (HEAD + FACE, BODY, 'ends inside its face record'),
     (HEAD + FACE, BODY + struct.pack('<Biii', 4, 0, 1, 2), 'face 0 is not a triangle'),
-    (HEAD + FACE, BODY + triangle(0, 1, 3), 'a face names vertex 3, there are 3'),
+    (HEAD + FACE, BODY + triangle(0, 1, 3), 'a face has vertex number 3, there are 3 vertices'),
     (HEAD[:7] + FACE, BODY, 'no property red, green, blue'),
     (HEAD + FACE, vertex(np.nan) + BODY[16:] + triangle(0, 1, 2), '1 vertices are not finite'),
 ])
