@@ -209,16 +209,13 @@ def _option(q, guess):
 
 def _guessed_word(q, guess): return _option(q, guess).removeprefix(f"{guess}. ")
 
-def _guess_words(q, guess):
-    "A guess in words, with its unit."
-    return f"guessed {_option(q, guess) if q.is_mca else f'{guess:g}'}{UNITS.get(q.task, '')}"
-
 def guess_text(
     q:Question,
     guess:float|str|None, # as `parse_answer` gives it
 )->str:
     "A guess and the right answer, in words."
-    text = "no answer can be read" if guess is None else _guess_words(q, guess)
+    if guess is None: text = "no answer can be read"
+    else: text = f"guessed {_option(q, guess) if q.is_mca else f'{guess:g}'}{UNITS.get(q.task, '')}"
     return f"{text}, true {answer_text(q)}"
 
 # %% ../../nbs/14a_question_marks.ipynb #14a-1040
@@ -243,12 +240,12 @@ def _to_scale(ends, metres, label, away):
 def _guess_distance(q, facts, guess, outline):
     i, j = _indices(facts, q.provenance["objects"])
     ends = _measured_line(facts, i, j, q.provenance["distance"])
-    return _to_scale(ends, guess, _guess_words(q, guess), np.zeros(3))
+    return _to_scale(ends, guess, guess_text(q, guess), np.zeros(3))
 
 def _guess_size(q, facts, guess, outline):
     box = _objects(q, facts)[0].box
     ends = _longest_side(box)
-    return _to_scale(ends, guess/100, _guess_words(q, guess), ends.mean(0) - box.centre)
+    return _to_scale(ends, guess/100, guess_text(q, guess), ends.mean(0) - box.centre)
 
 # %% ../../nbs/14a_question_marks.ipynb #14a-1041
 def _guess_room(q, facts, guess, outline):
@@ -256,7 +253,7 @@ def _guess_room(q, facts, guess, outline):
     most_m2, middle = GUESS_MOST_M**2, outline.centroid.coords[0]
     factor = np.sqrt(min(max(guess, 0.), most_m2)/outline.area)
     rings = [np.c_[middle + factor*(ring - middle), np.full(len(ring), .02)] for ring in outline_rings(outline)]
-    labels = [_guess_words(q, guess)] + [""]*(len(rings) - 1)
+    labels = [guess_text(q, guess)] + [""]*(len(rings) - 1)
     return [Mark(ring, GUESSED, label, dash=guess > most_m2) for ring, label in zip(rings, labels)]
 
 def _guess_direction(q, facts, guess, outline):
@@ -266,7 +263,7 @@ def _guess_direction(q, facts, guess, outline):
     if not middles: return []
     stand, facing, query = (_on_floor(thing, .04) for thing in _objects(q, facts))
     ray = _ray(stand, _heading(stand, facing) + middles[0], np.linalg.norm(query - stand))
-    return [Mark(ray, GUESSED, _guess_words(q, guess), at=.7, arrow=True)]
+    return [Mark(ray, GUESSED, guess_text(q, guess), at=.7, arrow=True)]
 
 def _guess_relative(q, facts, guess, outline):
     category, target = _guessed_word(q, guess), _indices(facts, q.provenance["objects"])[0]
@@ -278,7 +275,7 @@ def _guess_relative(q, facts, guess, outline):
 
 def _guess_counting(q, facts, guess, outline):
     middle = np.mean([thing.centroid for thing in _objects(q, facts)], axis=0)
-    return [Mark(middle[None] + [0, 0, .4], GUESSED, _guess_words(q, guess))]
+    return [Mark(middle[None] + [0, 0, .4], GUESSED, guess_text(q, guess))]
 
 # %% ../../nbs/14a_question_marks.ipynb #14a-1042
 _GUESS_MARKS = dict(

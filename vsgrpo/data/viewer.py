@@ -10,6 +10,7 @@ import io
 import json
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -212,6 +213,7 @@ def _draw_unlabelled(ax, facts, question, outline, poses, guess):
         ax.fill(*_footprint(o).T, color="#dbe3ec", ec="#8a9bb0", lw=.8, zorder=1)
     if poses is not None: ax.plot(*poses[:, :2, 3].T, color=CAMERA, lw=.8, zorder=2)
     marks, guessed = _all_marks(question, facts, guess, outline)
+    guessed = [replace(mark, label=mark.label.partition(", true ")[0]) for mark in guessed]   # the title has the truth
     for mark in marks + guessed: _draw_mark(ax, mark)
     (x0, y0), (x1, y1) = _plan_extent(facts, outline, guessed)
     ax.set(aspect="equal", anchor="W", xlim=(x0, x1), ylim=(y0, y1), xlabel="x (m)", ylabel="y (m)")
