@@ -180,7 +180,7 @@ def test_guess_in_both_views(run):
     assert GUESSED in colours(2.) and GUESSED not in colours(None) | colours("")
     for guess, title in ((2., "guessed 2 m"), (None, "no answer can be read"), ("", "")):
         ax = draw_plan(facts, q, guess=guess)
-        assert ax.get_title().startswith(title)
+        assert ax.get_title("left").startswith(title)
         assert (GUESSED in [line.get_color() for line in ax.lines]) == (guess == 2.)
     plt.close("all")
 

@@ -90,19 +90,19 @@ def test_distance_matrix_and_shell():
     assert box_distances([]).shape == (0, 0)
 
 def whole_grid(box):
-    "The shell as it was first built: all points of the grid, then those on the outside."
+    "A simple version of the shell: all points of the grid, then those on the outside."
     n = np.maximum(np.ceil(box.lengths/.05 - 1e-9).astype(int), 1) - 1
     grid = np.indices(n + 1).reshape(3, -1).T
     return box.centre + (grid[((grid == 0) | (grid == n)).any(1)] - n/2)*.05 @ box.axes
 
 @pytest.mark.parametrize('lengths', [(0, 0, 0), (.04, 1, 1), (1, .04, 1), (1, 1, .04), (.1, .1, .1), (.1, 1, .05),
                                      (.3, .7, .9), (2, 1.4, .6)])
-def test_only_the_faces_are_built_point_for_point(lengths):
+def test_only_the_faces_are_built(lengths):
     box = Box(np.array([1., 2, 3]), turn(np.random.default_rng(0)), np.array(lengths, float))
     assert np.array_equal(box_shell(box), whole_grid(box))
 
-def test_memory_goes_with_the_surface():
-    "A bed in inches: its grid has 880 million points, of which 6.3 million lie outside; a tenth of each side is tried."
+def test_memory_grows_with_the_surface():
+    "A bed in inches has a grid of 880 million points, 6.3 million on the surface; a tenth of each side is tried."
     import tracemalloc
     tracemalloc.start()
     try:
@@ -115,7 +115,7 @@ def test_memory_goes_with_the_surface():
         with pytest.raises(ValueError, match='expected a surface below 80,000 m²: is it in metres'):
             box_shell(Box(np.zeros(3), np.eye(3), np.array(lengths)))
 
-SIDES = ((0, 1), (1, 2), (2, 0)) # of a triangle, as corners
+SIDES = ((0, 1), (1, 2), (2, 0)) # sides of a triangle, as pairs of corners
 
 def plain_alpha_shape(xy, alpha):
     "Triangles one by one, edges that occur once, polygons of the edges, their union."
@@ -142,7 +142,7 @@ def test_area_equals_the_plain_alpha_shape(seed):
 
 @pytest.mark.parametrize('seed,area', [(0, 16.14777149055586), (1, 16.152742093707143), (2, 16.04410063068247)])
 def test_area_equals_the_alphashape_package(seed, area):
-    "Values of alphashape 1.3.1, alphashape(xy, 5).area, on these very points (run once, beside the project)."
+    "Values of alphashape 1.3.1, alphashape(xy, 5).area, for the same points (computed once, outside the project)."
     rng = np.random.default_rng(seed)
     xy = rng.uniform(0, 4, (2500, 2))
     xy = xy[np.hypot(*(xy - [1, 2]).T) > .6]

@@ -181,7 +181,7 @@ def test_a_mirrored_room_swaps_left_and_right_and_nothing_else():
     assert len(both) > .9*len(mine) and all(theirs[k] == swapped(mine[k]) for k in both)
 
 def walk(q, facts):
-    "Follow a route's text with its answer: the names stopped at, or None if a turn is not the one needed."
+    "Follow a route's text with its answer: the names of the stops, or None if a turn is wrong."
     at = {t.category: t.centroid[:2] for t in facts.objects}
     start, faced = re.search(r'beginning at the ([a-z]+) facing the ([a-z]+)\.', q.question).groups()
     turns = iter(answer(q).split(', '))
@@ -224,7 +224,7 @@ def test_appearance_order():
         assert not {'table', 'door'} <= set(order)      # both come into view in frame 3
     assert not of_type(questions_of(facts_of(ITEMS)), 'obj_appearance_order')
 
-def test_hidden_objects_and_their_categories_are_not_asked():
+def test_hidden_objects_and_their_categories_are_left_out():
     questions = questions_of(facts_of(ITEMS, FIRST, hidden=[6, 4]))
     text = ' '.join(q.question + ' '.join(q.options or []) for q in questions)
     assert 'chair' not in text and ' tv' not in text and 'lamp' in text
@@ -252,7 +252,7 @@ def test_letters_are_spread():
     share = np.bincount(['ABCD'.index(letter) for letter in letters], minlength=4)/len(letters)
     assert share.min() > .15 and share.max() < .35
 
-def test_small_rooms_ask_less():
+def test_small_rooms_give_fewer_questions():
     def types(facts): return [q.question_type for q in questions_of(facts)]
     assert types(facts_of([('bed', 1, 1, 1.)])) == ['object_size_estimation', 'room_size_estimation']
     assert types(facts_of([])) == ['room_size_estimation']
@@ -291,7 +291,7 @@ PLANTED = [('bed', (1., 1., .3), (2.04, 1.4, .6)), ('tv', (4.2, .5, 1.), (1.1, .
 
 @pytest.mark.parametrize('seed', range(6))
 def test_planted_answers_come_back_from_disk_however_the_scan_lies(seed, tmp_path):
-    "Turned about z, moved, stored in another frame with the matrix that undoes it: the answers known beforehand."
+    "A room rotated about z, moved, and stored in another frame gives the answers known beforehand."
     rng = np.random.default_rng(seed)
     scene = scanned(PLANTED)
     def turn(a, b=0., c=0.): return Rotation.from_euler('zyx', (a, b, c)).as_matrix()
@@ -382,7 +382,7 @@ def meta_entry(dataset, film, **objects):
                 object_bbox={category: list(map(box, xs)) for category, xs in objects.items()})
 
 def test_a_scene_is_named_by_its_key_not_by_its_film(tmp_path):
-    "ScanNet++ calls every film rgb_compressed.mp4, ARKitScenes puts _compressed behind the name."
+    "ScanNet++ calls every film rgb_compressed.mp4, ARKitScenes appends _compressed to the name."
     path = tmp_path/'meta.json'
     pp, arkit = '/data/{}/iphone/rgb_compressed.mp4', '/videos/{}_compressed.mov'
     entries = {'7b64': meta_entry('scannetpp', pp.format('7b64'), bed=[0], tv=[3.05]),
@@ -396,7 +396,7 @@ def test_a_scene_is_named_by_its_key_not_by_its_film(tmp_path):
     assert [q.ground_truth for q in questions] == ['2.1', '3.1', '4.1']
     assert agreement(questions, facts)['agree, %'].tolist() == [100]
 
-def test_what_the_annotations_lack_is_counted_and_said(tmp_path):
+def test_missing_annotations_are_counted_and_reported(tmp_path):
     entry = meta_entry('scannetpp', 'a.mp4', bed=[0], tv=[3], **{'coat hanger': [6]})
     facts = {'s': facts_from_meta_info(entry, 's')}
     questions = make_questions(facts['s'], 'vsibench', types=['object_abs_distance'], per_type=None)
@@ -419,7 +419,7 @@ def test_scannetpp_answers_are_found_again(data):
 
 @pytest.mark.parametrize('factor,unit', [(39.37, 'inches'), (100, 'centimetres')])
 def test_a_thing_in_another_unit_is_refused_with_the_factor(factor, unit):
-    "A small room that is short enough even so: what gives it away is the bed."
+    "The room is so small that its size passes; the size of the bed reveals the unit."
     small = [('bed', (1., 1., .3), (2.04, 1.4, .6)), ('door', (1.5, 1.8, 1.), (.9, .1, 2.02))]
     scene = scanned(small, size=(2, 1.9))
     measure(scene)
@@ -440,12 +440,12 @@ def test_benchmark_directions(bench, difficulty, n, clear):
     assert len(right) == n and all(right) and np.mean(sure) >= clear
 
 def same_question(q):
-    "What two questions of a type have in common that differ in the order of names only."
+    "A key that ignores the order of names in a question."
     if q.question_type == 'object_abs_distance': return frozenset(ends(q))
     return re.sub(r'\((.*?)\) is', lambda found: str(sorted(found[1].split(', '))), q.question)
 
 def test_benchmark_questions_are_found_again(bench):
-    "With all candidates made, our questions contain the released ones, and agree where they do."
+    "All our candidates contain most released questions, with the same answers."
     facts, rows = bench
     least = dict(object_size_estimation=(1, 1), room_size_estimation=(1, 1), object_counting=(.97, .99),
                  object_abs_distance=(.95, .8), object_rel_direction_easy=(.95, 1), object_rel_direction_medium=(.9, 1),

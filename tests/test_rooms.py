@@ -16,7 +16,7 @@ from vsgrpo.data.scannet import list_scenes, read_label_map, read_scene
 BOTH = sorted(PRESETS)
 
 def drawn(room):
-    "What must be the same when a room is drawn again."
+    "Everything that must be the same when a room is drawn again."
     return room.items, room.name, room.theme, room.area_m2, room.outline.tolist()
 
 @pytest.fixture(scope="module", params=BOTH)
@@ -163,7 +163,7 @@ def test_overview_sees_the_whole_floor_from_one_height():
         assert pixel.min() > 0 and pixel[..., 0].max() < 112 and pixel[..., 1].max() < 112, room.name
 
 def test_overview_glides_in():
-    "Things come into view one after another: half of the rooms show four kinds in four different frames."
+    "In half of the rooms, four categories come into view in four different frames."
     many = 0
     for seed in range(40):
         room = make_room(seed, "overview")
@@ -274,7 +274,7 @@ def test_the_second_writer_of_rooms_waits(tmp_path, capsys):
         while not line and time.monotonic() < end:
             time.sleep(.01)
             line = capsys.readouterr().out
-        assert line == f"{scans}: another process writes rooms here; waiting for it\n" and not found
+        assert line == f"{scans}: another process is writing rooms here; waiting for it\n" and not found
     writer.join()
     assert found == [scans/"room_overview_000003"] and not list(scans.glob(".*"))
 

@@ -84,14 +84,14 @@ def test_an_alignment_is_read_however_its_line_is_written(tmp_path, text):
     assert read_alignment(tmp_path/'s.txt').tolist() == TURNED
 
 @pytest.mark.parametrize('data,message', [
-    (('# ' + LINE).encode(), "'# axisAlignment' is no name that is read"),
+    (('# ' + LINE).encode(), "unknown name '# axisAlignment'"),
     (LINE.replace('=', '= [').encode(), "could not convert string to float: '\\['"),
     (LINE.replace('=', '==').encode(), 'could not convert'),
     ((LINE + LINE.replace('3', '4')).encode(), '2 different lines about axisAlignment'),
     (b'axisAlignment =\n', 'axisAlignment has 0 numbers'), (b'axisAlignment\n1 0 0 0\n', 'has 0 numbers'),
     (LINE.replace('A', 'A\0').encode(), 'not text, a zero byte'),
     (LINE.encode('utf-16'), 'not text'), (LINE.encode('utf-16-le'), 'not text, a zero byte at character 1')])
-def test_an_alignment_that_cannot_be_read_is_no_absent_one(tmp_path, data, message):
+def test_an_unreadable_alignment_is_an_error(tmp_path, data, message):
     folder = folder_of(tmp_path, planted())
     (folder/'scene0001_02.txt').write_bytes(data)
     with pytest.raises(ValueError, match=f'scene0001_02.txt: .*{message}'): read_scene(folder)
@@ -145,7 +145,7 @@ def test_files_of_the_other_mesh_beside_ours_are_not_read(tmp_path):
     assert [o.label for o in after.instances] == [o.label for o in before.instances]
     assert np.array_equal(after.vertices, before.vertices)
 
-def test_unannotated_vertices_belong_to_nobody(tmp_path):
+def test_unannotated_vertices_belong_to_no_object(tmp_path):
     back = read_scene(folder_of(tmp_path, planted()))
     owned = np.concatenate([o.vertices for o in back.instances])
     assert len(owned) == len(set(owned)) < len(back.vertices)
@@ -157,7 +157,7 @@ def test_lost_tracking_is_counted(tmp_path, text):
     back = read_scene(folder)
     assert back.skipped == {'pose: tracking lost': 1} and back.pose_frames.tolist() == [0, 2, 11]
 
-def test_pose_files_are_in_frame_order_and_whole(tmp_path):
+def test_pose_files_are_in_frame_order_and_complete(tmp_path):
     for frame in (10, 9, 100): (tmp_path/f'{frame}.txt').write_text(' '.join(map(str, (np.eye(4)*frame).ravel())))
     assert read_poses(tmp_path)[1].tolist() == [9, 10, 100]
     (tmp_path/'11.txt').write_text('1 2 3')
@@ -165,15 +165,16 @@ def test_pose_files_are_in_frame_order_and_whole(tmp_path):
     (tmp_path/'none').mkdir()
     with pytest.raises(FileNotFoundError, match='no pose file'): read_poses(tmp_path/'none')
 
-def test_a_scan_of_which_no_pose_is_left_has_no_cameras(tmp_path):
+def test_a_scan_without_tracked_poses_has_no_cameras(tmp_path):
     folder = folder_of(tmp_path, planted())
     for p in (folder/'pose').iterdir(): p.write_text('0 '*16)
     back = read_scene(folder)
     assert back.poses is None and back.pose_frames is None and back.skipped == {'pose: tracking lost': 3}
     assert tracked(np.stack([np.eye(4), np.zeros((4, 4)), np.full((4, 4), -np.inf)])).tolist() == [True, False, False]
 
-@pytest.mark.parametrize('name,message', [('²3.txt', "'²3' is no frame number"), ('٣.txt', "'٣' is no frame number"),
-                                          ('011.txt', 'frame 11 is 11.txt already|frame 11 is 011.txt already'),
+@pytest.mark.parametrize('name,message', [('²3.txt', "'²3' is not a frame number"),
+                                          ('٣.txt', "'٣' is not a frame number"),
+                                          ('011.txt', 'frame 11 is also 11.txt|frame 11 is also 011.txt'),
                                           ('1700000000000.txt',
                                            'frame number 1700000000000, expected at most 1,000,000')])
 def test_a_pose_file_without_a_frame_number_is_named(tmp_path, name, message):
@@ -185,10 +186,10 @@ def test_a_pose_file_without_a_frame_number_is_named(tmp_path, name, message):
 @pytest.mark.parametrize('k', ['-inf 0 320 0 500 240 0 0 1', '500 0 nan 0 500 240 0 0 1', '0 0 320 0 500 240 0 0 1',
                                '500 0 320 0 -500 240 0 0 1', '500 0 320 0 500 1e-9 0 0 1',
                                '500 inf 320 0 500 240 0 0 1'])
-def test_an_intrinsic_that_is_no_camera_is_named(tmp_path, k):
+def test_impossible_intrinsics_are_named(tmp_path, k):
     folder = folder_of(tmp_path, planted())
     (folder/'intrinsic'/'intrinsic_color.txt').write_text(k)
-    with pytest.raises(ValueError, match='intrinsic_color.txt: no camera has focal lengths'): read_scene(folder)
+    with pytest.raises(ValueError, match='intrinsic_color.txt: impossible camera: focal lengths'): read_scene(folder)
 
 @pytest.mark.parametrize('metres,unit,factor', [(.0254, 'inches', '0.0254'), (.01, 'centimetres', '0.01'),
                                                 (.001, 'millimetres', '0.001'), (1000., 'units of 1000 m', '1000')])
@@ -254,8 +255,8 @@ def test_a_header_may_end_its_lines_as_windows_does(tmp_path):
     (HEAD, BODY, 'expected vertex then face'),
     (HEAD + FACE, BODY[:-1], 'ends inside its vertex record'),
     (HEAD + FACE, BODY, 'ends inside its face record'),
-    (HEAD + FACE, BODY + struct.pack('<Biii', 4, 0, 1, 2), 'face 0 is no triangle'),
-    (HEAD + FACE, BODY + triangle(0, 1, 3), 'a face names vertex 3, there are 3'),
+    (HEAD + FACE, BODY + struct.pack('<Biii', 4, 0, 1, 2), 'face 0 is not a triangle'),
+    (HEAD + FACE, BODY + triangle(0, 1, 3), 'a face has vertex number 3, there are 3 vertices'),
     (HEAD[:7] + FACE, BODY, 'no property red, green, blue'),
     (HEAD + FACE, vertex(np.nan) + BODY[16:] + triangle(0, 1, 2), '1 vertices are not finite'),
 ])
@@ -296,7 +297,7 @@ def test_list_scenes(tmp_path):
     (tmp_path/'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='no scene, expected folders'): list_scenes(tmp_path/'empty')
 
-def test_a_number_taken_twice_is_given_anew():
+def test_a_repeated_object_number_is_replaced():
     groups = [dict(objectId=k, label=label, segments=[s])
               for k, label, s in ((0, "chair", 0), (5, "table", 1), (0, "lamp", 2))]
     found, skipped = group_instances(np.arange(3), groups)

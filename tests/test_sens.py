@@ -1,4 +1,4 @@
-"What the camera saw, against the renderer's own count; recordings from a folder as downloaded."
+"What the camera saw, compared with the renderer's own count; recordings in a folder as downloaded."
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ def test_shares_are_those_of_the_renderer(filmed):
     shares = seen_shares(scene, 8)
     ours, true = (np.array([by_object[k] for k in truth]) for by_object in (shares, truth))
     assert np.corrcoef(ours.ravel(), true.ravel())[0, 1] > .99
-    clear = (true.max(1) > .002) | (true.max(1) == 0)       # a ray is 0.0003 of the picture
+    clear = (true.max(1) > .002) | (true.max(1) == 0)       # a ray is 0.0003 of the image
     assert ((ours.max(1) >= 5e-4) == (true.max(1) >= 5e-4))[clear].mean() > .95
 
 def test_frames_without_tracking_take_the_nearest_pose(filmed):
@@ -50,7 +50,7 @@ def test_frames_without_tracking_take_the_nearest_pose(filmed):
         assert np.array_equal(two[k][:4], [every[k][0]]*4) and np.array_equal(two[k][4:], [every[k][7]]*4)
 
 def test_a_scan_as_downloaded_becomes_rows_and_a_film(filmed, tmp_path):
-    "Mesh, segments, aggregation and .sens: cameras and film come out of the recording, hidden objects are left out."
+    "Cameras and film come from the recording, and hidden objects are left out."
     scene, frames, truth = filmed
     folder = without_cameras(scene, "scene0042_00", tmp_path/"scans")
     full = scene.intrinsic*[[frames.shape[2]/2/scene.intrinsic[0, 2]], [frames.shape[1]/2/scene.intrinsic[1, 2]], [1]]
@@ -77,7 +77,7 @@ def test_a_scan_without_any_camera_is_counted(filmed, tmp_path):
 def test_without_a_film_the_build_names_what_it_looked_for(filmed, tmp_path):
     folder = write_scene(replace(filmed[0], name="scene0044_00"), tmp_path/"scans"/"scene0044_00")
     with pytest.raises(FileNotFoundError,
-                       match="scene0044_00: no film in .*: wanted one of scene0044_00.mp4, color, scene0044_00.sens"):
+                       match="scene0044_00: no film in .*: expected one of scene0044_00.mp4, color, scene0044_00.sens"):
         scene_questions.scene_rows(folder, tmp_path/"out", "scannet")
 
 def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
@@ -91,10 +91,10 @@ def test_pictures_of_any_stride_fill_the_time_they_were_taken_in(tmp_path):
 @pytest.mark.parametrize("names,message", [
     (["0.jpg", "3000000.jpg"], "3000000.jpg: frame number 3000000, expected at most 1,000,000"),
     (["0.jpg", "5.jpg", "1006.jpg"],
-     "1006.jpg: the picture before it is 5.jpg, expected one at most 1,000 frames earlier"),
+     "1006.jpg: the image before it is 5.jpg, expected one at most 1,000 frames earlier"),
     (["1700000000000.jpg", "1700000000033.jpg"], "1700000000000.jpg: frame number 1700000000000, expected"),
-    (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is no frame number"),
-    (["7.jpg", "07.png"], "7.jpg: frame 7 is 07.png already")])
+    (["0.jpg", "²3.jpg"], "²3.jpg: '²3' is not a frame number"),
+    (["7.jpg", "07.png"], "7.jpg: frame 7 is also 07.png")])
 def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, names, message):
     folder = tmp_path/"scene0000_00"
     (folder/"color").mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_numbers_that_would_make_an_endless_film_are_refused_by_file(tmp_path, n
     with pytest.raises(ValueError, match=f"color/{message}"): write_film(folder, tmp_path/"film.mp4")
     assert not list(tmp_path.glob("film.mp4*"))
 
-def test_a_picture_the_disk_does_not_give_is_no_broken_picture(tmp_path, monkeypatch):
+def test_a_disk_error_is_not_reported_as_a_broken_image(tmp_path, monkeypatch):
     from pathlib import Path
     from PIL import Image
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path/"0.jpg")
@@ -111,8 +111,8 @@ def test_a_picture_the_disk_does_not_give_is_no_broken_picture(tmp_path, monkeyp
     with pytest.raises(PermissionError, match="0.jpg"): list(_pictures(tmp_path, 24, (8, 6)))
 
 @pytest.mark.parametrize("lost", [0., -np.inf])
-def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp_path, lost):
-    "The same rule as for a scan that came without poses: all its objects stay, and it is counted."
+def test_a_recording_without_tracked_poses_has_no_cameras(filmed, tmp_path, lost):
+    "The rule is that of a scan without poses: all its objects are kept, and it is counted."
     scene, frames, _ = filmed
     folder = without_cameras(scene, "scene0046_00", tmp_path)
     write_sens(folder/"scene0046_00.sens", recording(scene, frames, np.full((8, 4, 4), lost)), scene.intrinsic)
@@ -123,11 +123,11 @@ def test_a_recording_of_which_no_pose_is_left_is_one_without_cameras(filmed, tmp
     assert made["skipped"][scene_questions.UNSEEN] == 1
     assert len(made["train"]) == len(none["train"]) > 3
 
-def test_a_recording_whose_camera_is_none_is_named(filmed, tmp_path):
+def test_a_recording_with_an_impossible_camera_is_named(filmed, tmp_path):
     scene, frames, _ = filmed
     folder = without_cameras(scene, "scene0048_00", tmp_path)
     write_sens(folder/"scene0048_00.sens", recording(scene, frames), np.full((3, 3), -np.inf))
-    with pytest.raises(ValueError, match="scene0048_00.sens: no camera has focal lengths -inf"):
+    with pytest.raises(ValueError, match="scene0048_00.sens: impossible camera: focal lengths -inf"):
         with_cameras(read_scene(folder), folder)
 
 def test_one_bad_stamp_does_not_change_the_film():

@@ -50,19 +50,19 @@ def test_the_paper_s_form_has_no_options(built, tmp_path):
     assert all(q.options is None for q in train)
     assert any("geometric" not in q.question and "distance between" in q.question for q in train)
 
-def test_what_is_built_is_kept_and_never_mixed(built):
+def test_a_built_dataset_is_kept_and_never_mixed(built):
     before = (built/"train.parquet").stat().st_mtime_ns
     assert build_rooms(built, SPEC) == built and (built/"train.parquet").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="was built otherwise .train was 3, is 4.: give another folder"):
+    with pytest.raises(ValueError, match="was built with other settings .train was 3, is 4.: choose another folder"):
         build_rooms(built, RoomsSpec(4, 2, 4))
 
-def test_scans_go_the_same_way(built, tmp_path):
+def test_scans_use_the_same_code(built, tmp_path):
     "The rooms' own folders, taken as a ScanNet download."
     out = build_scans(built/"scans", tmp_path/"out", leak_guard=False, workers=1)
     data = open_dataset(out)
     assert {q.dataset for q in data.train + data.test} == {"scannet"}
     assert json.loads((out/"dataset.json").read_text())["settings"]["leak_guard"] is False
-    assert "a score on it after training on these rows says nothing" in (out/"README.md").read_text()
+    assert "its score after training on these rows is meaningless" in (out/"README.md").read_text()
     assert {q.provenance["distance"] for q in data.train if q.task == "object_abs_distance"} == {"center"}
     assert not any(q.options for q in data.train)
     files = ["scannet", "README.md", "dataset.json", "skipped.csv", *(f"{n}.parquet" for n in SETS)]
@@ -77,7 +77,7 @@ def test_load_dataset_reads_the_folder(built):
     assert " ".join(rows["test"].column_names) == ("id dataset scene_name question_type question ground_truth "
                                                    "options provenance")
 
-def test_totals_are_met_evenly_and_the_rest_is_told(built, tmp_path):
+def test_totals_are_met_evenly_and_shortfalls_are_listed(built, tmp_path):
     asking = Asking("vsibench", totals=20/116_900)
     out = build_scans(built/"scans", tmp_path/"out", leak_guard=False, asking=asking, workers=1)
     train, wanted = open_dataset(out).train, asking.targets()
@@ -153,8 +153,8 @@ for name in ("replace", "link"): setattr(os, name, counted(getattr(os, name)))
 build_scans(sys.argv[1], sys.argv[2], leak_guard=False, workers=1)
 """
 
-def test_a_killed_build_goes_on_to_the_same_bytes(built, tmp_path, monkeypatch):
-    "Killed just before a file moves into place: every kind of file has its turn; another process goes on."
+def test_a_killed_build_resumes_with_identical_bytes(built, tmp_path, monkeypatch):
+    "The build is killed just before a file moves into place, once per kind of file; another process resumes it."
     scans = tmp_path/"scans"
     for scene in sorted((built/"scans").iterdir())[:4]: shutil.copytree(scene, scans/scene.name)
     def build(out): build_scans(scans, tmp_path/out, leak_guard=False, workers=1)
@@ -180,7 +180,7 @@ def test_the_leak_guard(built, tmp_path):
         build_scans(built/"scans", tmp_path/"out")
     banned = open_dataset(built).test
     write_questions(banned, tmp_path/"bench.jsonl")
-    with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so they guard nothing"):
+    with pytest.raises(ValueError, match="bench.jsonl: no row of dataset 'scannet', so nothing would be excluded"):
         build_scans(built/"scans", tmp_path/"out", tmp_path/"bench.jsonl")
     assert not (tmp_path/"out").exists()
     write_questions([replace(q, dataset="scannet") for q in banned], tmp_path/"bench.jsonl")
@@ -188,7 +188,7 @@ def test_the_leak_guard(built, tmp_path):
     assert not {q.scene_name for q in questions_of(data)} & {q.scene_name for q in banned}
 
 def test_scans_of_one_place_stay_together(built, tmp_path):
-    "scene0000_00 and scene0000_01 show one place: what is kept out of training is kept out in both."
+    "scene0000_00 and scene0000_01 show the same place, so both are kept out of training."
     for k, source in enumerate(sorted((built/"scans").iterdir())[:8]):
         name = f"scene{k//2:04d}_{k % 2:02d}"
         shutil.copytree(source, tmp_path/"scans"/name)
@@ -205,8 +205,8 @@ def test_scans_of_one_place_stay_together(built, tmp_path):
     assert "scene0002_00,scene: in the benchmark,1" in skipped
     assert "scene0002_01,scene: another scan of a place in the benchmark,1" in skipped
 
-def test_what_cannot_be_built_is_told_before_anything_is(copied, tmp_path):
-    "A download that is not whole: no mesh here, no film there."
+def test_missing_files_are_reported_before_anything_is_built(copied, tmp_path):
+    "The download is incomplete: one scene has no mesh, another no film."
     first, second, *_ = sorted(p.name for p in copied.iterdir())
     (copied/first/f"{first}_vh_clean_2.ply").unlink()
     (copied/second/f"{second}.mp4").unlink()
@@ -220,7 +220,7 @@ def test_what_cannot_be_built_is_told_before_anything_is(copied, tmp_path):
     build_scans(copied, tmp_path/"rows", leak_guard=False, max_skipped=.3, film=False, workers=1)
     assert not list((tmp_path/"rows").rglob("*.mp4")) and open_dataset(tmp_path/"rows", films=False).train
 
-def test_any_failure_of_a_scene_stays_its_own(copied, tmp_path, monkeypatch):
+def test_a_failure_of_one_scene_does_not_affect_others(copied, tmp_path, monkeypatch):
     name = sorted(p.name for p in copied.iterdir())[4]
     honest = scene_questions.measure
     def failing(scene, *a):
@@ -231,7 +231,7 @@ def test_any_failure_of_a_scene_stays_its_own(copied, tmp_path, monkeypatch):
     assert f"{name},RuntimeError: something else | broke,1" in (out/"skipped.csv").read_text()
     assert "| RuntimeError | 1 | 1 |" in (out/"README.md").read_text()
 
-def test_an_empty_film_is_no_film(copied, tmp_path):
+def test_an_empty_film_is_not_readable(copied, tmp_path):
     name = sorted(p.name for p in copied.iterdir())[4]
     (copied/name/f"{name}.mp4").write_bytes(b"")
     out = build_scans(copied, tmp_path/"out", leak_guard=False, max_skipped=.2, workers=1)
@@ -241,7 +241,7 @@ def test_another_download_is_not_taken_for_the_one_that_was_built(copied, tmp_pa
     out = build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
     assert build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1) == out
     shutil.rmtree(sorted(copied.iterdir())[0])
-    with pytest.raises(ValueError, match="was built otherwise .scans was .*'scenes': 9.*, is .*'scenes': 8"):
+    with pytest.raises(ValueError, match="was built with other settings .scans was .*'scenes': 9.*, is .*'scenes': 8"):
         build_scans(copied, tmp_path/"out", leak_guard=False, film=False, workers=1)
 
 def test_a_folder_without_dev_and_test_loads(copied, tmp_path):
@@ -252,7 +252,7 @@ def test_a_folder_without_dev_and_test_loads(copied, tmp_path):
     assert "| answers of train | |" in card and "median" in card and str(tmp_path) not in card
 
 def test_only_the_frames_a_model_gets_count(built, tmp_path):
-    "A thing that a film shows, but none of the frames that are taken from it, is not asked about."
+    "An object that the film shows, but none of the sampled frames, is left out of the questions."
     source = sorted((built/"scans").iterdir())[0]
     path = next(source.glob("*.visibility.json"))
     seen = json.loads(path.read_text())
@@ -266,7 +266,7 @@ def test_only_the_frames_a_model_gets_count(built, tmp_path):
     assert n > 3 and {q.task for q in hidden["train"]} <= {"room_size_estimation"} and hidden["skipped"][reason] > 2
     assert reason not in shown["skipped"] and len(shown["train"]) > 3
 
-def test_a_few_are_drawn_evenly():
+def test_a_small_selection_is_drawn_evenly():
     "Fewer questions than scenes: easy, medium and hard directions alike, and not from the first scenes by name."
     names = [f"scene{k:04d}_00" for k in range(300)]
     types = [f"object_rel_direction_{level}" for level in ("easy", "medium", "hard")]
@@ -282,7 +282,7 @@ def test_a_scene_in_two_splits_is_refused(built, tmp_path):
                        ("test", data.test + data.train_benchmark)):
         write_questions(rows, tmp_path/f"{name}.parquet")
     (tmp_path/"generated").symlink_to(built/"generated")
-    with pytest.raises(ValueError, match="stands in two splits"): open_dataset(tmp_path)
+    with pytest.raises(ValueError, match="is in two splits"): open_dataset(tmp_path)
 
 def test_a_missing_video_is_named(built, tmp_path):
     data = open_dataset(built)
@@ -292,7 +292,7 @@ def test_a_missing_video_is_named(built, tmp_path):
         open_dataset(tmp_path)
 
 def test_meta_info_takes_several_files(tmp_path):
-    "A list with commas or spaces, a folder, a name with a space in it; whatever is missing is one error."
+    "Lists with commas or spaces, folders and names with spaces are read; everything missing is one error."
     names = ["scannet_meta_info_val.json", "scannetpp_meta_info_val.json"]
     folder = tmp_path/"meta info"
     folder.mkdir()
@@ -358,11 +358,11 @@ def raiser(fault, wrapped):
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_machine_stops_the_build_and_leaves_no_hole(built, tmp_path, fault, wrapped):
-    "One line; the next build tries that scene again, and the dataset is that of a machine without faults."
+    "The error is one line; the next build tries that scene again, and the dataset is complete."
     def write(out, raised=None):
         return write_dataset(tmp_path/out, scene_jobs(built, raised), {}, max_skipped=.9, card="scannet", workers=1)
-    words = ("out: stopped at room.*, for the machine failed and not the scan: .*; what is done is kept, "
-             "build again to go on")
+    words = ("out: stopped at room.*: the machine failed, not the scan: .*; finished scenes are kept, "
+             "build again to resume")
     for _ in range(2):
         with pytest.raises(OSError, match=words) as caught: write("out", raiser(FAULTS[fault], wrapped))
         assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists()
@@ -377,14 +377,14 @@ def test_a_fault_of_the_data_is_set_aside(built, tmp_path, fault, wrapped):
     assert json.loads((out/"dataset.json").read_text())["broken"] == 1 and not (out/"parts").exists()
 
 def test_a_full_disk_in_one_scan(built, tmp_path, monkeypatch):
-    "Where the film is put, through all of `build_scans`."
+    "The disk is full when `build_scans` writes a film."
     name, honest = sorted(p.name for p in (built/"scans").iterdir())[4], scene_questions.write_film
     def full(folder, path):
         if folder.name == name: raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return honest(folder, path)
     monkeypatch.setattr(scene_questions, "write_film", full)
     def build(): return build_scans(built/"scans", tmp_path/"out", leak_guard=False, max_skipped=.5, workers=1)
-    with pytest.raises(OSError, match=f"stopped at {name}, .*No space left on device"): build()
+    with pytest.raises(OSError, match=f"stopped at {name}: .*No space left on device"): build()
     monkeypatch.setattr(scene_questions, "write_film", honest)
     data = open_dataset(build())
     assert name in {q.scene_name for q in questions_of(data)}
@@ -397,7 +397,7 @@ def test_a_worker_that_dies_stops_the_build(built, tmp_path):
     def write(raised, workers):
         return write_dataset(tmp_path/"out", scene_jobs(built, raised), {}, max_skipped=.9, card="scannet",
                              workers=workers)
-    words = "out: a worker process was killed, .*what is done is kept, build again to go on"
+    words = "out: a worker process was killed, .*finished scenes are kept, build again to resume"
     with pytest.raises(OSError, match=words) as caught: write(die, 2)
     assert "\n" not in str(caught.value) and not (tmp_path/"out"/"dataset.json").exists()
     assert json.loads((write(None, 1)/"dataset.json").read_text())["scenes"] == {"train": 3, "test": 2}
@@ -412,25 +412,25 @@ def slow(*a):
     return make(*a)
 dataset.make_room = slow
 dataset.build_rooms(out, dataset.RoomsSpec(1, 1, 1), workers=1)
-# the other one may hold the lock by now
+# the other builder may hold the lock by now
 print(sorted((p.name, p.stat().st_mtime_ns) for p in out.rglob('*') if p.suffix != '.lock' and p.is_file()))
 """
 
 def test_two_builders_in_one_folder(tmp_path):
-    "The second starts while the first builds: it says that it waits, and both end with one dataset, written once."
+    "The second starts while the first builds: it reports that it waits, and the dataset is written once."
     out = tmp_path/"out"
     def start(*args):
         call = [sys.executable, "-c", BUILDER, *map(str, args)]
         return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with start(out, tmp_path/"go on") as first:
+    with start(out, tmp_path/"continue") as first:
         for _ in range(6000):
             if (out/"parts").is_dir(): break
             time.sleep(.02)
         with start(out) as second:
             line = second.stdout.readline()
-            (tmp_path/"go on").touch()
+            (tmp_path/"continue").touch()
             ends = [p.communicate(timeout=300) for p in (first, second)]
-    assert line == f"{out}: another process builds here; waiting, to go on with its result\n"
+    assert line == f"{out}: another process is building here; waiting for its result\n"
     assert first.returncode == second.returncode == 0, ends
     assert ends[0][0].splitlines()[-1] == ends[1][0].splitlines()[-1] and len(ends[1][0].splitlines()) == 1
     assert len(open_dataset(out).test) > 3 and not list(out.rglob("*.tmp")) and not list(out.glob("building*"))
@@ -455,6 +455,6 @@ print(len(touched))
 """
 
 def test_nothing_is_written_where_all_is_built(built):
-    "So a read-only folder will do; the last line shows that the watch is awake."
+    "A read-only folder is therefore enough; the last line shows that the watch works."
     done = subprocess.run([sys.executable, "-c", WATCHED, built], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[]", "2"], done.stderr

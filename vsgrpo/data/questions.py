@@ -28,54 +28,54 @@ from ..evaluation.vsibench import LETTERS, Question, score_answer
 class Candidate:
     "A question before it has an id."
     text:str
-    answer:str                 # number as text, or the word that is right
-    provenance:dict            # what the answer was computed from: object ids, points (m), distances (m), angle (°)
-    options:tuple[str,...]=()  # the words to choose from, in the order shown; empty where the answer is a number
+    answer:str                 # number as text, or the right word or words
+    provenance:dict            # source of the answer: object ids, points (m), distances (m), angle (°)
+    options:tuple[str,...]=()  # choices in the order shown; empty where the answer is a number
 
 # %% ../../nbs/14_questions.ipynb #14-105
-POOL = 12 # objects from which tuples are drawn when few questions are wanted
+POOL = 12 # number of objects from which tuples are drawn when few questions are wanted
 
 @dataclass(frozen=True, eq=False)
 class QuestionContext:
-    "What a generator of candidates works with."
+    "Everything that a generator of candidates needs."
     facts:SceneFacts
-    preset:str               # paper, vsibench: whose wording
+    preset:str               # wording: paper, vsibench
     distance:str             # center, closest
-    rng:np.random.Generator  # of this scene, type and seed
+    rng:np.random.Generator  # generator seeded by scene, type and seed
     exhaustive:bool          # no limit on the number of candidates
-    clear:bool               # only questions beyond doubt
-    doubtful:Counter         # question type -> number of candidates that were left out as doubtful
+    clear:bool               # only questions with a clear answer
+    doubtful:Counter         # question type -> number of candidates left out as doubtful
 
     @property
     def gaps(self)->np.ndarray: # (n, n) m
-        "Distances among all objects, as the preset or the caller measures them."
+        "Distances among all objects, in the chosen measure."
         return getattr(self.facts, self.distance)
 
     def shuffled(self, items:list)->list:
-        "The items in random order."
+        "Return the items in random order."
         return [items[i] for i in self.rng.permutation(len(items))]
 
     def pool(self, items:list)->list:
-        "Items from which tuples are drawn: all if every candidate is wanted, else some."
+        "Items from which tuples are drawn: all if every candidate is wanted, else a random few."
         return items if self.exhaustive else self.shuffled(items)[:POOL]
 
     def name(self, i:int)->str:
-        "Category of an object by its index."
+        "Category of the object at an index."
         return self.facts.objects[i].category
 
     def ids(self, *idxs:int)->list[int]:
-        "Object ids by index, as provenance keeps them."
+        "Object ids at indices, as provenance stores them."
         return [int(self.facts.objects[i].object_id) for i in idxs]
 
 
 # %% ../../nbs/14_questions.ipynb #14-160
 def _plain(numbers):
-    "Numbers as JSON keeps them, to the tenth of a millimetre."
+    "Round numbers to a tenth of a millimetre and convert them for JSON."
     return np.round(numbers, 4).tolist()
 
 # %% ../../nbs/14_questions.ipynb #14-109
 def object_counting(ctx:QuestionContext)->Iterator[Candidate]:
-    "How many objects of a category there are."
+    "Yield questions about the number of objects of a category."
     where = 'are in this room' if ctx.preset == 'vsibench' else 'in the room'
     several = [category for category in ctx.facts.named if ctx.facts.counts[category] > 1]
     for category in ctx.shuffled(several):
@@ -85,7 +85,7 @@ def object_counting(ctx:QuestionContext)->Iterator[Candidate]:
             provenance=dict(objects=ctx.ids(*ctx.facts.named[category])))
 
 def object_size(ctx:QuestionContext)->Iterator[Candidate]:
-    "How long an object's longest side is."
+    "Yield questions about the longest side of an object."
     for i in ctx.shuffled(ctx.facts.unique):
         box = ctx.facts.objects[i].box
         yield Candidate(
@@ -95,7 +95,7 @@ def object_size(ctx:QuestionContext)->Iterator[Candidate]:
             provenance=dict(objects=ctx.ids(i), lengths_m=_plain(box.lengths)))
 
 def room_size(ctx:QuestionContext)->Iterator[Candidate]:
-    "How large the floor is."
+    "Yield the question about the floor area."
     several = ' \nIf multiple rooms are shown, estimate the size of the combined space.'
     if round(ctx.facts.area_m2, 1) > 0:
         yield Candidate(
@@ -105,10 +105,10 @@ def room_size(ctx:QuestionContext)->Iterator[Candidate]:
 
 # %% ../../nbs/14_questions.ipynb #14-113
 CLOSEST_FROM_M = .35
-LEAST_M = .05 # a shorter distance would have the answer 0.0
+LEAST_M = .05 # a shorter distance would give the answer 0.0
 
 def _pair_provenance(ctx, i, j):
-    "Where a distance comes from: objects, the two points, both distances."
+    "Provenance of a distance: the objects, the two points, both distances."
     a, b = ctx.facts.objects[i], ctx.facts.objects[j]
     points = ctx.facts.points(i, j) if ctx.distance == 'closest' else np.stack([a.centroid, b.centroid])
     return dict(
@@ -124,7 +124,7 @@ _ABSOLUTE_DISTANCE = {
     'center': 'What is the distance between the {} and the {} (in meters)?'}
 
 def absolute_distance(ctx:QuestionContext)->Iterator[Candidate]:
-    "How far apart two objects are."
+    "Yield questions about the distance between two objects."
     least = CLOSEST_FROM_M if ctx.clear and ctx.distance == 'closest' else LEAST_M
     for pair in ctx.shuffled(list(itertools.combinations(ctx.facts.unique, 2))):
         i, j = ctx.shuffled(pair)
@@ -144,11 +144,11 @@ _RELATIVE_DISTANCE = {
     'center': 'Which of these objects ({}) is the closest to the {}?'}
 
 def _in_turn(*lists):
-    "First items of all lists, then the second ones, and so on; a list that is used up is passed over."
+    "Yield the first items of all lists, then the second ones, and so on; exhausted lists are skipped."
     for row in itertools.zip_longest(*lists): yield from (item for item in row if item is not None)
 
 def _targets_with_options(ctx, nearest):
-    "Targets in turn, each with four categories to choose from."
+    "Yield targets in turn, each with four categories to choose from."
     def of_target(target):
         fours = itertools.combinations(ctx.pool(list(nearest[target])), 4)
         return [(target, four) for four in fours]
@@ -156,18 +156,18 @@ def _targets_with_options(ctx, nearest):
     return _in_turn(*[ctx.shuffled(of_target(target)) for target in nearest])
 
 def _is_doubtful(ctx, distances):
-    "Whether the nearest of some objects is in doubt, by their distances (m)."
+    "Whether it is doubtful which object is nearest, given their distances (m)."
     ranked = sorted(distances)
     return min(ranked[0], *np.diff(ranked)) < APART_M if ctx.clear else ranked[0] == ranked[1]
 
 # %% ../../nbs/14_questions.ipynb #14-118
 def _nearest_instances(ctx, target):
-    "Index of the nearest object of each other category."
+    "Find the nearest object of each other category, by index."
     others = [category for category in ctx.facts.named if category != ctx.name(target)]
     return {category: min(ctx.facts.named[category], key=lambda i: ctx.gaps[target, i]) for category in others}
 
 def relative_distance(ctx:QuestionContext)->Iterator[Candidate]:
-    "Which of four objects is nearest to a fifth."
+    "Yield questions about which of four objects is nearest to a fifth."
     nearest = {target: _nearest_instances(ctx, target) for target in ctx.shuffled(ctx.facts.unique)}
     for target, four in _targets_with_options(ctx, nearest):
         four = ctx.shuffled(four)
@@ -195,7 +195,7 @@ _DIRECTION_ENDINGS = {
             'Cartesian plane (if I am standing at the origin and facing along the positive y-axis).'}
 
 def _clear_triples(ctx, idxs, difficulty):
-    "Triples (n, 3) of positions in `idxs` with a clear answer; the doubtful ones are counted."
+    "Find triples (n, 3) of positions in `idxs` with a clear answer, and count the doubtful ones."
     boxes = [ctx.facts.objects[i].box for i in idxs]
     gaps = ctx.facts.closest[np.ix_(idxs, idxs)]
     clear = directions_clear(boxes, gaps, difficulty, ctx.clear)
@@ -208,7 +208,7 @@ def relative_direction(
     ctx:QuestionContext,
     difficulty:str, # easy, medium, hard
 )->Iterator[Candidate]:
-    "On which side a third object is, for someone who stands at one object and faces a second."
+    "Yield questions about the direction of a third object, standing at one object and facing a second."
     idxs = ctx.facts.unique
     if len(idxs) < 3: return
     comma = ',' if ctx.preset == 'vsibench' else ''
@@ -229,19 +229,19 @@ TURNS = ('Turn Left', 'Turn Back', 'Turn Right') # about 90°, 180° and 270° c
 TURN_SLACK_DEG, LEG_M = 30., 1.
 
 def _turn(angle_deg):
-    "The word for a change of heading, None where it is not clear."
+    "Word for a change of heading, None if it is not clear."
     k = int((angle_deg - 45)//90)
     return TURNS[k] if 0 <= k < 3 and abs(angle_deg - 90*(k + 1)) <= TURN_SLACK_DEG else None
 
 def _route_turns(points, facing):
-    "Turns at the start (if the first goal is not faced) and at each stop, None where one is not clear."
+    "Turns at the start and at each stop; None where a turn is not clear."
     legs = np.diff(points, axis=0)
     headings = np.degrees(np.arctan2(legs[:, 1], legs[:, 0]))
     first = np.degrees(np.arctan2(*(facing - points[0])[1::-1]))
     return [_turn(float(angle)) for angle in np.diff(np.r_[first, headings]) % 360]
 
 def _route_text(names, facing):
-    "The benchmark's wording of a route; the first action is a blank where the first goal is not what is faced."
+    "Word a route like the benchmark; its first action is a turn unless the robot faces the first goal."
     actions = []
     for name in names[1:]: actions += ['[please fill in]', f'Go forward until the {name}.']
     if facing == names[1]: actions = actions[1:]
@@ -253,14 +253,14 @@ def _route_text(names, facing):
 
 # %% ../../nbs/14_questions.ipynb #14-126
 def _turn_options(ctx, turns):
-    "The right turns among others, in the order shown: all three for one blank, four for more."
+    "Options in random order: all three turns for one blank, else the right turns and three wrong ones."
     right = ', '.join(turns)
     wrong = [', '.join(others) for others in itertools.product(TURNS, repeat=len(turns))]
     wrong.remove(right)
     return tuple(ctx.shuffled([right] + ctx.shuffled(wrong)[:3]))
 
 def _stops(ctx):
-    "Paths of two to four stops and what the robot faces at the start, as object indices."
+    "Yield paths of two to four stops with the object faced at the start, as object indices."
     pool = ctx.pool(ctx.facts.unique)
     triples, quadruples = (ctx.shuffled(list(itertools.permutations(pool, n))) for n in (3, 4))
     for idxs in _in_turn(triples, quadruples):
@@ -268,7 +268,7 @@ def _stops(ctx):
         yield (idxs, idxs[1]) if ahead else (idxs[1:], idxs[0])
 
 def route_planning(ctx:QuestionContext)->Iterator[Candidate]:
-    "Which turns lead along a route."
+    "Yield questions about the turns along a route."
     for path, faced in _stops(ctx):
         points = np.stack([ctx.facts.objects[i].centroid[:2] for i in path])
         faced_point = ctx.facts.objects[faced].centroid[:2]
@@ -284,7 +284,7 @@ def route_planning(ctx:QuestionContext)->Iterator[Candidate]:
 
 # %% ../../nbs/14_questions.ipynb #14-129
 def appearance_order(ctx:QuestionContext)->Iterator[Candidate]:
-    "In which order four categories come into view."
+    "Yield questions about the order in which four categories come into view."
     first_seen = {c: frame for c, frame in (ctx.facts.first_seen or {}).items() if c in ctx.facts.named}
     for four in ctx.shuffled(list(itertools.combinations(ctx.pool(list(first_seen)), 4))):
         if len({first_seen[c] for c in four}) < 4: continue
@@ -300,7 +300,7 @@ def appearance_order(ctx:QuestionContext)->Iterator[Candidate]:
             options=tuple(', '.join(order) for order in ctx.shuffled([right] + wrong)))
 
 # %% ../../nbs/14_questions.ipynb #14-132
-QUESTION_GENERATORS = { # question type -> its function: QuestionContext -> Candidates, in random order
+QUESTION_GENERATORS = { # question type -> function from a QuestionContext to Candidates in random order
     'object_counting': object_counting,
     'object_abs_distance': absolute_distance,
     'object_size_estimation': object_size,
@@ -312,7 +312,7 @@ QUESTION_GENERATORS = { # question type -> its function: QuestionContext -> Cand
     'route_planning': route_planning,
     'obj_appearance_order': appearance_order,
 }
-PRESETS = { # preset -> its question types, in order, and its distance
+PRESETS = { # preset -> question types, in order, and distance
     'paper': (('object_counting', 'object_abs_distance', 'object_size_estimation', 'room_size_estimation',
                'object_rel_distance', 'object_rel_direction_easy'), 'center'),
     'vsibench': (tuple(QUESTION_GENERATORS), 'closest'),
@@ -321,7 +321,7 @@ HELD_OUT = ('route_planning', 'obj_appearance_order') # never trained on
 
 # %% ../../nbs/14_questions.ipynb #14-133
 def _as_question(candidate, facts, *, question_type, number, lettered):
-    "A candidate as a row: with letters, or with the bare word as its answer."
+    "Convert a candidate to a question, with lettered options or with a word as the answer."
     answer, options = candidate.answer, None
     if lettered and candidate.options:
         answer = LETTERS[candidate.options.index(candidate.answer)]
@@ -341,19 +341,19 @@ def make_questions(
     facts:SceneFacts,                  # as `measure` or `facts_from_meta_info` gives them
     preset:str='paper',                # paper, vsibench
     types:list[str]|None=None,         # question types; None is all of the preset
-    per_type:int|dict[str,int]|None=1, # most questions of a type, or one number per type; None is all there are
-    seed:int=0,                        # of choice and order
+    per_type:int|dict[str,int]|None=1, # most questions per type, or type -> number; None is all there are
+    seed:int=0,                        # seed of choice and order
     distance:str|None=None,            # center, closest; None is the preset's
-    options:bool|None=None,            # True: lettered options, False: the word is the answer; None is the preset's
-    clear:bool=True,                   # only questions beyond doubt, by the benchmark's thresholds; routes always are
-    doubtful:Counter|None=None,        # counts, by type, the candidates that were left out as doubtful
-)->list[Question]: # by type in the preset's order
-    """Questions about one scene; the same arguments give the same list.
+    options:bool|None=None,            # True: lettered options; False: the answer is a word; None is the preset's
+    clear:bool=True,                   # only clear questions, by the benchmark's thresholds; routes always are clear
+    doubtful:Counter|None=None,        # counter of candidates left out as doubtful, by type; it is updated
+)->list[Question]: # questions by type, in the preset's order
+    """Make questions about one scene; the same arguments give the same list.
 
-    To add a type, write a function `(ctx:QuestionContext) -> Iterator[Candidate]` and name it in `QUESTION_GENERATORS`.
-    It draws from `ctx` only: `ctx.shuffled` for an order, `ctx.rng` for a number. Its candidates hold the wording of
-    `ctx.preset`, the right answer as a number or as one of the options, and in `provenance` at least `objects`, the ids
-    of the objects that the question is about."""
+    To add a type, write a function `(ctx:QuestionContext) -> Iterator[Candidate]` and add it to `QUESTION_GENERATORS`.
+    All randomness comes from `ctx`: `ctx.shuffled` for an order, `ctx.rng` for a number. Candidates use the wording of
+    `ctx.preset` and give the right answer as a number or as one of the options. Their `provenance` holds at least
+    `objects`, the ids of the objects that the question is about."""
     allowed, preset_distance = PRESETS[one_of(preset, PRESETS, 'preset')]
     distance = one_of(preset_distance if distance is None else distance, ('center', 'closest'), 'distance')
     wanted = allowed if types is None else [one_of(t, allowed, f'{preset}: question type') for t in types]
@@ -372,7 +372,7 @@ def make_questions(
     return questions
 
 # %% ../../nbs/14_questions.ipynb #14-146
-_NAMES_IN = { # task -> pattern of a question, with a group for each name in it
+_NAMES_IN = { # task -> pattern of its questions, with a group per name
     'object_counting': r'How many (.*)\(s\) ',
     'object_size_estimation': r'or height\) of the (.*), measured',
     'room_size_estimation': r'()size of this room',
@@ -381,23 +381,23 @@ _NAMES_IN = { # task -> pattern of a question, with a group for each name in it
     'object_rel_direction': r'by the (.*) and facing the (.*?),? is the (.*?) to (?:the|my)'}
 
 def _names_in(q):
-    "Categories that a question names."
+    "Categories that a question mentions."
     found = re.search(_NAMES_IN[q.task], q.question)
-    if not found: raise ValueError(f'question {q.id!r}: {q.question[:80]!r} is not in the words of its task')
+    if not found: raise ValueError(f'question {q.id!r}: {q.question[:80]!r} is not in the wording of {q.task}')
     return found[1].split(', ') + [found[2]] if q.task == 'object_rel_distance' else list(found.groups())
 
 def _without_box(q, facts):
-    "Categories that a question names and that have no box; a count and a floor need none."
+    "Categories that a question needs and that have no box; counts and floor areas need none."
     if q.task in ('object_counting', 'room_size_estimation'): return []
     return sorted(set(_names_in(q)) - {o.category for o in facts.objects})
 
 # %% ../../nbs/14_questions.ipynb #14-147
 def reask(
-    q:Question,              # one of the six trained tasks, in the paper's or the benchmark's words
-    facts:SceneFacts,        # the facts of its scene
+    q:Question,              # question of one of the six trained tasks, in the paper's or the benchmark's wording
+    facts:SceneFacts,        # facts of its scene
     distance:str='closest',  # center, closest
 )->str: # number as text, or the word
-    "The answer that the boxes give."
+    "Answer a question from the boxes."
     if q.task not in _NAMES_IN: raise ValueError(f'question {q.id!r}: boxes alone do not answer {q.task}')
     names, gaps = _names_in(q), getattr(facts, distance)
     if q.task == 'object_counting': return str(facts.counts.get(names[0], 0))
@@ -417,13 +417,13 @@ def reask(
 
 # %% ../../nbs/14_questions.ipynb #14-148
 def _agrees(q, answer):
-    "Whether an answer from the boxes is the released one; a distance agrees within 0.1 m."
+    "Whether an answer from the boxes equals the released one; distances may differ by 0.1 m."
     if q.options: return answer == q.options[LETTERS.index(q.ground_truth)][3:]
     if q.task == 'object_abs_distance': return abs(float(answer) - float(q.ground_truth)) < .101
     return answer == q.ground_truth
 
 def _compare(q, facts):
-    "One question as a row of `agreement`."
+    "Compare the answers to one question, as a row of `agreement`."
     if _without_box(q, facts): return dict(task=q.task, n=1, boxless=1, agree=np.nan, center=np.nan, score=np.nan)
     closest, center = (reask(q, facts, distance) for distance in ('closest', 'center'))
     return dict(
@@ -435,10 +435,10 @@ def _compare(q, facts):
         score=np.nan if q.is_mca else score_answer(q, center))
 
 def agreement(
-    questions:list[Question],    # released ones
+    questions:list[Question],    # released questions
     facts:dict[str,SceneFacts],  # scene name -> facts; questions about other scenes are left out
-)->pd.DataFrame: # by task: n, how many without a box; of the others, % that agree, the same and MRA with centres
-    "How far the boxes' answers are the released ones; a distance agrees within 0.1 m."
+)->pd.DataFrame: # by task: n, number without a box; of the others: % that agree, % and MRA with centres
+    "Compare answers from the boxes with the released ones; distances may differ by 0.1 m."
     rows = [_compare(q, facts[q.scene_name]) for q in questions if q.scene_name in facts and q.task in _NAMES_IN]
     if not rows: raise ValueError(f'none of {len(questions)} questions is about one of {len(facts)} scenes')
     columns = dict(n='sum', boxless='sum', agree='mean', center='mean', score='mean')

@@ -20,7 +20,7 @@ from .ply import EXTENT_M, in_metres, read_ply, write_ply, write_whole
 # %% ../../nbs/11_scannet.ipynb #11-004
 @dataclass(frozen=True, eq=False)
 class Instance:
-    "One annotated object: its number in the scan, its raw label, the vertices it owns."
+    "One annotated object: its number in the scan, its raw label and its vertices."
     object_id:int         # `objectId` of the aggregation file
     label:str             # raw label as annotated
     vertices:np.ndarray   # (n,) int, sorted indices into `Scene.vertices`
@@ -33,24 +33,24 @@ class Scene:
     vertices:np.ndarray                 # (V, 3) float64, metres
     colors:np.ndarray                   # (V, 3) uint8
     faces:np.ndarray                    # (F, 3) int32, indices into `vertices`
-    instances:list[Instance]            # annotated objects; a vertex of no object is unannotated
+    instances:list[Instance]            # annotated objects; a vertex that belongs to none is unannotated
     poses:np.ndarray|None = None        # (T, 4, 4) camera to world
-    pose_frames:np.ndarray|None = None  # (T,) int, frame number of each pose kept
-    intrinsic:np.ndarray|None = None    # (3, 3) of the colour camera, pixels
+    pose_frames:np.ndarray|None = None  # (T,) int, frame number of each pose that was kept
+    intrinsic:np.ndarray|None = None    # (3, 3) intrinsics of the colour camera, pixels
     video:Path|None = None              # mp4 of the walk
     visibility:dict[int,np.ndarray]|None = None         # object id -> (frames,) share of the image's pixels
-    skipped:dict[str,int] = field(default_factory=dict) # number of things that reading left out, by reason
+    skipped:dict[str,int] = field(default_factory=dict) # number of items left out while reading, by reason
 
 # %% ../../nbs/11_scannet.ipynb #11-014
 def _text(path):
-    "A text file, with or without a byte-order mark, or an error that names it."
+    "Read a text file, with or without a byte-order mark; an error names the file."
     try: text = Path(path).read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as e: raise ValueError(f"{path}: not text, {e.reason} at byte {e.start}") from None
     if '\0' in text: raise ValueError(f"{path}: not text, a zero byte at character {text.index(chr(0))}")
     return text
 
 def _numbers(text, path, what):
-    "The numbers (n,) in a text."
+    "Parse the numbers (n,) in a text."
     try: return np.array(text.split(), float)
     except ValueError as e: raise ValueError(f"{path}: {what}: {e}") from None
 
@@ -59,7 +59,7 @@ def _numbers(text, path, what):
 _ALIGNMENT = re.compile(r'axis[\s_-]*alignment', re.I)
 
 def _is_rigid(matrix):
-    "Whether a finite matrix (4, 4) turns and shifts, and nothing else."
+    "Whether a finite matrix (4, 4) is a rotation and a translation."
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     orthogonal = np.abs(turn @ turn.T - np.eye(3)).max() <= 1e-3 and np.linalg.det(turn) >= 0
     return orthogonal and np.abs(matrix[3] - [0, 0, 0, 1]).max() <= 1e-6 and np.abs(shift).max() <= EXTENT_M
@@ -68,26 +68,26 @@ def _is_rigid(matrix):
 # %% ../../nbs/11_scannet.ipynb #11-047
 def find_alignment(
     path:str|Path, # `<scene>.txt`
-)->np.ndarray|None: # (4, 4); None where no line of the file speaks of it
-    "The matrix that turns a scan's floor level; a line about it that cannot be read is an error."
+)->np.ndarray|None: # (4, 4); None if the file has no alignment line
+    "Find the matrix that makes a scan's floor level; an alignment line that cannot be parsed is an error."
     path = Path(path)
     found = {line.strip() for line in _text(path).splitlines() if _ALIGNMENT.search(line)}
     if not found: return None
     if len(found) > 1: raise ValueError(f"{path}: {len(found)} different lines about axisAlignment, expected one")
     key, text = re.fullmatch(r'(.*?alignment)\s*[=:]?(.*)', found.pop(), re.I).groups()
     if not _ALIGNMENT.fullmatch(key):
-        raise ValueError(f"{path}: {key[:80]!r} is no name that is read, expected 'axisAlignment'")
+        raise ValueError(f"{path}: unknown name {key[:80]!r}, expected 'axisAlignment'")
     matrix = _numbers(text, path, 'axisAlignment')
     if matrix.shape != (16,) or not np.isfinite(matrix).all():
         raise ValueError(f"{path}: axisAlignment has {len(matrix)} numbers, expected 16 finite ones")
     matrix = matrix.reshape(4, 4)
-    if not _is_rigid(matrix): raise ValueError(f"{path}: axisAlignment is no turn and shift: {matrix.tolist()}")
+    if not _is_rigid(matrix): raise ValueError(f"{path}: axisAlignment is not a rigid motion: {matrix.tolist()}")
     return matrix
 
 def read_alignment(
     path:str|Path, # `<scene>.txt`
-)->np.ndarray: # (4, 4), identity where the file names none
-    "The matrix that turns a scan's floor level, if there is one."
+)->np.ndarray: # (4, 4), identity if the file has none
+    "Read the matrix that makes a scan's floor level."
     found = find_alignment(path)
     return np.eye(4) if found is None else found
 
@@ -95,12 +95,12 @@ def align(
     points:np.ndarray, # (n, 3) m
     matrix:np.ndarray, # (4, 4)
 )->np.ndarray: # (n, 3) m
-    "Points under a rigid 4×4 matrix."
+    "Transform points by a rigid 4×4 matrix."
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 # %% ../../nbs/11_scannet.ipynb #11-016
 def _table(tsv, columns):
-    "Rows of a table as the texts of some columns, below its header line."
+    "Read some columns of a table as text; the first line is the header."
     rows = [line.split('\t') for line in _text(tsv).splitlines() if line.strip()]
     if not rows: raise ValueError(f"{tsv}: empty, expected a header line")
     names = [name.strip() for name in rows[0]]
@@ -113,14 +113,14 @@ def _table(tsv, columns):
 
 def read_label_map(
     tsv:str|Path,                 # `scannetv2-labels.combined.tsv`
-    column:str,                   # vocabulary to map to, such as 'category' or 'nyu40class'
-    ids:frozenset[int]|None=None, # only rows with these numbers in the column 'id'; None is all
+    column:str,                   # target vocabulary, such as 'category' or 'nyu40class'
+    ids:frozenset[int]|None=None, # keep only rows with these numbers in the column 'id'; None keeps all
 )->dict[str,str]: # raw category -> label, both stripped and lower case
-    "Raw annotation names to the names of one vocabulary."
+    "Map raw annotation names to the names of one vocabulary."
     rows = _table(tsv, ('raw_category', column) if ids is None else ('raw_category', column, 'id'))
     if ids is not None:
         bad = next((row_id for *_, row_id in rows if not row_id.strip().isdecimal()), None)
-        if bad is not None: raise ValueError(f"{tsv}: id {bad[:40]!r} is no number")
+        if bad is not None: raise ValueError(f"{tsv}: id {bad[:40]!r} is not a number")
         rows = [row for row in rows if int(row[2][:18]) in ids]
     return {raw.strip().lower(): label.strip().lower() for raw, label, *_ in rows if label.strip()}
 
@@ -135,7 +135,7 @@ def write_label_map(
 
 # %% ../../nbs/11_scannet.ipynb #11-020
 def _without_repeats(groups, skipped):
-    "Groups whose set of segments no earlier group has."
+    "Drop groups that repeat the segments of an earlier one."
     seen, kept = set(), []
     for group in groups:
         segments = frozenset(group['segments'])
@@ -145,7 +145,7 @@ def _without_repeats(groups, skipped):
     return kept
 
 def _owners(segments, groups, skipped):
-    "Index of each vertex's group (V,), -1 where it has none; the later of two groups has the segments that both claim."
+    "Index of each vertex's group (V,), -1 for none; a segment that two groups claim goes to the later one."
     ids, inverse = np.unique(segments, return_inverse=True)
     owner, twice = np.full(len(ids), -1), 0
     for k, group in enumerate(groups):
@@ -158,7 +158,7 @@ def _owners(segments, groups, skipped):
     return owner[inverse]
 
 def _object_ids(groups, skipped):
-    "A number for each group: its own, or a new one where an earlier group has the same."
+    "Number the groups: each keeps its own number unless an earlier group has the same."
     numbers = [int(group['objectId']) for group in groups]
     unused = itertools.count(max(numbers, default=0) + 1)
     taken = [n in numbers[:k] for k, n in enumerate(numbers)]
@@ -169,8 +169,8 @@ def _object_ids(groups, skipped):
 def group_instances(
     segments:np.ndarray, # (V,) segment number of every vertex
     groups:list[dict],   # `segGroups` of the aggregation file
-)->tuple[list[Instance], dict[str,int]]: # objects, number of what was left out by reason
-    "Objects from segments and their groups."
+)->tuple[list[Instance], dict[str,int]]: # objects; number of items left out, by reason
+    "Build objects from segments and their groups."
     skipped = Counter()
     groups = _without_repeats(groups, skipped)
     owner = _owners(segments, groups, skipped)
@@ -184,7 +184,7 @@ def group_instances(
 
 # %% ../../nbs/11_scannet.ipynb #11-025
 def _matrix(path, n=4):
-    "A text file of n×n numbers; 4×4 files cut to n×n."
+    "Read a matrix (n, n) from a text file; a 4×4 matrix is cut to n×n."
     numbers = _numbers(_text(path), path, f'{n}×{n} matrix')
     if len(numbers) not in (n*n, 16): raise ValueError(f"{path}: {len(numbers)} numbers, expected {n}×{n}")
     side = 4 if len(numbers) == 16 else n
@@ -194,32 +194,32 @@ def check_intrinsic(
     matrix:np.ndarray, # (3, 3) or (4, 4), pixels
     path:str|Path,     # its file, named in errors
 )->np.ndarray: # (3, 3) float64
-    "The intrinsics of a camera that can take a picture."
+    "Check that intrinsics belong to a possible camera."
     k = np.asarray(matrix, np.float64)[:3, :3]
     (fx, fy), (cx, cy) = np.diag(k)[:2], k[:2, 2]
     if not np.isfinite(k).all() or not all(0 < x < 1e5 for x in (fx, fy, cx, cy)) or not .1 < cx/cy < 10:
-        raise ValueError(f"{path}: no camera has focal lengths {fx:g}, {fy:g} and centre {cx:g}, {cy:g}, expected "
-                         "pixels above 0")
+        raise ValueError(f"{path}: impossible camera: focal lengths {fx:g}, {fy:g}, centre {cx:g}, {cy:g}; "
+                         "expected pixels above 0")
     return k
 
 
 # %% ../../nbs/11_scannet.ipynb #11-041
-LAST_FRAME = 1_000_000 # nine hours at 30 frames a second; more is a time stamp
+LAST_FRAME = 1_000_000 # nine hours at 30 frames a second; a larger number is a time stamp
 
 def numbered_files(
-    folder:str|Path,         # holds files named by frame number, and maybe others
+    folder:str|Path,         # folder with files named by frame number; other files are ignored
     suffixes:tuple[str,...], # lower case, such as ('.jpg', '.png')
 )->dict[int,Path]: # frame number -> file, in order
-    "Files that are named by a frame number; a name that only looks like one is an error."
+    "List files named by a frame number; a name that only looks like a number is an error."
     files = {}
     for p in sorted(Path(folder).iterdir()):
         if p.suffix.lower() not in suffixes or not p.stem.isnumeric(): continue
         if not re.fullmatch('[0-9]+', p.stem):
-            raise ValueError(f"{p}: {p.stem!r} is no frame number, expected 0{p.suffix}, 1{p.suffix} …")
+            raise ValueError(f"{p}: {p.stem!r} is not a frame number, expected 0{p.suffix}, 1{p.suffix} …")
         n = int(p.stem)
         if n > LAST_FRAME:
-            raise ValueError(f"{p}: frame number {n}, expected at most {LAST_FRAME:,}; a time stamp is none")
-        if n in files: raise ValueError(f"{p}: frame {n} is {files[n].name} already")
+            raise ValueError(f"{p}: frame number {n}, expected at most {LAST_FRAME:,}; is it a time stamp?")
+        if n in files: raise ValueError(f"{p}: frame {n} is also {files[n].name}")
         files[n] = p
     return dict(sorted(files.items()))
 
@@ -227,13 +227,13 @@ def numbered_files(
 def tracked(
     poses:np.ndarray, # (T, 4, 4) as recorded
 )->np.ndarray: # (T,) bool
-    "Which poses were tracked: lost tracking is stored as -inf, NaN or zeros."
+    "Whether each pose was tracked; lost tracking is stored as -inf, NaN or zeros."
     return np.isfinite(poses).all((1, 2)) & poses[:, :3, :3].any((1, 2))
 
 def read_poses(
-    folder:str|Path, # holds `<frame>.txt`, each a 4×4 camera-to-world matrix
-)->tuple[np.ndarray, np.ndarray, int]: # poses (T, 4, 4), frame numbers (T,), frames without tracking
-    "Camera poses in frame order, without the frames where tracking was lost."
+    folder:str|Path, # folder of `<frame>.txt`, each a 4×4 camera-to-world matrix
+)->tuple[np.ndarray, np.ndarray, int]: # poses (T, 4, 4), frame numbers (T,), number of frames without tracking
+    "Read camera poses in frame order, without the frames where tracking was lost."
     files = numbered_files(folder, ('.txt',))
     if not files: raise FileNotFoundError(f"{folder}: no pose file, expected 0.txt, 1.txt …")
     frames, poses = np.array(list(files)), np.stack([_matrix(p) for p in files.values()])
@@ -242,19 +242,19 @@ def read_poses(
 
 # %% ../../nbs/11_scannet.ipynb #11-027
 def _need(path):
-    "The path, if such a file exists."
+    "Return the path of an existing file."
     if not path.is_file(): raise FileNotFoundError(f"{path.parent.name}: no {path.name} in {path.parent}")
     return path
 
 def _json(path, key):
-    "One value of a JSON file."
+    "Read one value of a JSON file."
     try: value = json.loads(_text(_need(path)))
     except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON, {e}") from None
     if not isinstance(value, dict) or key not in value: raise ValueError(f"{path}: has no {key!r}")
     return value[key]
 
 def _whole(values, path, what):
-    "A list of whole numbers as (n,) int64."
+    "Convert a list of whole numbers to (n,) int64."
     if not isinstance(values, list):
         raise ValueError(f"{path}: {what} is {type(values).__name__}, expected a list of whole numbers")
     strange = {t.__name__ for t in set(map(type, values)) - {int}}
@@ -265,18 +265,18 @@ def _whole(values, path, what):
 
 # %% ../../nbs/11_scannet.ipynb #11-043
 def _check_group(path, k, group):
-    "Refuse a group that does not hold what an object needs."
+    "Check that a group has the fields of an object."
     for key, kind in (('objectId', int), ('label', str), ('segments', list)):
         if not isinstance(group, dict) or type(group.get(key)) is not kind:
             raise ValueError(f"{path}: group {k}: {key!r} is not {kind.__name__}")
     if not 0 <= group['objectId'] < 2**31:
-        raise ValueError(f"{path}: group {k}: objectId is {str(group['objectId'])[:40]}, expected a number from 0")
+        raise ValueError(f"{path}: group {k}: objectId is {str(group['objectId'])[:40]}, expected 0 or more")
     _whole(group['segments'], path, f'group {k}: segments')
 
 
 # %% ../../nbs/11_scannet.ipynb #11-048
 def _groups(path):
-    "`segGroups` of an aggregation file, checked."
+    "Read and check `segGroups` of an aggregation file."
     groups = _json(path, 'segGroups')
     if not isinstance(groups, list): raise ValueError(f"{path}: segGroups is {type(groups).__name__}, expected a list")
     for k, group in enumerate(groups): _check_group(path, k, group)
@@ -285,7 +285,7 @@ def _groups(path):
 ROOM_M = .5, 200. # shortest and longest side of a whole scan
 
 def _check_size(vertices, folder):
-    "Refuse a scan that is in another unit than metres."
+    "Refuse a scan that is not in metres."
     if not len(vertices): return
     side = np.ptp(vertices, axis=0).max()
     if not ROOM_M[0] <= side <= ROOM_M[1]:
@@ -297,10 +297,10 @@ def _is_shares(values):
     return isinstance(values, list) and all(isinstance(x, (int, float)) and 0 <= x <= 1 for x in values)
 
 def _read_visibility(path):
-    "`<scene>.visibility.json` of a generated room: object id -> share of the image per frame."
+    "Read `<scene>.visibility.json` of a generated room: object id -> share of the image, per frame."
     frames, objects = _json(path, 'frames'), _json(path, 'objects')
     if not isinstance(objects, dict) or not all(k.isdecimal() and _is_shares(v) for k, v in objects.items()):
-        raise ValueError(f"{path}: objects are not lists of shares between 0 and 1 by object number")
+        raise ValueError(f"{path}: objects must map object numbers to lists of shares between 0 and 1")
     shares = {int(k): np.asarray(v, float) for k, v in objects.items()}
     for k, v in shares.items():
         if v.shape != (frames,):
@@ -309,14 +309,14 @@ def _read_visibility(path):
 
 # %% ../../nbs/11_scannet.ipynb #11-028
 def _read_segments(path, n_vertices):
-    "Segment number of every vertex."
+    "Read the segment number of every vertex."
     segments = _whole(_json(path, 'segIndices'), path, 'segIndices')
     if segments.shape != (n_vertices,):
         raise ValueError(f"{path}: segIndices is {segments.shape}, expected ({n_vertices},), one per vertex")
     return segments
 
 def _read_cameras(folder, matrix, skipped):
-    "Aligned poses (T, 4, 4), their frame numbers (T,) and intrinsics (3, 3), None where there are none."
+    "Read aligned poses (T, 4, 4), their frame numbers (T,) and intrinsics (3, 3); None for what is missing."
     poses, frames = None, None
     if (folder/'pose').is_dir():
         poses, frames, lost = read_poses(folder/'pose')
@@ -329,7 +329,7 @@ def _read_cameras(folder, matrix, skipped):
 def read_scene(
     folder:str|Path, # `scans/<scene>`
 )->Scene:
-    "Read one scan, aligned; pitfalls are counted in `skipped`."
+    "Read and align one scan; defects of its files are counted in `skipped`."
     folder = Path(folder)
     name = folder.name
     if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such scene folder")
@@ -359,8 +359,8 @@ def read_scene(
 # %% ../../nbs/11_scannet.ipynb #11-029
 def list_scenes(
     scans:str|Path, # folder that holds one folder per scene
-)->list[Path]: # folders that hold a file named after them, whole scenes or not, sorted by name
-    "Scene folders under `scans`; none at all is an error."
+)->list[Path]: # folders with a file named after them, complete or not, sorted by name
+    "List the scene folders under `scans`; none at all is an error."
     scans = Path(scans)
     if not scans.is_dir(): raise FileNotFoundError(f"{scans}: no such folder, expected ScanNet's scans/")
     def is_scene(path): return path.is_dir() and any(file.name.startswith(path.name) for file in path.iterdir())
@@ -373,7 +373,7 @@ def instances_of(
     ids:np.ndarray,       # (V,) object number of every vertex, negative where unannotated
     labels:dict[int,str], # object number -> label
 )->list[Instance]:
-    "Objects from one number per vertex."
+    "Build objects from one object number per vertex."
     missing = set(np.unique(ids[ids >= 0]).tolist()) - set(labels)
     if missing: raise ValueError(f"no label for object {sorted(missing)}")
     order = np.argsort(ids, kind='stable')
@@ -382,7 +382,7 @@ def instances_of(
     return [Instance(int(k), labels[k], vertices) for k, vertices in owned.items() if len(vertices)]
 
 def _segments(scene):
-    "One segment number per vertex (V,), and the groups over them."
+    "Number a segment for each vertex (V,), and group the segments."
     n = len(scene.vertices)
     segments, taken, groups = np.full(n, n, np.int64), np.zeros(n, bool), []
     for i, o in enumerate(scene.instances):
@@ -395,11 +395,11 @@ def _segments(scene):
 
 # %% ../../nbs/11_scannet.ipynb #11-032
 def _matrix_text(matrix):
-    "A matrix as lines of numbers that read back bit for bit."
+    "Write a matrix as lines of numbers that read back bit for bit."
     return '\n'.join(' '.join(map(repr, row)) for row in matrix.tolist()) + '\n'
 
 def _write_cameras(scene, folder, back):
-    "Poses and intrinsics as the dataset's frame extractor lays them out."
+    "Write poses and intrinsics in the layout of the dataset's frame extractor."
     if scene.poses is not None:
         (folder/'pose').mkdir(exist_ok=True)
         frames = range(len(scene.poses)) if scene.pose_frames is None else scene.pose_frames
@@ -412,9 +412,9 @@ def _write_cameras(scene, folder, back):
         write_whole(folder/'intrinsic'/'intrinsic_color.txt', _matrix_text(full))
 
 def _write_visibility(path, visibility):
-    "Share of the image per object and frame, six digits."
+    "Write the share of the image per object and frame, to six digits."
     lengths = {len(shares) for shares in visibility.values()}
-    if len(lengths) > 1: raise ValueError(f"{path}: objects have {sorted(lengths)} frames, expected one length")
+    if len(lengths) > 1: raise ValueError(f"{path}: objects have {sorted(lengths)} frames, expected one number")
     def rounded(shares): return [round(float(share), 6) for share in shares]
     objects = {str(k): rounded(shares) for k, shares in visibility.items()}
     write_whole(path, json.dumps(dict(frames=lengths.pop() if lengths else 0, objects=objects)))
@@ -423,9 +423,9 @@ def _write_visibility(path, visibility):
 def write_scene(
     scene:Scene,                          # aligned scene
     folder:str|Path,                      # `scans/<scene>` or a temporary folder; files are named after the scene
-    axis_alignment:np.ndarray|None=None,  # (4, 4) that reading is to apply; identity if None
+    axis_alignment:np.ndarray|None=None,  # (4, 4) alignment stored for the reader; identity if None
 )->Path: # the folder
-    "Write a scene in ScanNet's layout; `read_scene` gives it back."
+    "Write a scene in ScanNet's layout; `read_scene` reads it back."
     folder, name = Path(folder), scene.name
     folder.mkdir(parents=True, exist_ok=True)
     matrix = np.eye(4) if axis_alignment is None else np.asarray(axis_alignment, float)
