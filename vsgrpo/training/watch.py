@@ -118,7 +118,7 @@ def plot_hacks(
         ax = fig.add_subplot(grid[i//3, i % 3])
         _draw_pattern(ax, tables, name, window)
         ax.set(title=name, xlabel="step", ylabel="share of completions", ylim=(0, 1))
-    fig.supxlabel(textwrap.fill(_hack_caption(tables, largest, window), int(14*fig.get_figwidth())), x=.01, ha="left",
+    fig.supxlabel(textwrap.fill(_hack_caption(tables, largest, window), int(17*fig.get_figwidth())), x=.01, ha="left",
                   size=8)
     if len(tables) > 1:
         fig.draw_without_rendering() # the height of a panel decides how close its labels may stand
