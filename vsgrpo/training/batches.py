@@ -95,7 +95,7 @@ def dpo_pairs(
     if path and path.is_file(): pairs = [Pair(**r) for r in read_records(path, PAIRS).to_dict("records")]
     else: pairs = _made_pairs(s, model, processor, reader, data, rows)
     if [p.id for p in pairs] != [q.id for q in questions]:
-        raise ValueError(f"{path}: its {len(pairs)} pairs are not those of the run's {len(questions)} questions")
+        raise ValueError(f"{path}: holds {len(pairs)} pairs that are not those of the run's {len(questions)} questions")
     if path and is_first() and not path.is_file():
         write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pairs), path)
     by_row = dict(zip(rows, pairs))
@@ -143,7 +143,7 @@ def answer_batch(
     columns:Sequence[str], # columns with the answers: ("ground_truth",), or ("chosen", "rejected")
     write:Callable, # function of a text: its token ids
     end:int, # token id that ends an answer
-)->dict: # torch.Tensor (columns · rows, 1 + T) input_ids, attention_mask, labels or completion_mask; (columns · rows,) row
+)->dict: # torch.Tensor (N, 1 + T) input_ids, attention_mask, labels or completion_mask, and (N,) row; N: columns · rows
     """Build a batch of answers, column after column, behind one token each that stands for the prompt.
 
     One column gives `labels`, two give `completion_mask`."""
