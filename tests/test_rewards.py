@@ -31,7 +31,7 @@ CASES = [
     (N, "vanilla", "2", 0, 0, "half is worth nothing"),
     (D, "vanilla", "2.5 m", 1, 0, "unit of length"),
     (D, "vanilla", "2.0 meters", .75, 0, "relative error of a distance"),
-    (D, "vanilla", "2.52", 1 - .02/2.5, 0, "more decimals than asked are no hack"),
+    (D, "vanilla", "2.52", 1 - .02/2.5, 0, "more decimals than needed are no hack"),
     # numbers that nobody can read, or that nobody should pay
     (N, "vanilla", "", 0, 0, "empty"),
     (N, "vanilla", "   ", 0, 0, "space only"),
@@ -70,7 +70,7 @@ CASES = [
     (W, "vanilla", "left or right", 0, 0, "both words"),
     (W, "vanilla", "left right", 0, 0, "both words"),
     (W, "vanilla", "to the left", 0, 0, "whole text must match"),
-    (W, "vanilla", "left left", 0, 0, "said twice"),
+    (W, "vanilla", "left left", 0, 0, "the word twice"),
     (W, "vanilla", "lef", 0, 0, "part of a word"),
     (W, "vanilla", "A", 0, 0, "no options, no letters"),
     # letters
@@ -85,9 +85,9 @@ CASES = [
     (L, "vanilla", "A. Turn Right", 0, 0, "letter and text disagree"),
     (L, "vanilla", "(A)", 0, 0, "the official scorer cannot read it"),
     # tags
-    (N, "think", "<think>One, two, three, four.</think><answer>4</answer>", 1, 1, "as asked"),
+    (N, "think", "<think>One, two, three, four.</think><answer>4</answer>", 1, 1, "the required format"),
     (N, "think", "<think>One.</think>\n\n<answer> 4 </answer>", 1, 1, "space between the pairs and within"),
-    (N, "observe", "<observe>Four chairs.</observe><answer>4</answer>", 1, 1, "as asked"),
+    (N, "observe", "<observe>Four chairs.</observe><answer>4</answer>", 1, 1, "the required format"),
     (N, "think", "<think>Five?</think><answer>5</answer>", .75, 1, "format does not ask for truth"),
     (N, "think", "<think></think><answer>4</answer>", 1, 0, "empty thinking"),
     (N, "think", "<think> </think> <answer>4</answer>", 1, 0, "the empty thinking that the paper met"),

@@ -253,8 +253,11 @@ def test_curves(tmp_path):
         sometimes = {"accuracy/room_size_estimation": .1} if step % 3 else {}
         run.log_metrics(step, metrics | sometimes | {"grad_norm": float("nan") if step == 4 else 1.})
     fig = plot_curves(run.read_metrics())
-    assert [len(ax.lines) for ax in fig.axes] == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert [len(ax.lines) for ax in fig.axes] == [2]*8      # a metric and its mean, or the means of two metrics
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in fig.axes)
+    flat = plot_curves(run.read_metrics().assign(kl=0.).drop(columns="format"))     # flat KL, one part
+    assert {ax.get_title("left") for ax in fig.axes} - {ax.get_title("left") for ax in flat.axes} == {
+        "KL from the base model", "parts of the reward"}
     import matplotlib.pyplot as plt
     assert not plt.get_fignums()
     assert smooth(pd.Series([np.nan, 2., 4.]), 10).iloc[1:].tolist() == [2., 3.]

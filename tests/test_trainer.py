@@ -1,4 +1,4 @@
-"The trainer sees, records, refuses to go blind, and goes on after a kill."
+"The trainer sees and records, stops when it is blind, and resumes after a kill."
 import json
 import math
 import os
@@ -59,9 +59,9 @@ def test_a_run_leaves_its_whole_record(data, tmp_path):
     s = settings(steps=2)
     model, processor = R.train(s, data, tmp_path/"run")
     R.evaluate(s, model, processor, data, tmp_path/"run")
-    told = json.loads((tmp_path/"run/run.json").read_text())
-    assert told["settings"]["beta"] == 1e-4 and told["video_spec"]["frames"] == 4
-    assert told["dataset"]["questions"] == len(data.train)
+    written = json.loads((tmp_path/"run/run.json").read_text())
+    assert written["settings"]["beta"] == 1e-4 and written["video_spec"]["frames"] == 4
+    assert written["dataset"]["questions"] == len(data.train)
     metrics, rollouts = Run(tmp_path/"run").read_metrics(), Run(tmp_path/"run").read_rollouts()
     assert metrics.step.tolist() == [1, 2] and len(rollouts) == 2*s.questions_per_step*s.num_generations
     assert {"reward", "accuracy", "kl", "entropy", "completion_tokens", "zero_variance_groups", "grad_norm",
@@ -94,8 +94,8 @@ def test_vision_tokens_are_counted_in_every_pass(data, tmp_path):
     rows, metrics = run.read_rollouts(), run.read_metrics()
     per_video, passes = 2*6*6, []
     for _, step in rows.groupby("step"):
-        asked = step.drop_duplicates("id")
-        passes.append(3*per_video*asked.scene_name.nunique())
+        questions = step.drop_duplicates("id")
+        passes.append(3*per_video*questions.scene_name.nunique())
     assert metrics.vision_tokens.tolist() == passes and metrics.passes.tolist() == [3, 3]
 
 def test_questions_of_a_scene_stand_together(data):
@@ -114,8 +114,8 @@ def test_questions_of_a_scene_stand_together(data):
 def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
     "One pass over four groups, or four passes of one group with accumulation: the same update of the same answers."
     def fixed(model, prompts, n, *a, **kw):
-        said = [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
-        return said, [[[0.]*len(a) for a in of] for of in said]
+        answers = [[[100 + (sum(p.ids) + 7*i) % 50 + k for k in range(1 + i)] for i in range(n)] for p in prompts]
+        return answers, [[[0.]*len(a) for a in group] for group in answers]
     monkeypatch.setattr(T, "sample_answers", fixed)
     monkeypatch.setattr(T, "check_gap", lambda *a, **kw: 0.)                  # these answers are of no policy
     monkeypatch.setattr(rewards, "accuracy_reward", lambda completions, **kw: [float(len(c) % 5) for c in completions])
@@ -127,8 +127,8 @@ def test_micro_batches_give_the_same_gradient(data, tmp_path, monkeypatch):
         monkeypatch.setattr(trainer.guard, "expect", lambda videos, where: nullcontext())
         trainer.train()
         return run.read_metrics().grad_norm.iloc[0], run.read_rollouts().completion.tolist()
-    (one, said), (four, said_too) = update(4), update(1)
-    assert said == said_too and one > 0 and abs(one - four) < 1e-4*one
+    (one, texts), (four, texts_too) = update(4), update(1)
+    assert texts == texts_too and one > 0 and abs(one - four) < 1e-4*one
 
 def test_the_settings_of_large_models_run(data, tmp_path):
     "One group a pass, accumulation, checkpointed activations: what 2B and 7B use."
@@ -276,15 +276,15 @@ def test_a_run_does_not_resume_on_other_films(data, tmp_path):
         R.begin(s, here, tmp_path/"run", resume=True)
     first.write_bytes(one), second.write_bytes(two)
     R.begin(s, here, tmp_path/"run", resume=True)
-    told = read_json(tmp_path/"run/run.json")
-    assert len(told["films"]) == 5 and "resumed" not in told
-    write_json(told | {"versions": told["versions"] | {"torch": "1.0"}, "code": "0"*16}, tmp_path/"run/run.json")
+    written = read_json(tmp_path/"run/run.json")
+    assert len(written["films"]) == 5 and "resumed" not in written
+    write_json(written | {"versions": written["versions"] | {"torch": "1.0"}, "code": "0"*16}, tmp_path/"run/run.json")
     with pytest.warns(UserWarning, match="resumes with another torch 1.0 → .*, code 0000"):
         R.begin(s, here, tmp_path/"run", resume=True)
     assert len(read_json(tmp_path/"run/run.json")["resumed"]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        R.begin(s, here, tmp_path/"run", resume=True)            # said once
+        R.begin(s, here, tmp_path/"run", resume=True)            # warned once
 
 def test_a_film_that_shows_nothing_is_refused_before_training(data, tmp_path):
     folder = without_film_hashes(data.folder, tmp_path/"data")
@@ -412,13 +412,13 @@ def test_a_control_token_in_a_dataset_is_refused_when_it_is_opened(data, tmp_pat
 
 def test_the_command_refuses_a_folder_that_is_no_run(data, tmp_path, capsys):
     R.begin(settings(), data, tmp_path/"moved")
-    told = read_json(tmp_path/"moved/run.json")
+    written = read_json(tmp_path/"moved/run.json")
     (tmp_path/"other").mkdir()
     (tmp_path/"other/run.json").write_text(json.dumps({"settings": {"modes": ["vanilla"]}}))
     (tmp_path/"broken").mkdir()
     (tmp_path/"broken/run.json").write_text("{")
     (tmp_path/"moved/manifest.json").unlink()
-    moved = told | {"settings": told["settings"] | {"data": str(tmp_path/"gone")}}
+    moved = written | {"settings": written["settings"] | {"data": str(tmp_path/"gone")}}
     (tmp_path/"moved/run.json").write_text(json.dumps(moved))
     for name, words in (("nowhere", "no run.json there"), ("moved/run.json", "no run.json there"),
                         ("other", "not the settings of a training"), ("broken", "not JSON"),
@@ -436,9 +436,9 @@ def test_reward_and_score_read_alike(data):
     for q, row in zip(data.train, rows):
         if not q.options: continue
         for option in q.options:
-            said = f"<think>a b</think><answer>{option[3:]}</answer>"
-            assert accuracy_reward([said], [row["question_type"]], [row["ground_truth"]], "think",
-                                   options=[row["options"]]) == [score_answer(q, said, "tagged")]
+            text = f"<think>a b</think><answer>{option[3:]}</answer>"
+            assert accuracy_reward([text], [row["question_type"]], [row["ground_truth"]], "think",
+                                   options=[row["options"]]) == [score_answer(q, text, "tagged")]
 
 def test_run_folders_are_never_overwritten(tmp_path):
     (tmp_path/"a").mkdir()
@@ -501,7 +501,7 @@ def same_record(a, b):
     assert (a/"adapter/adapter_model.safetensors").read_bytes() == (b/"adapter/adapter_model.safetensors").read_bytes()
 
 @pytest.mark.parametrize("iterations", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, iterations):
+def test_a_killed_run_resumes_to_the_same_bytes(data, tmp_path, root, iterations):
     "kill -9 in mid-training, between two checkpoints; another process resumes and ends as if nothing had been."
     s = settings(steps=14, save_every=3, num_iterations=iterations, probe_every=4, questions_per_step=4, micro_groups=2)
     env, whole, cut = dict(os.environ, PYTHONPATH=str(root)), tmp_path/"whole", tmp_path/"cut"
@@ -546,7 +546,7 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     assert (tmp_path/"2/scores.csv").read_text() == (tmp_path/"1/scores.csv").read_text()
 
 def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch, capsys):
-    "Curves are drawn from the run folder; an interrupt ends the training, which can be gone on with."
+    "Curves are drawn from the run folder; an interrupt ends the training, which can be resumed."
     import IPython.display
     drawn = []
     class Shown:
@@ -569,19 +569,20 @@ def test_a_run_is_followed_and_an_interrupt_stops_it(data, tmp_path, monkeypatch
     R.begin(s, data, tmp_path/"run", resume=True)
     drawn.clear()
     P.follow(tmp_path/"run", P.start(tmp_path/"run", threads=1), every=.1)
-    said = capsys.readouterr().out
-    assert "step 40 of 40, reward" in said and len(drawn) >= 2 and len(drawn[-1].axes) == 8
+    printed = capsys.readouterr().out
+    assert "step 40 of 40, reward" in printed and len(drawn) >= 2
+    assert drawn[-1].axes[0].get_title("left") == "total reward"
     assert (tmp_path/"run/scores.csv").is_file()
     drawn.clear()
-    P.follow(tmp_path/"run")                                 # looking on afterwards
+    P.follow(tmp_path/"run")                                 # after the end
     assert len(drawn) == 1 and Run(tmp_path/"run").read_metrics().step.tolist() == list(range(1, 41))
 
-def test_a_process_that_fails_is_told(data, tmp_path):
+def test_a_process_that_fails_is_reported(data, tmp_path):
     s = settings(steps=1)
     R.begin(s, data, tmp_path/"run")
-    told = read_json(tmp_path/"run/run.json")
-    told["settings"]["data"] = str(tmp_path/"gone")
-    write_json(told, tmp_path/"run/run.json")
+    written = read_json(tmp_path/"run/run.json")
+    written["settings"]["data"] = str(tmp_path/"gone")
+    write_json(written, tmp_path/"run/run.json")
     with pytest.raises(RuntimeError, match="(?s)training of .* ended with 2.*gone"):
         P.finish(P.start(tmp_path/"run"), tmp_path/"run")
 
@@ -602,11 +603,11 @@ def resumed(folder):
     return folder
 
 def same_run(a, b):
-    "`same_record`, and answers but their seconds, and scores."
+    "Compare two runs: `same_record`, the answers without their seconds, and the scores."
     same_record(a, b)
     for path in sorted((a/"answers").glob("*.jsonl")):
-        said = [pd.read_json(x/"answers"/path.name, lines=True).drop(columns="seconds").to_json() for x in (a, b)]
-        assert said[0] == said[1], path.name
+        answers = [pd.read_json(x/"answers"/path.name, lines=True).drop(columns="seconds").to_json() for x in (a, b)]
+        assert answers[0] == answers[1], path.name
     assert (a/"scores.csv").read_bytes() == (b/"scores.csv").read_bytes()
 
 def after_steps(folder, n, process):
@@ -676,19 +677,19 @@ def test_a_training_stops_when_its_notebook_is_gone(data, whole, tmp_path, root,
     same_run(undisturbed, resumed(run))
 
 def test_all_processes_of_a_training_stop_after_the_same_step(data, tmp_path):
-    "Torch's launcher hands SIGTERM on; nobody waits for somebody who has left."
+    "Torch's launcher passes SIGTERM on; no process waits for one that has ended."
     R.begin(settings(steps=14, questions_per_step=4, micro_groups=2, num_iterations=2), data, run := tmp_path/"run",
             num_processes=2)
     process = P.start(run, 2, 1)
     after_steps(run, 1, process)
     P.stop(process)
-    said = [line for line in words_of(run) if "which is saved" in line]
-    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 14", said[0])[1])
-    assert len(said) == 1 and step % 2 == 0 and not P.is_running(run)
+    lines = [line for line in words_of(run) if "which is saved" in line]
+    step = int(re.search(r"stopped by SIGTERM after step (\d+) of 14", lines[0])[1])
+    assert len(lines) == 1 and step % 2 == 0 and not P.is_running(run)
     assert R.last_checkpoint(run)[1] == step == len(Run(run).read_metrics())
 
 def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkeypatch):
-    "Answers of whole arms are kept, those of the arm that was being asked are not; the rest is asked later."
+    "Answers of whole arms are kept, those of the interrupted arm are not; the rest is answered later."
     s, undisturbed = whole
     run = shutil.copytree(undisturbed, tmp_path/"run")
     for path in (run/"scores.csv", *run.glob("answers/*")): path.unlink()
@@ -711,10 +712,10 @@ def test_a_signal_stops_a_test_between_two_batches(data, whole, tmp_path, monkey
 # ---- collapse
 
 def falling(monkeypatch, step):
-    "Say from a step on that the run has collapsed."
+    "Report a collapse from a step on."
     monkeypatch.setattr(callbacks, "collapsed", lambda past: "it fell" if past.step.iloc[-1] >= step else "")
 
-def test_a_collapse_is_noted_and_the_run_goes_on(data, tmp_path, monkeypatch):
+def test_a_collapse_is_noted_and_the_run_continues(data, tmp_path, monkeypatch):
     falling(monkeypatch, 2)
     R.train(settings(steps=4), data, tmp_path/"run")
     assert json.loads((tmp_path/"run/collapse.json").read_text()) == dict(step=2, reason="it fell", action="note")
@@ -730,9 +731,9 @@ def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at,
     "The newest checkpoint from before the window in which it was noticed; the base, where there is none."
     falling(monkeypatch, at)
     R.train(settings(steps=12, save_every=5, on_collapse="rollback"), data, tmp_path/"run")
-    told = json.loads((tmp_path/"run/collapse.json").read_text())
+    collapse = json.loads((tmp_path/"run/collapse.json").read_text())
     kept = load_file(tmp_path/"run/adapter/adapter_model.safetensors")
-    assert told["good"] == good and len(Run(tmp_path/"run").read_metrics()) == at
+    assert collapse["good"] == good and len(Run(tmp_path/"run").read_metrics()) == at
     if good:
         checkpoint = load_file(tmp_path/f"run/checkpoints/checkpoint-{good}/adapter_model.safetensors")
         assert all(torch.equal(kept[k], v) for k, v in checkpoint.items())
@@ -740,7 +741,7 @@ def test_a_collapse_takes_the_last_good_adapter(data, tmp_path, monkeypatch, at,
 
 @pytest.mark.parametrize("where, at, action", [("loss", 3, "note"), ("loss", 9, "stop"), ("gradient", 7, "rollback")])
 def test_what_is_not_finite_ends_the_run_with_its_last_good_adapter(data, tmp_path, monkeypatch, where, at, action):
-    "Whatever was asked for: there is nothing to go on with, and the tests that follow get finite weights."
+    "Whatever the setting: such a run cannot continue, and its test needs finite weights."
     honest = T.make_trainer
     def broken(*a, **k):
         trainer = honest(*a, **k)
@@ -760,12 +761,13 @@ def test_what_is_not_finite_ends_the_run_with_its_last_good_adapter(data, tmp_pa
         R.train(settings(steps=2), data, tmp_path/"first")
     assert not (tmp_path/"first/adapter").exists()
     at = at_once
-    told = json.loads((tmp_path/"run/collapse.json").read_text())
+    collapse = json.loads((tmp_path/"run/collapse.json").read_text())
     kept = load_file(tmp_path/"run/adapter/adapter_model.safetensors")
-    assert told == dict(step=at, reason=f"the {where} is not finite in step {at}", action="rollback",
-                        good=told["good"]) and len(Run(tmp_path/"run").read_metrics()) == at - 1
-    assert told["good"] <= at and all(v.isfinite().all() for v in kept.values())
-    if told["good"] == 0: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
+    assert collapse == dict(step=at, reason=f"the {where} is not finite in step {at}", action="rollback",
+                            good=collapse["good"])
+    assert len(Run(tmp_path/"run").read_metrics()) == at - 1
+    assert collapse["good"] <= at and all(v.isfinite().all() for v in kept.values())
+    if collapse["good"] == 0: assert all(not v.any() for k, v in kept.items() if "lora_B" in k)
 
 # ---- rewards of a run
 
@@ -857,10 +859,10 @@ def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     s = settings(steps=1, model="model", rewards="accuracy mine.py:pay")
     R.begin(s, R.with_bench(replace(open_dataset("data"), train=data.train), "data"), "run")
-    told = read_json(tmp_path/"run/run.json")["settings"]
-    assert told["data"] == told["bench"] == f"{tmp_path}/data" and told["model"] == f"{tmp_path}/model"
-    assert told["rewards"] == f"accuracy {tmp_path}/mine.py:pay"
-    assert list(told["own_rewards"]) == [f"{tmp_path}/mine.py"]
+    written = read_json(tmp_path/"run/run.json")["settings"]
+    assert written["data"] == written["bench"] == f"{tmp_path}/data" and written["model"] == f"{tmp_path}/model"
+    assert written["rewards"] == f"accuracy {tmp_path}/mine.py:pay"
+    assert list(written["own_rewards"]) == [f"{tmp_path}/mine.py"]
     R.begin(s, R.with_bench(open_dataset("../" + tmp_path.name + "/data"), "./data"), "run", resume=True)
     monkeypatch.chdir(tmp_path/"model")
     again, there = R.read_run(tmp_path/"run")
@@ -868,18 +870,18 @@ def test_a_run_holds_absolute_paths(data, tmp_path, monkeypatch):
     R.begin(again, there, tmp_path/"run", resume=True)
     # as earlier versions may have
     whole = read_json(tmp_path/"run/run.json")
-    write_json({"settings": told | {"data": "../data"}, **{k: v for k, v in whole.items() if k != "settings"}},
+    write_json({"settings": written | {"data": "../data"}, **{k: v for k, v in whole.items() if k != "settings"}},
                tmp_path/"run/run.json")
     R.begin(again, there, tmp_path/"run", resume=True)
 
 def test_the_probe_looks_at_other_videos_and_changes_nothing(data, tmp_path):
-    told = []
+    metrics = []
     for every in (0, 1):
         run = Run(tmp_path/f"run{every}")
         trainer_of(data, tmp_path/f"c{every}", settings(steps=2, lr=1e-2, probe_every=every), run).train()
-        told.append(run.read_metrics())
-    assert "probe/own" not in told[0] and told[1]["probe/own"].notna().all()
-    assert told[0].grad_norm.equals(told[1].grad_norm) and told[0].reward.equals(told[1].reward)
+        metrics.append(run.read_metrics())
+    assert "probe/own" not in metrics[0] and metrics[1]["probe/own"].notna().all()
+    assert metrics[0].grad_norm.equals(metrics[1].grad_norm) and metrics[0].reward.equals(metrics[1].reward)
     rows = T.training_rows(data.train, data.folder, "vanilla")
     assert all(a != b for a, b in zip(rows["video"], rows["other"]))
 
@@ -915,24 +917,24 @@ def test_answers_hold_what_python_takes_for_line_ends(data, tmp_path):
     s, run = settings(steps=1), tmp_path/"run"
     R.begin(s, data, run)
     ids = [q.id for q in R.held_out(s, data)]
-    said = {i: f"a{mark}b" for i, mark in zip(ids, "\u0085\u2028\u2029\n"*len(ids))}
-    R.save_answers(pd.DataFrame([dict(arm="trained", mode="vanilla", id=i, prediction=x) for i, x in said.items()]),
+    texts = {i: f"a{mark}b" for i, mark in zip(ids, "\u0085\u2028\u2029\n"*len(ids))}
+    R.save_answers(pd.DataFrame([dict(arm="trained", mode="vanilla", id=i, prediction=x) for i, x in texts.items()]),
                    run/"answers", "trained")
-    assert R.read_predictions(s, data, run)["trained"] == said
+    assert R.read_predictions(s, data, run)["trained"] == texts
     path = run/"answers/trained.jsonl"
     path.write_text(path.read_text().replace("vanilla", "Vanilla", 1))
     with pytest.raises(ValueError, match="trained.jsonl: damaged"): R.read_predictions(s, data, run)
 
-def test_evaluation_goes_on_with_the_answers_that_are_there(data, tmp_path, monkeypatch):
+def test_evaluation_keeps_the_answers_that_are_there(data, tmp_path, monkeypatch):
     s = settings(steps=1, mode="think", max_new_tokens=24, test_scenes=2)
     model, processor = R.train(s, data, tmp_path/"run")
     first = R.evaluate(s, model, processor, data, tmp_path/"run")
     assert set(first) == {"base", "trained", "trained_shuffled", "trained_vanilla", "constant"}
     table = (tmp_path/"run/scores.csv").read_text()
     (tmp_path/"run/answers/trained.jsonl").unlink()
-    asked, honest = [], R.generate_answers
-    monkeypatch.setattr(R, "generate_answers", lambda *a, **k: (asked.append(a[10]), honest(*a, **k))[1])
-    assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and asked == ["trained"]
+    answered, honest = [], R.generate_answers
+    monkeypatch.setattr(R, "generate_answers", lambda *a, **k: (answered.append(a[10]), honest(*a, **k))[1])
+    assert R.evaluate(s, model, processor, data, tmp_path/"run") == first and answered == ["trained"]
     assert (tmp_path/"run/scores.csv").read_text() == table
 
 def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypatch):
@@ -947,7 +949,7 @@ def test_a_benchmark_is_shown_as_its_own_pipeline_does(data, tmp_path, monkeypat
     assert "held_out_video" not in R.whole_settings(s, data)
 
 def test_a_run_is_tested_on_a_benchmark_that_is_given(data, tmp_path):
-    "Its rows and films lie elsewhere; the run folder knows where; scenes that are trained on are told."
+    "Its rows and films lie elsewhere; the run folder knows where; a warning names scenes that are trained on."
     bench = tmp_path/"bench"
     (bench/"generated").mkdir(parents=True)
     shutil.copy(data.folder/"test.parquet", bench)

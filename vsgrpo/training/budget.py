@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from ..data.dataset import Dataset
 from ..doctor import free_memory
 from ..engine.models import (VideoReader, load_config, load_model, load_processor, lora_config, make_prompt,
                                   unwrap_model)
-from ..engine.prefix_tree import PrefixTree, pack_tree, split_prompt
+from ..engine.prefix_tree import Packed, PrefixTree, pack_tree, split_prompt
 from ..engine.tree_attention import TreeAttention, use_tree_attention
 from ..engine.video import fix_torchvision
 from ..engine.vision_guard import VisionFeatureCache
@@ -35,17 +36,17 @@ from .settings import Settings, feature_folder, frame_folder
 @dataclass(frozen=True)
 class Pass:
     "One forward pass of the update, in tokens."
-    trunk:int # tokens of a video and of what stands before it
+    trunk:int # tokens of a video and of the text before it
     question:int # tokens of the longest question
     answer:int # tokens of the longest answer allowed
-    generations:int # answers to a question
-    questions:int # questions about one video
+    generations:int # answers per question
+    questions:int # questions per video
     scenes:int # videos
-    checkpointing:bool=False # keep each layer's input only, and compute the layer again in the backward pass
+    checkpointing:bool=False # keep only each layer's input and compute the layer again in the backward pass
 
     @property
-    def packed(self):
-        "The rows of the pass, one a video, filled with zeros."
+    def packed(self)->list[Packed]: # one packed sequence per video
+        "Build the packed sequences of the pass, filled with zeros."
         questions = [(0,)*self.question]*self.questions
         answers = [[[0]*self.answer]*self.generations]*self.questions
         row_numbers = [[0]*self.generations]*self.questions
@@ -53,16 +54,16 @@ class Pass:
 
 # %% ../../nbs/23_budget.ipynb #23-007
 def kept_bytes(
-    model, # Qwen2-VL with an adapter, on any device
-    p:Pass, # the shape of the pass
+    model:Any, # Qwen2-VL with an adapter, on any device
+    p:Pass, # shape of the pass
 )->int: # bytes, weights not counted
-    "Bytes that a pass keeps for its backward pass, logits at the answers included."
+    "Count the bytes that a pass keeps for its backward pass, including the logits at the answers."
     import torch
     core, kept = unwrap_model(model), {}
     weights = {x.untyped_storage()._cdata for x in model.parameters()}
     def note(x):
         storage = x.untyped_storage()
-        # the tensor is held too, else its address may be used again
+        # the tensor is kept too: otherwise its address could be used again
         if storage._cdata not in weights: kept[storage._cdata] = (x, storage.nbytes())
         return x
     use_tree_attention(model)
@@ -73,7 +74,7 @@ def kept_bytes(
     return sum(n for _, n in kept.values())
 
 def _forward(core, p):
-    "Language layers over the rows of a pass, and log-probabilities at the answers."
+    "Run the language layers over the packed sequences of a pass and compute log-probabilities at the answers."
     import torch
     attention = (_MetaTreeAttention if core.device.type == "meta" else TreeAttention)(p.packed, core.device, core.dtype)
     n_tokens, width = sum(len(x.ids) for x in p.packed), core.config.text_config.hidden_size
@@ -88,7 +89,7 @@ def _forward(core, p):
 
 # %% ../../nbs/23_budget.ipynb #bu-meta
 class _MetaTreeAttention(TreeAttention):
-    "Tree attention without numbers: it saves tensors of the shapes that the kernel saves."
+    "Tree attention without values: it saves tensors of the shapes that the kernel saves."
     def look(self, module, query, key, value, mask, scaling):
         import torch
         from transformers.models.qwen2_vl.modeling_qwen2_vl import repeat_kv
@@ -102,11 +103,11 @@ class _MetaTreeAttention(TreeAttention):
         return Kernel.apply(query, key, value).transpose(1, 2).contiguous()
 
 def empty_model(
-    config, # transformers' Qwen2VLConfig
-    lora_rank:int=16, # of the adapter
-    dtype:str="bfloat16", # of the weights
-): # PeftModel on the meta device
-    "A Qwen2-VL with its adapter: shapes without numbers."
+    config:Any, # transformers Qwen2VLConfig
+    lora_rank:int=16, # rank of the adapter
+    dtype:str="bfloat16", # torch dtype of the weights
+)->Any: # PeftModel on the meta device
+    "Build a Qwen2-VL with an adapter that has shapes but no values."
     fix_torchvision()
     import torch
     from peft import get_peft_model
@@ -117,20 +118,20 @@ def empty_model(
 
 # %% ../../nbs/23_budget.ipynb #23-011
 def memory_needed(
-    config, # transformers' Qwen2VLConfig
-    p:Pass, # of the update; the rollout takes as many questions at a time
-    lora_rank:int=16, # of the adapter
-    dtype:str="bfloat16", # of the weights
+    config:Any, # transformers Qwen2VLConfig
+    p:Pass, # pass of the update; the rollout takes the same number of questions at a time
+    lora_rank:int=16, # rank of the adapter
+    dtype:str="bfloat16", # torch dtype of the weights
     four_bit:bool=False, # language layers in four bits, with a scale of four bytes for every 64 weights
 )->pd.Series: # bytes by part, and their total
-    "Memory of a GRPO step, from shapes alone."
+    "Compute the memory of a GRPO step from shapes alone."
     import torch
     model, size = empty_model(config, lora_rank, dtype), getattr(torch, dtype).itemsize
     weights, adapter = _weight_bytes(model, size, four_bit)
     without_checkpointing = kept_bytes(model, replace(p, checkpointing=False))
     kept = kept_bytes(model, p) if p.checkpointing else without_checkpointing
     answer_tokens = p.scenes*p.questions*p.generations*p.answer
-    logits = 3*4*answer_tokens*config.text_config.vocab_size      # in float32 again, and their exponents
+    logits = 3*4*answer_tokens*config.text_config.vocab_size      # in float32: the logits, a copy and their exponents
     passing = without_checkpointing//config.text_config.num_hidden_layers + logits
     rollout = _rollout_bytes(config.text_config, p, size)
     parts = {"weights": weights, "adapter, its gradients and moments": 4*adapter,
@@ -139,7 +140,7 @@ def memory_needed(
     return pd.Series(parts | {"total": total}, dtype="int64")
 
 def _weight_bytes(model, size, four_bit):
-    "Bytes of the frozen weights and of the adapter."
+    "Count the bytes of the frozen weights and of the adapter."
     weights, adapter = 0, 0
     for name, x in model.named_parameters():
         if x.requires_grad: adapter += x.nbytes
@@ -149,32 +150,32 @@ def _weight_bytes(model, size, four_bit):
     return weights, adapter
 
 def _rollout_bytes(text, p, size):
-    "Keys and values of prompts (twice) and answers, and the widest activations of the prefill."
+    "Count the bytes of the KV cache of prompts (twice) and answers, and of the widest activations of the prefill."
     prompt_tokens = p.scenes*(p.trunk + p.questions*p.question)
     answer_tokens = p.scenes*p.questions*p.generations*p.answer
     head_width = text.hidden_size//text.num_attention_heads
-    token_bytes = 2*text.num_hidden_layers*text.num_key_value_heads*head_width*size      # keys and values of a token
+    token_bytes = 2*text.num_hidden_layers*text.num_key_value_heads*head_width*size      # keys and values per token
     return token_bytes*(2*prompt_tokens + answer_tokens) + 3*prompt_tokens*text.intermediate_size*size
 
-def memory_free()->int|None: # bytes; None where it cannot be told
-    "Memory that a run may take here: the GPU's, or the machine's where there is none."
+def memory_free()->int|None: # bytes; None where it cannot be determined
+    "Return the free memory of the GPU, or of the machine if there is no GPU."
     import torch
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else free_memory()
 
 # %% ../../nbs/23_budget.ipynb #23-013
 def what_to_change(
-    config, # transformers' Qwen2VLConfig
-    p:Pass, # that does not fit
-    free:int, # bytes
-    **sizes, # `lora_rank`, `dtype` and `four_bit` of memory_needed
-)->str: # parameters of chapter 20; empty where nothing helps
-    "The first change with which a step fits."
+    config:Any, # transformers Qwen2VLConfig
+    p:Pass, # pass that does not fit
+    free:int, # free memory, bytes
+    **sizes:Any, # `lora_rank`, `dtype` and `four_bit` of `memory_needed`
+)->str: # parameters of chapter 20; empty if no change is enough
+    "Return the cheapest change with which a step fits."
     for change, smaller in _smaller_passes(p):
         if memory_needed(config, smaller, **sizes)["total"] < free: return change
     return ""
 
 def _smaller_passes(p):
-    "Changes and the passes that they lead to, cheapest first."
+    "Yield changes, cheapest first, with the pass that results from each."
     p = replace(p, checkpointing=True)
     yield "-p gradient_checkpointing True", p
     while p.scenes*p.questions > 1:
@@ -188,15 +189,16 @@ def _smaller_passes(p):
 # %% ../../nbs/23_budget.ipynb #20-012
 @dataclass
 class Plan:
-    "What a run needs."
+    "Memory and time that a run needs."
     memory:pd.Series # bytes by part, from shapes
-    free:int|None # bytes that are free
-    change:str="" # what makes it fit; empty if it fits or nothing helps
-    step:dict = field(default_factory=dict) # seconds of a step by phase, "step" in all; empty if it does not fit
-    hours:dict = field(default_factory=dict) # of the training and of the test
+    free:int|None # free memory, bytes; None if unknown
+    change:str="" # change with which the run fits; empty if it fits already or if no change is enough
+    step:dict = field(default_factory=dict) # seconds of a step by phase, in all as "step"; empty if it does not fit
+    hours:dict = field(default_factory=dict) # hours of the training and of the test
 
     @property
-    def fits(self): return self.free is None or self.memory["total"] < self.free
+    def fits(self)->bool: # True if the free memory is unknown
+        return self.free is None or self.memory["total"] < self.free
 
     def __str__(self):
         parts = ", ".join(f"{k} {_size(v)}" for k, v in self.memory.items() if k != "total")
@@ -216,7 +218,7 @@ def _duration(hours): return f"{hours:.1f} hours" if hours > 2 else f"{60*hours:
 
 # %% ../../nbs/23_budget.ipynb #bu-shape
 def _largest_pass(s, data, processor, reader, video_id):
-    "The shape of a run's passes."
+    "Return the shape of a run's largest pass."
     longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
     ids = make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids
     trunk, question = split_prompt(ids, video_id)
@@ -227,17 +229,17 @@ def _largest_pass(s, data, processor, reader, video_id):
                 scenes=n_scenes, checkpointing=s.gradient_checkpointing)
 
 def _does_not_fit(needs, model):
-    "The warning."
+    "Write the warning about a run that does not fit."
     if needs.change: advice = f"it fits with {needs.change}"
     else:
-        advice = (f"the weights of {model} alone take {needs.memory['weights']/2**30:.1f}: take a smaller model or a "
-                  "larger machine")
-    return (f"this run will not fit: a step needs {needs.memory['total']/2**30:.1f} GiB and {needs.free/2**30:.1f} are "
-            f"free; {advice}")
+        advice = (f"the weights of {model} alone take {needs.memory['weights']/2**30:.1f} GiB: use a smaller model or "
+                  "a larger machine")
+    return (f"this run will not fit: a step needs {needs.memory['total']/2**30:.1f} GiB and {needs.free/2**30:.1f} GiB "
+            f"are free; {advice}")
 
 # %% ../../nbs/23_budget.ipynb #bu-measure
 def _measure_steps(s, data, processor, rounds):
-    "A model trained for a few rounds of rollouts, and the mean seconds of a step by phase without the first round."
+    "Train for a few rounds; return the model and the mean seconds of a step by phase, without the first round."
     import torch
     few = replace(s, steps=rounds*s.num_iterations, warmup_steps=0, save_every=10**9, probe_every=0, curve_every=0,
                   report_to="none")
@@ -254,7 +256,7 @@ def _measure_steps(s, data, processor, rounds):
     return trainer.model.eval(), {phase: float(np.mean([x[phase] for x in counted])) for phase in phases}
 
 def _step_timer(trainer):
-    "Seconds of each step by phase."
+    "Return a callback that records the seconds of each step by phase."
     from transformers import TrainerCallback
 
     class StepTimer(TrainerCallback):
@@ -267,7 +269,7 @@ def _step_timer(trainer):
     return StepTimer()
 
 def _measure_answers(model, s, data, processor, reader):
-    "Seconds to answer a held-out question: a batch of them, whole scenes."
+    "Measure the seconds per held-out question on one batch of whole scenes."
     questions = []
     for q in sorted(data.test, key=lambda q: q.scene_name):
         if len(questions) >= s.ask_batch and q.scene_name != questions[-1].scene_name: break
@@ -279,12 +281,12 @@ def _measure_answers(model, s, data, processor, reader):
 
 # %% ../../nbs/23_budget.ipynb #bu-plan
 def plan(
-    s:Settings, # of the run
+    s:Settings, # settings of the run
     data:Dataset, # questions and videos
-    num_processes:int=1, # that share a step; one of them is measured
-    rounds:int=3, # of rollouts to measure, the first of which is not counted
-)->Plan: # seconds and hours only where the run fits
-    "Memory, seconds a step and hours of a run; warns where it will not fit."
+    num_processes:int=1, # processes that share a step; one of them is measured
+    rounds:int=3, # rounds of rollouts to run; the first is not counted
+)->Plan: # seconds and hours only if the run fits
+    "Estimate the memory, the seconds per step and the hours of a run; warn if it will not fit."
     import torch
     share = s.questions_per_step//num_processes
     s = replace(s, questions_per_step=share, micro_groups=math.gcd(s.micro_groups, share))
@@ -299,10 +301,10 @@ def plan(
         warnings.warn(_does_not_fit(needs, s.model))
         return needs
     model, needs.step = _measure_steps(s, data, processor, rounds)
-    arms = 3 + (s.mode != "vanilla")      # base, trained, with other videos, and in vanilla mode
+    arms = 3 + (s.mode != "vanilla")      # base, trained, trained with other videos, and trained in vanilla mode
     testing = _measure_answers(model, s, data, processor, reader)*arms*len(held_out(s, data))
     needs.hours = {"training": needs.step["step"]*s.steps/3600, "testing": testing/3600}
     del model
-    gc.collect()        # the run itself needs its memory
+    gc.collect()        # the run itself needs the memory
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     return needs

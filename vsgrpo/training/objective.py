@@ -5,33 +5,36 @@
 # %% auto #0
 __all__ = ['KL_EXPONENT', 'group_advantages', 'grpo_loss']
 
+# %% ../../nbs/21a_objective.ipynb #21a-002
+from typing import Any
+
 # %% ../../nbs/21a_objective.ipynb #21a-004
 def group_advantages(
-    rewards, # torch (Q, G) total reward of each answer
-    eps:float=1e-4, # keeps a group of equal rewards at 0
-): # torch (Q, G)
-    "Rewards relative to their group (Section 4.2)."
+    rewards:Any, # torch.Tensor (Q, G), total reward of each answer
+    eps:float=1e-4, # keeps the advantages of a group of equal rewards at 0
+)->Any: # torch.Tensor (Q, G), advantages
+    "Compute each reward's advantage over its group (Section 4.2)."
     return (rewards - rewards.mean(1, keepdim=True))/(rewards.std(1, keepdim=True) + eps)
 
 # %% ../../nbs/21a_objective.ipynb #21a-007
-KL_EXPONENT = 10 # log π_ref - log π_θ is not taken to be more: e^10 is a gradient that one can still clip
+KL_EXPONENT = 10 # upper limit of log π_ref - log π_θ; a gradient of e^10 can still be clipped
 
 def grpo_loss(
-    logps, # torch (N, T) log-probabilities under the policy
-    old_logps, # torch (N, T) under the policy that wrote the answers
-    ref_logps, # torch (N, T) under the base model; None if beta is 0
-    advantages, # torch (N,)
-    mask, # torch (N, T) 1 on the tokens of an answer
+    logps:Any, # torch.Tensor (N, T), log-probabilities under the policy
+    old_logps:Any, # torch.Tensor (N, T), the same under the policy that wrote the answers
+    ref_logps:Any, # torch.Tensor (N, T), the same under the base model; None if beta is 0
+    advantages:Any, # torch.Tensor (N,), one advantage per answer
+    mask:Any, # torch.Tensor (N, T), 1 on the tokens of an answer
     beta:float=1e-4, # weight of the KL penalty
     epsilon:float=0.2, # clip range
-): # torch scalar: -J
-    """The GRPO objective, token mean within an answer, then mean over answers (Section 4.2).
+)->Any: # torch.Tensor, a scalar: -J
+    """Compute the GRPO loss, a mean over the tokens of an answer and then over answers (Section 4.2).
 
-    TRL computes the loss in training; the trainer compares its gradient with that of this copy."""
+    TRL computes the loss in training; the trainer compares TRL's gradient with the gradient of this copy."""
     ratio, A = (logps - old_logps).exp(), advantages[:, None]
     per_token = -(ratio*A).minimum(ratio.clamp(1-epsilon, 1+epsilon)*A)
     if beta:
-        # e^Δ stays a number, and so does its gradient
+        # e^Δ and its gradient stay finite
         delta = ref_logps.minimum(logps.detach() + KL_EXPONENT) - logps
         per_token = per_token + beta*(delta.exp() - delta - 1)
     return ((per_token*mask).sum(1)/mask.sum(1)).mean()

@@ -8,8 +8,10 @@ __all__ = ['moved_trainer', 'policy_and_reference']
 # %% ../../nbs/26a_objective_check.ipynb #oc-002
 import gc
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from ..data.dataset import Dataset
 from ..engine.models import load_model, load_processor
@@ -21,11 +23,11 @@ from .trainer import make_trainer
 # %% ../../nbs/26a_objective_check.ipynb #oc-004
 @contextmanager
 def moved_trainer(
-    s:Settings, # of the run
+    s:Settings, # settings of the run
     data:Dataset, # questions and videos
-    **few, # settings that make the batch small
-): # the trainer and its first batch
-    "A trainer whose policy has left its reference; its memory is free again behind the `with`."
+    **few:Any, # settings that make the batch small
+)->Iterator[tuple[Any, dict]]: # trainer and its first batch
+    "Make a trainer whose policy differs from its reference, and free its memory after the `with` block."
     import torch
     one = replace(s, steps=1, warmup_steps=0, curve_every=0, **few)
     with tempfile.TemporaryDirectory() as tmp:
@@ -38,16 +40,16 @@ def moved_trainer(
     finally:
         trainer.guard.close()
         trainer.model = None
-        gc.collect()        # the run is a process of its own and needs the memory
+        gc.collect()        # the run is another process and needs the memory
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../../nbs/26a_objective_check.ipynb #oc-005
 def policy_and_reference(
-    trainer, # of `moved_trainer`
-    row_ids:list[int], # the question of each answer
-    answers:list[list[int]], # token ids
-): # torch (N, T) log-probabilities of the policy, and of the reference
-    "Log-probabilities of a batch's answers without gradients: with the adapter, and without."
+    trainer:Any, # trainer from `moved_trainer`
+    row_ids:list[int], # number of each answer's question
+    answers:list[list[int]], # token ids of each answer
+)->tuple[Any, Any]: # torch.Tensor (N, T) each, log-probabilities under the policy and under the reference
+    "Compute log-probabilities of answers without gradients, with the adapter and without it."
     import torch
     trees = build_prefix_trees([trainer._prompt(r) for r in row_ids], answers, trainer.guard.video_id)
     with torch.no_grad():
