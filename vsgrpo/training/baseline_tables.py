@@ -27,7 +27,7 @@ from ..evaluation.vsibench import prompt
 from ..files import read_json, write_json
 from .runs import held_out, held_out_video, read_run
 from .settings import feature_folder, frame_folder
-from .studies import all_scores, difference, paper_model
+from .studies import all_scores, difference, paper_model, style_colors
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-005
 def baseline_table(
@@ -110,11 +110,12 @@ def plot_curves_of(
     "Plot scores over questions and seconds of training: mean over seeds with the band of `curve_band`, each seed thin."
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(9.2, 3.4), sharey=True)
-    seeds = curves.groupby("arm").seed.nunique().max()
+    seeds, colors = curves.groupby("arm").seed.nunique().max(), style_colors()
     for ax, x, unit in zip(axes, ("questions", "seconds"), ("questions seen", "seconds of training")):
         for i, (arm, arm_curves) in enumerate(curves.groupby("arm", sort=False)):
-            _plot_band(ax, arm_curves, x, color=f"C{i}", label=arm)
-            if seeds > 1: _plot_seeds(ax, arm_curves, x, color=f"C{i}")
+            color = colors[i % len(colors)]
+            _plot_band(ax, arm_curves, x, color=color, label=arm)
+            if seeds > 1: _plot_seeds(ax, arm_curves, x, color=color)
         if paper is not None: _plot_paper(ax, paper, curves, x)
         ax.set(xlabel=unit, title=f"Score over {x}")
         label_lines(ax)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'BETAS', 'FASTER', 'UNITS', 'ROWS', 'NAMES', 'study_arms', 'run_arms', 'train_study', 'run_all',
-           'read_collapse', 'arm_row', 'arm_table', 'plot_arms', 'plot_dynamics', 'paper_model', 'table_two',
-           'findings', 'method_arms', 'arm_name', 'all_scores', 'mean_difference', 'difference']
+           'read_collapse', 'arm_row', 'arm_table', 'plot_arms', 'style_colors', 'plot_dynamics', 'paper_model',
+           'table_two', 'findings', 'method_arms', 'arm_name', 'all_scores', 'mean_difference', 'difference']
 
 # %% ../../nbs/28_studies.ipynb #28-002
 import os
@@ -256,12 +256,14 @@ def plot_arms(
     metrics = {folder: read_metrics(folder).set_index("step") for folder in runs.folder}
     names = [name for name in names if any(_is_drawn(m, name) for m in metrics.values())]
     fig, axes = _panels(len(names))
+    colors = style_colors()
     for ax, name in zip(axes, names):
         for i, (arm, arm_runs) in enumerate(runs.groupby("arm", sort=False)):
+            color = colors[i % len(colors)]
             tables = [metrics[folder] for folder in arm_runs.folder]
             lines = [smooth(t[name].astype(float), window) for t in tables if name in t]
-            for line in lines: ax.plot(line.index, line, color=f"C{i}", lw=.6, alpha=.5)
-            if lines: ax.plot(pd.concat(lines, axis=1).mean(axis=1), color=f"C{i}", label=arm)
+            for line in lines: ax.plot(line.index, line, color=color, lw=.6, alpha=.5)
+            if lines: ax.plot(pd.concat(lines, axis=1).mean(axis=1), color=color, label=arm)
         ax.set(title=_TITLES.get(name, name), xlabel="step", ylabel=UNITS.get(name, ""))
         if name == "kl": ax.set_yscale("symlog", linthresh=1e-2)
         else: label_lines(ax)
@@ -270,6 +272,11 @@ def plot_arms(
     _add_caption(fig, f"{seeds} Running mean over {window} steps.")
     plt.close(fig)
     return fig
+
+def style_colors()->list[str]:
+    "Return the colours of the current style; a name such as C0 would be looked up later, outside `house_style`."
+    import matplotlib.pyplot as plt
+    return plt.rcParams["axes.prop_cycle"].by_key()["color"]
 
 def _is_drawn(metrics, name):
     "Whether a metric was recorded and differs from zero in some step."
@@ -302,9 +309,11 @@ def plot_dynamics(
     drawn = {title: [c for c in columns if _is_drawn(metrics, c)] for title, columns in panels.items()}
     drawn = {title: columns for title, columns in drawn.items() if columns}
     fig, axes = _panels(len(drawn))
+    colors = style_colors()
     for ax, (title, columns) in zip(axes, drawn.items()):
         for i, column in enumerate(columns):
-            _plot_smoothed(ax, metrics, column, window, f"C{i}", "-" if i < 7 else "--")
+            style = "-" if i < len(colors) else "--"
+            _plot_smoothed(ax, metrics, column, window, colors[i % len(colors)], style)
         ax.set(title=title, xlabel="step", ylabel=UNITS.get(columns[0], "reward"))
         if len(columns) > 1: label_lines(ax)
     by_type = f", {2*window} for question types" if types else ""
