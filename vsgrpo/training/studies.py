@@ -439,9 +439,9 @@ def _found_dynamics(runs, mean, n_seeds, n_collapsed):
     by_seed = [", ".join("no rise" if step is None else str(step) for step in reward) for reward in zip(*steps)]
     end = {name: np.mean([m[name].tail(5).mean() for m in tables]) for name in ("format", "accuracy")}
     sooner = sum(f is not None and (a is None or f < a) for f, a in steps)
-    return [f"Nine tenths of the rise are reached in step {by_seed[0]} by the format reward and in step {by_seed[1]} "
-            "by the accuracy reward (one step per seed; a rise below a tenth counts as none). The means of the "
-            f"last five steps are {end['format']:.2f} and {end['accuracy']:.2f}. The format is learnt sooner in "
+    return [f"Nine tenths of the rise are reached in these steps, one per seed: format reward {by_seed[0]}; accuracy "
+            f"reward {by_seed[1]} (a rise below a tenth counts as none). The means of the last five steps are "
+            f"{end['format']:.2f} (format) and {end['accuracy']:.2f} (accuracy). The format is learnt sooner in "
             f"{sooner} of {len(steps)} seeds; the paper reports that it is learnt sooner."]
 
 def _step_of_rise(metrics, name, share=.9, least=.1):
