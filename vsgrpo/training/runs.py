@@ -147,7 +147,7 @@ def with_bench(
     test = open_bench(folder).questions
     both = {q.scene_name for q in data.train} & {q.scene_name for q in test}
     if both:
-        warnings.warn(f"{len(both)} scenes of {folder} are also trained on, the first {sorted(both)[0]}: scores on "
+        warnings.warn(f"{len(both)} scenes of {folder} are trained on, the first {sorted(both)[0]}: scores on "
                       "them are not held-out")
     return replace(data, test=test, bench=Path(folder))
 
