@@ -37,7 +37,7 @@ def trainer_of(data, folder, s, record=None):
 def batch_of(trainer): return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
 def moved(trainer, seed=0):
-    "The policy away from its base, so that no term is nought."
+    "Move the policy away from its base, so that no term is zero."
     torch.manual_seed(seed)
     for p in trainer.model.parameters():
         if p.requires_grad: p.data += .02*torch.randn_like(p)
@@ -158,7 +158,7 @@ def test_another_rooms_frames_stop_the_run(data, tmp_path, monkeypatch):
 # ---- runs
 
 @pytest.mark.parametrize("method", [pytest.param("sft", marks=pytest.mark.slow), "dpo"])
-def test_a_killed_run_goes_on_to_the_same_bytes(data, tmp_path, root, method):
+def test_a_killed_run_resumes_with_byte_identical_results(data, tmp_path, root, method):
     s = settings(method, steps=30, save_every=4, curve_every=6, curve_scenes=0, pairs="sampled")
     code = ("import sys; from vsgrpo.training import runs as R; s, data = R.read_run(sys.argv[1]); "
             "R.train(s, data, sys.argv[1], resume=True)")
@@ -197,18 +197,18 @@ def test_sampled_pairs_are_the_models_own_and_wrong(data, tmp_path):
     with pytest.raises(ValueError, match="pairs that are not those"):
         trainer_of(data, tmp_path/"d", settings("dpo", pairs="sampled"), run)
 
-def test_looking_on_the_way_changes_nothing(data, tmp_path):
+def test_evaluations_during_training_change_nothing(data, tmp_path):
     metrics = []
     for every in (0, 1):
         run = Run(tmp_path/f"run{every}")
         trainer_of(data, tmp_path/f"c{every}", settings("sft", curve_every=every), run).train()
         metrics.append(run.read_metrics())
-    without, looking = metrics
-    for name in ("loss", "grad_norm", "passes"): assert without[name].equals(looking[name]), name
+    without, evaluated = metrics
+    for name in ("loss", "grad_norm", "passes"): assert without[name].equals(evaluated[name]), name
     assert run.read_curve().questions.tolist() == [0, 4, 8, 12] and not (tmp_path/"run0/curve.jsonl").exists()
-    asked = generate.some_scenes(data.dev, settings("sft").curve_scenes)
-    assert run.read_curve().n.tolist() == [len(asked)]*4
-    assert run.read_curve().rooms.tolist() == [len({q.scene_name for q in asked})]*4
+    questions = generate.some_scenes(data.dev, settings("sft").curve_scenes)
+    assert run.read_curve().n.tolist() == [len(questions)]*4
+    assert run.read_curve().rooms.tolist() == [len({q.scene_name for q in questions})]*4
 
 def test_what_a_method_cannot_do_is_refused():
     for kw, words in ((dict(method="sft", mode="think"), "hold answers and no thoughts"),
@@ -221,7 +221,7 @@ def test_what_a_method_cannot_do_is_refused():
 # ---- tables
 
 def made_up(tmp_path, **overall):
-    "Runs without a model: scores alone."
+    "Runs without a model: only scores."
     rows = []
     for arm, values in overall.items():
         for seed, trained in enumerate(values):
@@ -253,11 +253,11 @@ def test_sentences_follow_the_numbers(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
     d = {("SFT", "base"): (10., 8., 12.), ("vsGRPO-V", "base"): (15., 12., 17.), ("vsGRPO-V", "SFT"): (5., -1., 9.)}
     monkeypatch.setattr(baseline_tables, "difference", lambda runs, a, b, task="overall": d[a, b])
-    base, others, claim = baseline_tables.baseline_findings(runs, paper_table(2))
-    assert "SFT +10.0 [+8.0, +12.0], above it (paper +6.3)" in base
-    assert "not told apart from it (paper +5.8)" in others and "than SFT not shown" in claim
+    base, others = baseline_tables.baseline_findings(runs, paper_table(2))
+    assert "SFT beats the base by 10.0 points [8.0, 12.0] (paper: +6.3)" in base
+    assert "vsGRPO-V does not differ significantly from SFT: +5.0 [-1.0, +9.0] (paper: +5.8)" in others
     d["vsGRPO-V", "SFT"] = (5., 1., 9.)
-    assert "than SFT shown" in baseline_tables.baseline_findings(runs, paper_table(2))[2]
+    assert "vsGRPO-V beats SFT by 5.0 points [1.0, 9.0]" in baseline_tables.baseline_findings(runs, paper_table(2))[1]
 
 def test_curves_name_their_rooms_and_have_a_band(tmp_path):
     def runs_with(**overall):
@@ -271,9 +271,11 @@ def test_curves_name_their_rooms_and_have_a_band(tmp_path):
                 rows.append((arm, seed, str(run.folder)))
         return pd.DataFrame(rows, columns=["arm", "seed", "folder"])
     one = baseline_tables.read_curves(runs_with(SFT=[[30., 40.]]))
-    ax = baseline_tables.plot_curves_of(one).axes[0]
-    assert "16 development rooms, 138 questions" in ax.get_ylabel()
-    assert ax.get_legend().get_title().get_text() == "band: 95 % over rooms"
+    figure = baseline_tables.plot_curves_of(one, baseline_tables.paper_overall(paper_table(2)))
+    ax, caption = figure.axes[0], figure.get_supxlabel()
+    assert "16 development rooms, 138 questions" in caption and "Band: 95 % interval over rooms, one seed" in caption
+    dashed = {line.get_label(): line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"}
+    assert dashed == {"base, paper": 23.3, "SFT, paper": 29.6}
     low, high = (f(p.vertices[:, 1]) for p in [ax.collections[0].get_paths()[0]] for f in (min, max))
     assert (low, high) == (27, 44)
     several = baseline_tables.read_curves(runs_with(SFT=[[30., 40.], [30., 42.], [30., 44.]]))
@@ -282,19 +284,19 @@ def test_curves_name_their_rooms_and_have_a_band(tmp_path):
     old = Run(tmp_path/"old")
     old.log_curve(0, {"questions": 0, "seconds/training": 0., "overall": 30.})    # of an earlier version
     curves = baseline_tables.read_curves(pd.DataFrame([("SFT", 0, str(old.folder))], columns=["arm", "seed", "folder"]))
-    label = baseline_tables.plot_curves_of(curves).axes[0].get_ylabel()
-    assert "development rooms" in label and curves.low.isna().all()
+    caption = baseline_tables.plot_curves_of(curves).get_supxlabel()
+    assert "development rooms" in caption and curves.low.isna().all()
 
 def test_two_seeds_are_both_counted(data, monkeypatch):
     "The mean of both differences, with the interval of that mean over the same draws of rooms; not the first seed's."
-    s, asked = settings("sft"), data.test
-    right, none = {q.id: q.ground_truth for q in asked}, {q.id: "" for q in asked}
+    s, questions = settings("sft"), data.test
+    right, none = {q.id: q.ground_truth for q in questions}, {q.id: "" for q in questions}
     answers = {"a0": right, "a1": none, "a2": right}
     monkeypatch.setattr(studies, "read_run", lambda folder: (s, data))
-    monkeypatch.setattr(studies, "held_out", lambda s, data: asked)
+    monkeypatch.setattr(studies, "held_out", lambda s, data: questions)
     monkeypatch.setattr(studies, "read_predictions", lambda s, data, folder: {"trained": answers[folder], "base": none})
     made = lambda n: pd.DataFrame([("SFT", k, f"a{k}") for k in range(n)], columns=["arm", "seed", "folder"])
-    task = asked[0].task
+    task = questions[0].task
     assert studies.difference(made(1), "SFT", "base", task) == (100, 100, 100)
     assert studies.difference(made(2), "SFT", "base", task) == (50, 50, 50)
     three = studies.difference(made(3), "SFT", "base", task)      # over seeds: ± t(.975, 2)·57.735/√3, t = 4.3027
@@ -303,8 +305,8 @@ def test_two_seeds_are_both_counted(data, monkeypatch):
 def test_without_an_interval_nothing_is_claimed(tmp_path, monkeypatch):
     runs = made_up(tmp_path, SFT=[40.], vsGRPO_V=[45.]).replace({"vsGRPO V": "vsGRPO-V"})
     monkeypatch.setattr(baseline_tables, "difference", lambda *a, **kw: (5., np.nan, np.nan))
-    base, _, claim = baseline_tables.baseline_findings(runs, paper_table(2))
-    assert "+5.0 (no interval), not judged against it" in base and "than SFT not measured" in claim
+    for sentence in baseline_tables.baseline_findings(runs, paper_table(2)):
+        assert "by +5.0 points (no interval)" in sentence and "beats" not in sentence
 
 def test_constant_answers_of_the_methods_are_shown(tmp_path):
     from vsgrpo.evaluation.generate import answer_warnings, spread_table

@@ -54,7 +54,7 @@ def test_each_parameter_refuses_each_other_kind_by_name(root, chapter):
 
 @pytest.mark.slow
 def test_two_runs_begin_in_one_second(built_rooms, tmp_path, root):
-    "Each has its folder, and both end well; the clock stands still for the names of their folders."
+    "Each has its own folder, and both succeed; the clock is fixed in the names of their folders."
     shutil.copytree(built_rooms(3, 1, 2), tmp_path/"data")
     (tmp_path/"sitecustomize.py").write_text("import time\nhonest = time.strftime\ntime.strftime = lambda form, *t: "
                                              "'20261125-101112' if form == '%Y%m%d-%H%M%S' else honest(form, *t)")
@@ -68,7 +68,7 @@ def test_two_runs_begin_in_one_second(built_rooms, tmp_path, root):
         runs.append(subprocess.Popen(call, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                      text=True))
     for p in runs:
-        said = p.communicate(timeout=900)[1]
-        assert p.returncode == 0, said[-1500:]
+        errors = p.communicate(timeout=900)[1]
+        assert p.returncode == 0, errors[-1500:]
     assert sorted(f.parent.name for f in tmp_path.glob("runs/*/scores.csv")) == ["grpo-tiny-vanilla-s0-20261125-101112",
                                                                                  "grpo-tiny-vanilla-s0-20261125-101112-2"]

@@ -257,7 +257,7 @@ def test_another_question_of_the_same_id_and_an_unknown_mode_are_named(folder, t
     (tmp_path/"rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     run = open_run(tmp_path)
     assert len(run.rows([1])) == 4 and run.groups.rows.sum() == 4
-    for words in ("1 completions are left out", "but are others"): assert words in " ".join(run.missing)
+    for words in ("1 completions are left out", "id of a different question"): assert words in " ".join(run.missing)
     q, = page_questions(page_data(run, choose_groups(run.groups), .4))
     assert q["marks"] is None and "no provenance" in q["missing"]
 

@@ -1,4 +1,4 @@
-"Arms of a study, their tables, and sentences that follow the numbers; the runs are made up, but for one."
+"Arms of a study, their tables, and findings that follow the numbers; all runs but one are made up."
 import html
 import json
 import re
@@ -58,55 +58,56 @@ def test_arms_differ_in_what_is_studied_alone():
         assert changed <= fields, (study, changed)
     assert [a.beta for n, a in studies.study_arms("kl", s) if "lr" not in n] == [0, 1e-4, 1e-2]
 
-# Sentences are judged by what they conclude and by the numbers in them, not by how they are worded.
+# Findings are tested by their conclusions and numbers, not by their wording.
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?%?"
 
 def numbers(text): return re.findall(rf"(?<![\w.]){NUMBER}(?![\w.]*\w)", text)
 
-def conclusions(sentences): return re.findall(r"\b(?:not )?shown\b", " ".join(sentences))
+def conclusions(sentences): return re.findall(r"\b(?:supports|does not support)\b", " ".join(sentences))
 
 def first_named(sentence, arms): return min((sentence.index(a), a) for a in arms if a in sentence)[1]
 
 @pytest.mark.parametrize("without, penalised, conclusion", [
-    ([True]*3, [False]*3, "shown"),
-    ([True, True, False], [False]*3, "not shown"),          # one seed without the penalty is well
-    ([True]*3, [False, True, False], "not shown"),          # one seed with it is not
-    ([False]*3, [False]*3, "not shown"),
+    ([True]*3, [False]*3, "supports"),
+    ([True, True, False], [False]*3, "does not support"),          # one seed without the penalty does not collapse
+    ([True]*3, [False, True, False], "does not support"),          # one seed with the penalty collapses
+    ([False]*3, [False]*3, "does not support"),
 ])
-def test_the_penalty_is_shown_to_help_where_every_seed_agrees(tmp_path, without, penalised, conclusion):
+def test_the_papers_finding_is_supported_where_every_seed_agrees(tmp_path, without, penalised, conclusion):
     arms = {"β = 0": without, "β = 0.0001": penalised}
     runs = runs_of(tmp_path, **{a: [dict(collapsed=c) for c in seeds] for a, seeds in arms.items()})
-    told = studies.findings("kl", runs)
-    assert conclusions(told) == [conclusion]
-    for arm, seeds in arms.items(): assert f"{sum(seeds)} of 3 seeds with {arm} (" in told[0]
+    sentences = studies.findings("kl", runs)
+    assert conclusions(sentences) == [conclusion]
+    for arm, seeds in arms.items(): assert f"{sum(seeds)} of 3 seeds with {arm} (" in sentences[0]
 
 def test_collapses_are_dated_counted_and_measured(tmp_path):
-    "Gone from step 26 on, noticed in step 28; the last ten steps have KL 0.1 and a format reward of 0.05, or 1."
-    fallen, well = dict(collapsed=True, own=22.), {}
-    arms = {"β = 0": [well, well, fallen], "β = 0.0001": [well]*3, "β = 0, lr × 4": [fallen]*3}
-    told = studies.findings("kl", runs_of(tmp_path, **arms))
-    part = {arm: " ".join(told).split(f"seeds with {arm} (")[1].split(")")[0] for arm in arms}
+    "The format is lost from step 26, noticed in 28; the last ten steps have KL 0.1 and a format reward of 0.05 or 1."
+    collapsed, sound = dict(collapsed=True, own=22.), {}
+    arms = {"β = 0": [sound, sound, collapsed], "β = 0.0001": [sound]*3, "β = 0, lr × 4": [collapsed]*3}
+    sentences = studies.findings("kl", runs_of(tmp_path, **arms))
+    part = {arm: " ".join(sentences).split(f"seeds with {arm} (")[1].split(")")[0] for arm in arms}
     assert numbers(part["β = 0"]) == ["26", "28", "0.1", "0.68", "34.0"]            # (1 + 1 + .05)/3, (40 + 40 + 22)/3
     assert numbers(part["β = 0.0001"]) == ["0.1", "1.00", "40.0"]
     assert numbers(part["β = 0, lr × 4"]) == ["26", "28", "0.1", "0.05", "22.0"]
-    assert "format reward fell (4)" in told[2]      # the four that collapsed, by what was noted
+    assert "format reward fell (4)" in sentences[2]      # the four that collapsed, by what was noted
 
 @pytest.mark.parametrize("own, best", [
     (dict(vanilla=50., think=41., observe=30.), "vanilla"),
     (dict(vanilla=31., think=29., observe=32.5), "observe"),
 ])
 def test_the_best_mode_and_what_thinking_gains(tmp_path, own, best):
-    "Asked in vanilla mode, the model that was trained to think has 35 and the one that observes 36."
+    "In vanilla mode, the model trained in think mode scores 35 and the one trained in observe mode 36."
     beside = dict(vanilla=35., think=35., observe=36.)
-    told = studies.findings("modes", runs_of(tmp_path, **{m: [dict(own=x, vanilla=beside[m])] for m, x in own.items()}))
-    assert first_named(told[0], own) == best
-    ours, printed = told[1].split("paper")
+    runs = runs_of(tmp_path, **{m: [dict(own=x, vanilla=beside[m])] for m, x in own.items()})
+    highest, change = studies.findings("modes", runs)
+    assert first_named(highest, own) == best
+    ours, printed = change.split("paper")
     gains = dict(vanilla=["+6.0", "-6.0"], observe=["-6.0", "-3.5"])[best]      # 41 - 35, 30 - 36; 29 - 35, 32.5 - 36
     assert numbers(ours) == gains and numbers(printed) == ["+3.5", "+3.2"]
 
 def test_readings_are_ranked_and_a_length_reward_is_held_against_its_own(tmp_path):
-    "The naive length reward scores higher than any reading, and is none."
+    "The naive length reward scores higher than any reading, but is not a reading."
     arms = {"linear": dict(own=30.), "ratio": dict(own=33.), "exp": dict(own=31.)}
     arms["ratio + length:naive"] = dict(own=39., tokens=40, tags=.8)
     readings, naive = studies.findings("rewards", runs_of(tmp_path, **{a: [given] for a, given in arms.items()}))
@@ -124,22 +125,22 @@ def test_readings_are_ranked_and_a_length_reward_is_held_against_its_own(tmp_pat
     (dict(formats=lambda k: .5), [], ["0.50", "0.50"], 0),
 ])
 def test_which_reward_is_learnt_first(tmp_path, given, steps, end, sooner):
-    [told] = studies.findings("dynamics", runs_of(tmp_path, think=[given]*2))
-    assert numbers(told) == [*steps, *end, str(sooner), "2"]
+    [sentence] = studies.findings("dynamics", runs_of(tmp_path, think=[given]*2))
+    assert numbers(sentence) == [*steps, *end, str(sooner), "2"]
 
-def test_what_was_not_measured_is_said(tmp_path):
+def test_findings_name_what_was_not_measured(tmp_path):
     runs = runs_of(tmp_path, **{"β = 0": [{}], "β = 0.0001": [{}]})
     assert studies.findings("single", runs) == []
     scores = pd.read_csv(runs.folder[0] + "/scores.csv")
     scores[scores.question_type != "overall"].to_csv(runs.folder[0] + "/scores.csv", index=False)
     for study in ("kl", "modes", "rewards"):
-        [told] = studies.findings(study, runs)
-        assert "overall score" in told and not numbers(told) and not conclusions([told])
+        [sentence] = studies.findings(study, runs)
+        assert "overall score" in sentence and not numbers(sentence) and not conclusions([sentence])
     metrics = Run(runs.folder[1]).metrics_path
     lines = [{k: v for k, v in json.loads(line).items() if k != "format"} for line in metrics.read_text().splitlines()]
     metrics.write_text("".join(json.dumps(x) + "\n" for x in lines))
-    [told] = studies.findings("dynamics", runs[1:])
-    assert "format reward" in told and not numbers(told)
+    [sentence] = studies.findings("dynamics", runs[1:])
+    assert "format reward" in sentence and not numbers(sentence)
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_seed_may_be_chance(tmp_path, seeds):
@@ -160,7 +161,7 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     assert len(studies.plot_arms(runs).axes[0].lines) == 2 + 1 + 2 and len(studies.plot_dynamics(metrics).axes) == 4
 
 def test_a_collapse_is_counted_and_dated(tmp_path):
-    "Gone from step 26 on; the rule notices in 28."
+    "The format is lost from step 26 on; the rule notices it in step 28."
     runs = runs_of(tmp_path, think=[dict(collapsed=True), {}])
     when = "from step 26, noticed in step 28"
     assert studies.arm_table(runs).loc["think", "collapsed"] == f"1 of 2 ({when})"
@@ -168,7 +169,7 @@ def test_a_collapse_is_counted_and_dated(tmp_path):
     assert studies.read_collapse(runs.folder[0]) == noted
     assert studies.read_collapse(runs.folder[1]) == (None, "", None)
 
-def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monkeypatch):
+def test_a_study_resumes_and_a_route_is_shown_before_and_after(data, tmp_path, monkeypatch):
     s = replace(default_settings("smoke", "tiny-cot", mode="think", steps=2, questions_per_step=2), num_generations=4,
                 max_new_tokens=8, probe_every=0)
     arms = [a for a in studies.study_arms("kl", s) if a[0] in ("β = 0", "β = 0.01")]
@@ -195,24 +196,24 @@ def test_a_study_goes_on_and_shows_a_route_before_and_after(data, tmp_path, monk
 
     from vsgrpo.engine.models import VideoReader, load_processor
     folder, frames = Path(runs.folder[0]), VideoReader(load_processor("tiny"), s.video).frames
-    asked = [q for q in held_out(s, data) if q.question_type == "route_planning"]
+    routes = [q for q in held_out(s, data) if q.question_type == "route_planning"]
     base = {r["id"]: r["prediction"] for r in map(json.loads, (folder/"answers/base.jsonl").read_text().splitlines())}
-    won = next(q for q in reversed(asked) if not score_answer(q, base[q.id], "tagged"))
-    def answer(**said):
-        "Every trained answer is markup, but for those given."
+    won = next(q for q in reversed(routes) if not score_answer(q, base[q.id], "tagged"))
+    def answer(**given):
+        "Replace every trained answer by markup, except those given."
         path = folder/"answers/trained.jsonl"
         rows = [json.loads(x) for x in path.read_text().splitlines()]
-        for r in rows: r["prediction"] = said.get(str(r["id"]), "</td><script>alert(1)</script>")
+        for r in rows: r["prediction"] = given.get(str(r["id"]), "</td><script>alert(1)</script>")
         write_text("".join(json.dumps(r) + "\n" for r in rows), path)
     answer()
     pages = [before_after(folder, frames, seed=k) for k in range(8)]
     assert "<script>" not in pages[0] and "&lt;script&gt;" in pages[0] and "You are a robot" in pages[0]
-    shown = {q.id for page in pages for q in asked if html.escape(q.question) in page}
-    assert len(asked) > 1 and len(shown) > 1                    # another seed draws another question
-    for k, page in enumerate(pages): assert numbers(page.splitlines()[0]) == [str(k), str(len(asked))]
+    shown = {q.id for page in pages for q in routes if html.escape(q.question) in page}
+    assert len(routes) > 1 and len(shown) > 1                    # another seed draws another question
+    for k, page in enumerate(pages): assert numbers(page.splitlines()[0]) == [str(k), str(len(routes))]
     answer(**{str(won.id): f"<think>I turn.</think><answer>{won.ground_truth}</answer>"})
     page = before_after(folder, frames, largest_gain=True)
     assert html.escape(won.question) in page and page.count("✓") == page.count("✗") == 1
     assert page.index("✗") < page.index("✓")                    # wrong before the training, right after it
-    assert numbers(page.splitlines()[0]) == [str(len(asked))]
+    assert numbers(page.splitlines()[0]) == [str(len(routes))]
     with pytest.raises(ValueError, match="no held-out question of type"): before_after(folder, frames, kind="x")

@@ -841,7 +841,7 @@ def test_training_loads_a_file_of_rewards_where_the_command_names_it(planted, tm
     for given in ([], ["--rewards", str(tmp_path/"other.py")]):
         with pytest.raises(SystemExit) as stopped:
             P.train_cli([str(run), *given])
-        why = (f"its rewards are paid by {own}, which training would run; if you trust what is there: "
+        why = (f"its rewards come from {own}, which training would execute; if you trust this code: "
                f"vsgrpo-train {run} --rewards {own}")
         assert stopped.value.code == 2 and why in capsys.readouterr().err
     assert not mark.exists()

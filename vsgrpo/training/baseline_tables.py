@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['OTHER_VIDEO', 'baseline_table', 'answer_rows', 'read_curves', 'curve_band', 'curve_rooms', 'plot_curves_of',
-           'equal_terms', 'drift', 'drift_table', 'baseline_findings']
+           'paper_overall', 'equal_terms', 'drift', 'drift_table', 'baseline_findings']
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-002
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..display import house_style, label_lines, style_colors
 from ..engine.models import VideoReader, load_model, load_processor, make_prompt
 from ..engine.prefix_tree import build_prefix_trees
 from ..engine.sampling import sample_answers
@@ -30,10 +32,10 @@ from .studies import all_scores, difference, paper_model
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-005
 def baseline_table(
     runs:pd.DataFrame, # arm, seed, folder
-    paper:pd.DataFrame, # of `paper_table(2)`
-    model:str="tiny", # alias, hub id or folder: whose rows of the paper; the 2B's beside the tiny model
-)->pd.DataFrame: # (method, whose) × tasks, and the overall score with another room's video
-    "Base, SFT, DPO and vsGRPO-V per task, paper beside ours; what was not run or printed is a dash."
+    paper:pd.DataFrame, # table from `paper_table(2)`
+    model:str="tiny", # alias, hub id or folder; selects the paper's rows, those of the 2B for the tiny model
+)->pd.DataFrame: # (method, paper or ours) × tasks, and the overall score with another room's video
+    "Compare base, SFT, DPO and vsGRPO-V per task with the paper; a dash where there is no score."
     printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method")
     scores, rows = all_scores(runs), {}
     tasks = [t for t in printed.columns if t in set(scores.question_type)]
@@ -51,21 +53,21 @@ OTHER_VIDEO = "overall, other room's video"
 def _paper_order(arm): return ["SFT", "DPO", "vsGRPO-V"].index(arm.split()[0])
 
 def _base_or_trained(scores, runs, name):
-    "Scores of an arm, a row a task and seed; the base is the same in every run, so its first one."
+    "Return an arm's scores, one row per task and seed; the base is the same in all runs, so it is read once."
     if name != "base": return scores[(scores.shown == "trained") & (scores.arm == name)]
     first = scores[(scores.shown == "base") & (scores.arm == runs.arm.iloc[0])]
     return first.drop_duplicates("question_type")
 
 def _cell(scores):
-    "Mean over seeds with its interval; for one seed, the interval over scenes."
+    "Format the mean over seeds with its interval; for one seed, the interval over scenes."
     mean, low, high = t_interval(scores.score) if len(scores) != 1 else scores.iloc[0][["score", "ci_low", "ci_high"]]
     return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-008
 def answer_rows(
     runs:pd.DataFrame, # arm, seed, folder
-)->pd.DataFrame: # rows of scores.csv; arm is base or a method, a row a seed
-    "What `spread_table` and `answer_warnings` take: the base once, and each method's trained models."
+)->pd.DataFrame: # rows of scores.csv for the base and for each method and seed
+    "Return the rows for `spread_table` and `answer_warnings`: the base once, and each method's trained models."
     scores = all_scores(runs)
     base = _base_or_trained(scores, runs, "base").assign(arm="base")
     return pd.concat([base, scores[scores.shown == "trained"]], ignore_index=True)
@@ -73,8 +75,8 @@ def answer_rows(
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-011
 def read_curves(
     runs:pd.DataFrame, # arm, seed, folder; runs with `curve_every`
-)->pd.DataFrame: # arm, seed, step, questions, seconds, overall, low, high, n (questions asked), rooms; nan: no record
-    "Scores on development rooms along the way, with 95 % bootstrap intervals over the rooms."
+)->pd.DataFrame: # arm, seed, step, questions, seconds, overall, low, high, n (questions scored), rooms; NaN: no record
+    "Read scores on development rooms during training, with 95 % bootstrap intervals over the rooms."
     names = {"seconds/training": "seconds", "overall/low": "low", "overall/high": "high"}
     columns = ["arm", "seed", "step", "questions", "seconds", "overall", "low", "high", "n", "rooms"]
     curves = [Run(folder).read_curve().rename(columns=names).assign(arm=arm, seed=seed)
@@ -82,9 +84,9 @@ def read_curves(
     return pd.concat(curves).reindex(columns=columns)
 
 def curve_band(
-    curves:pd.DataFrame, # of `read_curves`, one arm
-)->pd.DataFrame: # step × questions, seconds, overall, low, high: means over seeds
-    "One seed: its interval over rooms. Two: lowest and highest. Three or more: the t-interval of their mean."
+    curves:pd.DataFrame, # curves of one arm, from `read_curves`
+)->pd.DataFrame: # step × questions, seconds, overall (means over seeds), low, high
+    "Return the mean curve and its band: over rooms for one seed, lowest to highest for two, t-interval for more."
     steps = curves.groupby("step")
     mean, seeds = steps[["questions", "seconds", "overall"]].mean(), steps.size().max()
     if seeds == 1: limits = curves.set_index("step").reindex(columns=["low", "high"])
@@ -93,47 +95,72 @@ def curve_band(
     return mean.join(limits)
 
 def curve_rooms(
-    curves:pd.DataFrame, # of `read_curves`
-)->str: # for a caption
-    "How many rooms and questions the curves are about."
+    curves:pd.DataFrame, # curves from `read_curves`
+)->str: # phrase for a caption
+    "Return the number of rooms and questions behind the curves."
     n, rooms = (curves[c].max() if c in curves else np.nan for c in ("n", "rooms"))
     return "development rooms" if np.isnan(n) else f"{rooms:.0f} development rooms, {n:.0f} questions"
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-013
+@house_style
 def plot_curves_of(
-    curves:pd.DataFrame, # of `read_curves`
-): # matplotlib Figure
-    "Score over questions and over seconds of training: mean over seeds with the band of `curve_band`, each seed thin."
+    curves:pd.DataFrame, # curves from `read_curves`
+    paper:pd.Series|None=None, # method → the paper's overall score, from `paper_overall`; drawn dashed
+)->Any: # matplotlib figure
+    "Plot scores over questions and seconds of training: mean over seeds with the band of `curve_band`, each seed thin."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3), dpi=80, sharey=True, layout="constrained")
-    seeds = curves.groupby("arm").seed.nunique().max()
+    fig, axes = plt.subplots(1, 2, figsize=(9.2, 3.4), sharey=True)
+    seeds, colors = curves.groupby("arm").seed.nunique().max(), style_colors()
     for ax, x, unit in zip(axes, ("questions", "seconds"), ("questions seen", "seconds of training")):
-        for i, (arm, of_arm) in enumerate(curves.groupby("arm", sort=False)):
-            _plot_band(ax, of_arm, x, color=f"C{i}", label=arm)
-            if seeds > 1: _plot_seeds(ax, of_arm, x, color=f"C{i}")
-        ax.set(xlabel=unit, title=f"over {x}")
-    band = {1: "95 % over rooms", 2: "lowest to highest seed"}.get(seeds, f"95 % over {seeds} seeds")
-    axes[0].set_ylabel(f"overall\n({curve_rooms(curves)})", fontsize=8)
-    axes[0].legend(fontsize=7, title=f"band: {band}", title_fontsize=7)
+        for i, (arm, arm_curves) in enumerate(curves.groupby("arm", sort=False)):
+            color = colors[i % len(colors)]
+            _plot_band(ax, arm_curves, x, color=color, label=arm)
+            if seeds > 1: _plot_seeds(ax, arm_curves, x, color=color)
+        if paper is not None: _plot_paper(ax, paper, curves, x)
+        ax.set(xlabel=unit, title=f"Score over {x}")
+        label_lines(ax)
+    axes[0].set_ylabel("overall score")
+    fig.supxlabel(_curve_caption(curves, seeds, paper), x=.01, ha="left", fontsize=9)
     plt.close(fig)
     return fig
 
 def _plot_band(ax, curves, x, color, label):
     mean = curve_band(curves)
     ax.fill_between(mean[x], mean.low, mean.high, color=color, alpha=.15, lw=0)
-    ax.plot(mean[x], mean.overall, marker=".", lw=1.4, color=color, label=label)
+    ax.plot(mean[x], mean.overall, marker=".", color=color, label=label)
 
 def _plot_seeds(ax, curves, x, color):
     for _, run in curves.groupby("seed"): ax.plot(run[x], run.overall, lw=.6, alpha=.5, color=color)
 
+def _plot_paper(ax, paper, curves, x):
+    "Draw the paper's scores of the base and of the methods that the curves show."
+    methods = {"base", *(arm.split()[0] for arm in curves.arm)}
+    for method in [m for m in paper.index if m in methods]:
+        ends = [curves[x].min(), curves[x].max()]
+        ax.plot(ends, [paper[method]]*2, ls="--", lw=1, color=".5", label=f"{method}, paper")
+
+def _curve_caption(curves, seeds, paper):
+    "Return n, the meaning of the band and that of the dashed lines."
+    band = {1: "95 % interval over rooms, one seed", 2: "lowest to highest of 2 seeds"}
+    text = f"{curve_rooms(curves)}. Band: {band.get(seeds, f'95 % interval over {seeds} seeds')}."
+    if seeds > 1: text += " Thin: each seed."
+    return text if paper is None else f"{text} Dashed: the paper's scores on VSI-Bench."
+
+def paper_overall(
+    paper:pd.DataFrame, # table from `paper_table(2)`
+    model:str="tiny", # alias, hub id or folder; selects the paper's rows, those of the 2B for the tiny model
+)->pd.Series: # method → overall score in vanilla mode
+    "Return the paper's overall scores of base, SFT, DPO and vsGRPO-V."
+    return paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method").overall
+
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-015
 def equal_terms(
-    curves:pd.DataFrame, # of `read_curves`
-)->pd.DataFrame: # arm × questions, score at the end, seconds it took, score at the seconds that all have
-    "The methods at the same questions and at the same seconds (those of the quickest), means over seeds."
+    curves:pd.DataFrame, # curves from `read_curves`
+)->pd.DataFrame: # arm × questions, final score, training seconds, score after the seconds of the fastest run
+    "Compare the methods after the same questions and after the same seconds, means over seeds."
     by_run = curves.groupby(["arm", "seed"], sort=False)
     seconds = by_run.seconds.max()
-    # between two looks the score lies on a line
+    # between two evaluations the score is interpolated linearly
     scores = {key: float(np.interp(seconds.min(), run.seconds, run.overall)) for key, run in by_run}
     last = curves.sort_values("step").groupby(["arm", "seed"], sort=False).last()
     table = pd.DataFrame({"questions": last.questions, "score": last.overall, "seconds": seconds,
@@ -143,9 +170,9 @@ def equal_terms(
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-018
 def drift(
     folder:str|Path, # run folder
-    n_scenes:int=16, # held-out scenes that are asked about
-)->dict: # trained and base: entropy and KL in nats a token, tokens an answer
-    "What training did to free answers; kept in the run folder."
+    n_scenes:int=16, # number of held-out scenes
+)->dict: # trained and base: entropy and KL in nats per token, tokens per answer
+    "Measure how training changed sampled answers; the result is stored in the run folder."
     path = Path(folder)/"drift.json"
     if path.is_file():
         kept = read_json(path)
@@ -167,7 +194,7 @@ def drift(
     return result
 
 def _prompt_batches(s, data, processor, n_scenes):
-    "Held-out questions as prompts, each batch with the number of its first."
+    "Yield batches of held-out questions as prompts, each with the index of its first."
     questions = some_scenes(held_out(s, data), n_scenes)
     reader = VideoReader(processor, held_out_video(s, data), frame_folder(), blank=s.blank)
     for k in range(0, len(questions), s.ask_batch):
@@ -176,7 +203,7 @@ def _prompt_batches(s, data, processor, n_scenes):
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-019
 def _free_answers(model, processor, prompts, s, guard, as_base, seeds):
-    "Sums over sampled answers: entropy, divergence from the base, tokens, answers."
+    "Return sums over sampled answers: entropy, divergence from the base, tokens, answers."
     import torch
     with torch.no_grad():
         with model.disable_adapter() if as_base else nullcontext():
@@ -192,13 +219,13 @@ def _free_answers(model, processor, prompts, s, guard, as_base, seeds):
 
 def drift_table(
     runs:pd.DataFrame, # arm, seed, folder
-    n_scenes:int=16, # held-out scenes that are asked about
+    n_scenes:int=16, # number of held-out scenes
 )->pd.DataFrame: # arm × entropy, KL, tokens; means over seeds
-    "What each method did to the rest."
-    names = {"entropy": "entropy, nats a token", "kl": "KL from base, nats a token", "tokens": "tokens an answer"}
+    "Compare entropy, divergence and answer length across the methods."
+    names = {"entropy": "entropy, nats per token", "kl": "KL from base, nats per token", "tokens": "tokens per answer"}
     rows = {}
-    for arm, of_arm in runs.groupby("arm", sort=False):
-        measured = [drift(folder, n_scenes) for folder in of_arm.folder]
+    for arm, arm_runs in runs.groupby("arm", sort=False):
+        measured = [drift(folder, n_scenes) for folder in arm_runs.folder]
         rows.setdefault("base", {k: measured[0]["base"][k] for k in names})
         rows[arm] = {k: float(np.mean([m["trained"][k] for m in measured])) for k in names}
     return pd.DataFrame(rows).T.rename(columns=names).round(3)
@@ -206,32 +233,34 @@ def drift_table(
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-022
 def baseline_findings(
     runs:pd.DataFrame, # arm, seed, folder
-    paper:pd.DataFrame, # of `paper_table(2)`
-    model:str="tiny", # whose rows of the paper
+    paper:pd.DataFrame, # table from `paper_table(2)`
+    model:str="tiny", # alias, hub id or folder; selects the paper's rows, those of the 2B for the tiny model
 )->list[str]: # sentences
-    "What agrees with the paper, by differences whose interval leaves out 0."
-    printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method").overall
-    arms = list(runs.arm.unique())
-    def compare(a, d, theirs): return f"{a} {_points(d)}, {_judged(d)} it (paper {theirs:+.1f})"
-    over_base = [compare(a, difference(runs, a, "base"), printed[a.split()[0]] - printed["base"]) for a in arms]
-    sentences = [f"Over the base: {'; '.join(over_base)}."]
-    if "vsGRPO-V" in arms and len(arms) > 1:
-        gains = {a: difference(runs, "vsGRPO-V", a) for a in arms if a != "vsGRPO-V"}
-        over = [compare(a, d, printed["vsGRPO-V"] - printed[a.split()[0]]) for a, d in gains.items()]
-        claims = ", ".join(f"than {a} {_shown(d)}" for a, d in gains.items())
-        sentences += [f"vsGRPO-V over the others: {'; '.join(over)}.",
-                      f"That GRPO gains more on the same questions: {claims}."]
+    "Compare the methods in sentences, by whether the interval of a difference includes 0."
+    printed, arms = paper_overall(paper, model), list(runs.arm.unique())
+    def compare(ours, theirs):
+        gain = printed[ours.split()[0]] - printed[theirs.split()[0]]
+        name = "the base" if theirs == "base" else theirs
+        return f"{_compared(ours, name, difference(runs, ours, theirs))} (paper: {gain:+.1f})"
+    sentences = ["; ".join(compare(arm, "base") for arm in arms) + "."]
+    others = [arm for arm in arms if arm != "vsGRPO-V"]
+    if "vsGRPO-V" in arms and others:
+        sentences.append(f"Trained on the same questions, {'; '.join(compare('vsGRPO-V', arm) for arm in others)}.")
     if {"DPO sampled", "DPO other"} <= set(arms):
         d = difference(runs, "DPO sampled", "DPO other")
-        sentences.append(f"Wrong answers of the model's own in place of made ones: {_points(d)}; that DPO lacks better "
-                         f"pairs, as the paper suspects, is {_shown(d)} here.")
+        sentence = f"With the model's own wrong answers as rejected ones, {_compared('DPO sampled', 'DPO other', d)}."
+        verdict = "supports" if d[1] > 0 else "does not support"
+        claim = f" This {verdict} the paper's conjecture that better pairs would help DPO."
+        sentences.append(sentence if np.isnan(d[1]) else sentence + claim)
     return sentences
+
+def _compared(ours, theirs, d):
+    "State whether one method scores higher than another, with the difference in points and its interval."
+    change, low, high = d
+    if np.isnan(low): return f"{ours} differs from {theirs} by {change:+.1f} points (no interval)"
+    if low <= 0 <= high: return f"{ours} does not differ significantly from {theirs}: {_points(d)}"
+    if low > 0: return f"{ours} beats {theirs} by {change:.1f} points [{low:.1f}, {high:.1f}]"
+    return f"{ours} trails {theirs} by {-change:.1f} points [{-high:.1f}, {-low:.1f}]"
 
 def _points(d):
     return f"{d[0]:+.1f} (no interval)" if np.isnan(d[1]) else f"{d[0]:+.1f} [{d[1]:+.1f}, {d[2]:+.1f}]"
-
-def _judged(d):
-    if np.isnan(d[1]): return "not judged against"
-    return "above" if d[1] > 0 else "below" if d[2] < 0 else "not told apart from"
-
-def _shown(d): return "not measured" if np.isnan(d[1]) else "shown" if d[1] > 0 else "not shown"

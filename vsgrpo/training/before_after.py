@@ -9,6 +9,7 @@ __all__ = ['before_after']
 import html
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,20 +21,20 @@ from .runs import held_out, held_out_video, read_predictions, read_run
 
 # %% ../../nbs/28b_before_after.ipynb #28-017
 def before_after(
-    folder:str|Path, # of a run
-    frames, # VideoReader's frame cache
+    folder:str|Path, # run folder
+    frames:Any, # frame cache of a VideoReader
     kind:str="route_planning", # question type
-    seed:int=0, # of the draw
+    seed:int=0, # seed of the draw
     largest_gain:bool=False, # show the question with the largest gain instead
-)->str: # HTML, all text escaped; its first line says how the question was chosen
-    "A held-out question with the answers of the base and of the trained model (Figure 3)."
+)->str: # HTML, all text escaped; its first line states how the question was chosen
+    "Show a held-out question with the answers of the base and of the trained model (Figure 3)."
     s, data = read_run(folder)
     predictions = read_predictions(s, data, folder)
     questions = [q for q in held_out(s, data) if q.question_type == kind]
-    if not questions: raise ValueError(f"{folder}: no held-out question of type {kind!r} was asked")
+    if not questions: raise ValueError(f"{folder}: no held-out question of type {kind!r} in its evaluation")
     if largest_gain:
         q = max(questions, key=lambda q: _gain(q, predictions["base"][q.id], predictions["trained"][q.id], s.mode))
-        how = f"Chosen as the largest gain of {len(questions)}"
+        how = f"Largest gain among {len(questions)}"
     else:
         q = questions[int(np.random.default_rng(seed).integers(len(questions)))]
         how = f"Drawn by seed {seed} from {len(questions)}"
@@ -43,7 +44,7 @@ def before_after(
                       *_question_html(q, png), *(_answer_html(arm, a, q, s.mode) for arm, a in answers), "</table>"])
 
 def _gain(q, before, after, mode):
-    "Gain in score; among equal ones readable answers and changed ones come first."
+    "Return the gain in score; among equal gains, readable and changed answers come first."
     gain = score_answer(q, after, PARSER[mode]) - score_answer(q, before, PARSER[mode])
     return gain, extract_answer(after, mode) is not None, after != before
 

@@ -10,10 +10,11 @@ __all__ = ['LAB_ROWS', 'LAB', 'attempt', 'RunData', 'open_run', 'load_scene', 'r
 # %% ../../nbs/24_explorer.ipynb #24-002
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,14 @@ from .rewards import extract_answer
 from .rollouts import Rollouts, group_advantage, rescore, total_reward
 
 # %% ../../nbs/24_explorer.ipynb #24-att
-def attempt(missing:list, what:str, read, *args, **kwargs):
-    "What `read` returns; None where it fails, with the reason added to `missing`."
+def attempt(
+    missing:list, # sentences about what cannot be read; a failure adds one
+    what:str, # name of the part that is read
+    read:Callable,
+    *args:Any, # arguments of `read`
+    **kwargs:Any, # keyword arguments of `read`
+)->Any: # what `read` returns; None where it fails
+    "Call `read`; where it fails, add the reason to `missing`."
     try: return read(*args, **kwargs)
     except (OSError, ValueError, KeyError, TypeError) as e:
         missing.append(f"{what}: {' '.join(str(e).split())}")
@@ -41,23 +48,23 @@ def attempt(missing:list, what:str, read, *args, **kwargs):
 # %% ../../nbs/24_explorer.ipynb #24-004
 @dataclass(eq=False)
 class RunData:
-    "A run folder, as far as it can be read; completions are read one step at a time."
+    "The readable parts of a run folder; completions are read one step at a time."
     folder:Path
     settings:dict # "settings" of run.json
     record:dict # all of run.json: settings, versions, commit
-    groups:pd.DataFrame # step, scene_name, id, question_type, rows (number of completions): one row a group
-    rollouts:Rollouts|None # what the groups are read from
+    groups:pd.DataFrame # one row per group: step, scene_name, id, question_type, rows (number of completions)
+    rollouts:Rollouts|None # reader of the completions
     metrics:pd.DataFrame|None
     scores:pd.DataFrame|None
-    questions:dict[str, Question] # questions of the rollouts by id; those of the dataset have provenance
+    questions:dict[str, Question] # id → question of the rollouts; those found in the dataset have provenance
     data:Path|None # dataset folder
-    scans:Path|None # folder of its scenes
-    missing:list[str] = field(default_factory=list) # what cannot be shown, in sentences
+    scans:Path|None # folder of the dataset's scenes
+    missing:list[str] = field(default_factory=list) # sentences about what cannot be shown
 
     def rows(self,
         steps:Sequence[int], # some of those in `groups`
-    )->pd.DataFrame: # one row a completion, with at least _COLUMNS
-        "The completions of some steps."
+    )->pd.DataFrame: # one row per completion, with at least _COLUMNS
+        "Read the completions of some steps."
         rows = self.rollouts.read(steps) if len(steps) else pd.DataFrame(columns=_COLUMNS)
         for name, default in _defaults(self.settings).items():
             if name not in rows: rows[name] = default
@@ -74,7 +81,7 @@ _COLUMNS = ["step", "id", "question_type", "question", "ground_truth", "completi
             "reward", "advantage"]
 
 def _defaults(settings):
-    "Columns that a rollout may lack."
+    "Defaults of the columns that a rollout may lack."
     return {"mode": settings.get("mode", "vanilla"), "scene_name": "scene not recorded", "options": None}
 
 # %% ../../nbs/24_explorer.ipynb #24-groups
@@ -82,7 +89,7 @@ _GROUPS = ["step", "scene_name", "id", "question_type", "rows"]
 _QUESTION = ("scene_name", "question_type", "question", "ground_truth", "options")
 
 def _read_groups(rollouts, settings, missing):
-    "The groups of a run, and what its rollouts record about each question."
+    "Return the groups of a run, and what its rollouts record about each question."
     sizes, fields, n_unknown, defaults = {}, {}, 0, _defaults(settings)
     for step, rows in rollouts.records():
         for row in rows:
@@ -94,12 +101,12 @@ def _read_groups(rollouts, settings, missing):
             if key not in sizes: sizes[key] = [row["scene_name"], row["question_type"], 0]
             sizes[key][2] += 1
             if key[1] not in fields: fields[key[1]] = {k: row[k] for k in _QUESTION}
-    if n_unknown: missing.append(f"{n_unknown} completions are left out: their mode is none of {', '.join(MODES)}")
+    if n_unknown: missing.append(f"{n_unknown} completions are left out: their mode is not one of {', '.join(MODES)}")
     lines = [(step, scene, name, kind, n) for (step, name), (scene, kind, n) in sizes.items()]
     return pd.DataFrame(lines, columns=_GROUPS), fields
 
 def _match_questions(fields, known, missing):
-    "The questions of the rollouts: the dataset's row where it is the same question, else what the rollouts record."
+    "Return each question from the dataset if it is the same one, otherwise from what the rollouts record."
     found, n_other = {}, 0
     for name, row in fields.items():
         q = known.get(name)
@@ -110,19 +117,19 @@ def _match_questions(fields, known, missing):
         q = attempt(missing, "a question cannot be read and is left out", Question, name, "generated", **row)
         if q is not None: found[name] = q
     if n_other:
-        missing.append(f"{n_other} questions of the dataset have the ids of this run's, but are others: their "
-                       "constructions are not drawn")
+        missing.append(f"{n_other} questions have the id of a different question in the dataset: their constructions "
+                       "are not drawn")
     return found
 
 # %% ../../nbs/24_explorer.ipynb #24-open
 def open_run(
     folder:str|Path, # run folder
-    data:str|Path|None=None, # dataset folder; None: as run.json says
-    scans:str|Path|None=None, # folder of its scenes in ScanNet's layout; None: `scans` in the dataset folder
+    data:str|Path|None=None, # dataset folder; None: the one that run.json names
+    scans:str|Path|None=None, # folder of scenes in ScanNet's layout; None: `scans` in the dataset folder
 )->RunData:
-    "Read a run folder and the questions it is about; completions are read when they are looked at."
+    "Read a run folder and its questions; completions are read when they are needed."
     folder, missing = Path(folder), []
-    if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such folder, wanted that of a run")
+    if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such folder, wanted a run folder")
     record = attempt(missing, "run.json", read_json, folder/"run.json") or {}
     settings = record.get("settings") if isinstance(record.get("settings"), dict) else {}
     rollouts = attempt(missing, "rollouts.jsonl", Rollouts, folder)
@@ -131,8 +138,8 @@ def open_run(
     metrics = attempt(missing, "metrics.jsonl", read_metrics, folder)
     scores = attempt(missing, "scores.csv", read_scores, folder)
     data = Path(data or settings.get("data") or folder/"data")
-    known = attempt(missing, "dataset (questions are shown as the model got them, nothing is drawn)", read_questions,
-                    data/"train.parquet") or []
+    known = attempt(missing, "dataset (questions are shown as the model received them, nothing is drawn)",
+                    read_questions, data/"train.parquet") or []
     questions = _match_questions(fields, {str(q.id): q for q in known}, missing)
     groups = groups[groups.id.isin(questions)].reset_index(drop=True)
     return RunData(folder=folder, settings=settings, record=record, groups=groups, rollouts=rollouts, metrics=metrics,
@@ -142,8 +149,8 @@ def open_run(
 def load_scene(
     run:RunData,
     name:str, # scene name
-)->tuple: # Scene, SceneFacts, frames (T, H, W, 3) uint8, each None where it is not there; what is missing
-    "A scene's scan, measures and film."
+)->tuple: # Scene, SceneFacts, frames (T, H, W, 3) uint8, each None where it is missing; sentences about the missing
+    "Read a scene's scan, measure its objects and read its frames."
     missing = []
     video = next((q.video for q in run.questions.values() if q.scene_name == name and q.provenance),
                  f"generated/{name}.mp4")
@@ -155,13 +162,13 @@ def load_scene(
     return scene, facts, frames, missing
 
 def _vocabulary(run):
-    "The names of objects that the dataset's questions use: (mapping or None, synonyms)."
+    "Return the object names of the dataset's questions: (mapping or None, synonyms)."
     labels = read_json(run.data/"dataset.json")["settings"]["asking"]["labels"]
     if not labels: return None, SYNONYMS
     return read_vocabulary(labels, None if labels == "raw" else find_label_table(run.scans))
 
 def _video_spec(run):
-    "Frames and pixels that the model was given; defaults where run.json does not say."
+    "Return the frames and pixels that the model received; defaults where run.json does not record them."
     video = run.settings.get("video")
     if not isinstance(video, dict): return VideoSpec()
     return VideoSpec(**{k: v for k, v in video.items() if k in VideoSpec.__dataclass_fields__})
@@ -170,9 +177,9 @@ def _video_spec(run):
 def read_guess(
     q:Question,
     completion:str, # what the model wrote
-    mode:str, # of MODES
+    mode:str, # one of MODES
 )->float|str|None: # number, letter or word; None where nothing can be read
-    "The guess in a completion."
+    "Read the guess in a completion."
     return parse_answer(q, extract_answer(completion, mode) or "", "tagged")
 
 def group_rows(
@@ -180,7 +187,7 @@ def group_rows(
     step:int,
     question_id:str,
 )->pd.DataFrame: # best first, with a column `guess`
-    "The completions of one question in one step."
+    "Return the completions of one question in one step."
     rows = run.rows([step]) if step in set(run.groups.step) else run.rows([])
     rows = rows[rows.id == str(question_id)]
     if not len(rows): raise ValueError(f"{run.folder}: no completion of question {question_id!r} in step {step}")
@@ -191,20 +198,20 @@ def group_rows(
 
 # %% ../../nbs/24_explorer.ipynb #24-html
 def format_guess(guess:float|str|None)->str:
-    "A guess as it is shown."
+    "Format a guess for display."
     if guess is None: return "nothing"
     return f"{guess:g}" if isinstance(guess, float) else str(guess)
 
 def list_items(lines:Sequence[str])->str:
-    "Escaped items of an HTML list."
+    "Return lines as escaped items of an HTML list."
     return "".join(f"<li>{escape(x)}</li>" for x in lines)
 
 def group_html(
     q:Question,
-    rows:pd.DataFrame, # of `group_rows`
-    chosen:int=0, # which row is marked
+    rows:pd.DataFrame, # completions from `group_rows`
+    chosen:int=0, # index of the marked row
 )->str:
-    "A question and its completions, all text escaped."
+    "Return a question and its completions as HTML, all text escaped."
     options = " · ".join(q.options or [])
     head = (f"<p><b>{escape(q.question)}</b><br>{escape(options)}<br>truth: <b>{escape(answer_text(q))}</b> "
             f"<small>({escape(q.question_type)}, {escape(q.scene_name)})</small></p>")
@@ -213,7 +220,7 @@ def group_html(
     return "\n".join([head, f"<table><tr>{names}", *body, "</table>"])
 
 def _row_html(row, marked):
-    "A completion as a row of the table."
+    "Return a completion as a row of the table."
     cells = f"{row.reward:.2f}", f"{row.advantage:+.2f}", format_guess(row.guess)
     style = ' style="outline:2px solid"' if marked else ""
     return (f"<tr{style}>" + "".join(f"<td>{escape(c)}</td>" for c in cells)
@@ -222,23 +229,23 @@ def _row_html(row, marked):
 # %% ../../nbs/24_explorer.ipynb #24-010
 def explore_run(
     folder:str|Path, # run folder
-    data:str|Path|None=None, # dataset folder; None: as run.json says
-    scans:str|Path|None=None, # folder of its scenes; None: in the dataset folder
-): # ipywidgets widget
-    "Choose a step, a scene, a question and one of its completions; see the film, the group and the guess in the scan."
+    data:str|Path|None=None, # dataset folder; None: the one that run.json names
+    scans:str|Path|None=None, # folder of the scenes; None: `scans` in the dataset folder
+)->Any: # ipywidgets widget
+    "Show the frames, the group and the guess in the scan for a chosen completion."
     return _Explorer(open_run(folder, data, scans)).box()
 
 def _fill_menu(menu, options):
-    "Give a menu other entries and choose the first; what observes the menu is called."
+    "Replace the entries of a menu and choose the first; its observers are called."
     menu.index = None
     menu.options = options
     menu.index = 0 if options else None
 
 def figure_bytes(
-    figure, # of matplotlib
-    format:str="png",
+    figure:Any, # matplotlib figure
+    format:str="png", # picture format, as matplotlib names it
 )->bytes:
-    "A figure as a picture file."
+    "Return a figure as the bytes of a picture file."
     figure.savefig(file := io.BytesIO(), format=format)
     return file.getvalue()
 
@@ -306,21 +313,21 @@ class _Explorer:
         self.space.outputs = (dict(output_type="display_data", data=shown, metadata={}),)
 
     def draw(self, q, guess):
-        "The question and the guess in the chosen scene's scan, or None; sentences about what is missing."
+        "Return the scan with the question and the guess drawn in it, or None; sentences about what is missing."
         scene, facts, _, _ = self.scenes[self.scene.value]
         missing = []
         if scene is None: return None, missing
         return attempt(missing, "the question is not drawn", view_scene, scene, facts, q, guess=guess), missing
 
 # %% ../../nbs/24_explorer.ipynb #24-012
-LAB_ROWS = 20_000 # completions at most
+LAB_ROWS = 20_000 # maximum number of completions
 
 def lab_steps(
     run:RunData,
-    most:int=LAB_ROWS, # completions, whole steps
-    seed:int=0, # of the drawing
+    most:int=LAB_ROWS, # maximum number of completions, in whole steps
+    seed:int=0, # seed of the draw
 )->list[int]:
-    "All steps of a run, or as many of them, drawn by seed, as have few enough completions."
+    "Return all steps of a run, or a draw of them that has at most `most` completions."
     sizes = run.groups.groupby("step").rows.sum()
     if not len(sizes): return []
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -331,10 +338,10 @@ def _sign(advantage): return np.sign(np.round(advantage.astype(float), 3))
 
 def lab_table(
     rows:pd.DataFrame, # rollouts, whole groups
-    rewards:str, # terms of `reward_terms`
-    turned:bool=True, # only those whose advantage changes its sign
-)->pd.DataFrame: # one row a completion, the largest change first
-    "Completions with the rewards and advantages that other terms give them."
+    rewards:str, # reward terms, as `reward_terms` reads them
+    turned:bool=True, # only completions whose advantage changes its sign
+)->pd.DataFrame: # one row per completion, the largest change first
+    "Return completions with the rewards and advantages that other reward terms give them."
     new = rescore(rows, rewards)
     if turned: new = new[_sign(new.advantage) != _sign(new.new_advantage)]
     change = (new.new_advantage - new.advantage).abs()
@@ -343,19 +350,19 @@ def lab_table(
                            "new_advantage", "completion"]].reset_index(drop=True)
 
 # %% ../../nbs/24_explorer.ipynb #24-lab
-# rewards the page compares
+# rewards that the page compares
 LAB = ("accuracy:linear format", "accuracy:ratio format", "accuracy:exp format", "accuracy:mra format")
 
 def lab_summary(
     rows:pd.DataFrame, # rollouts, whole groups
-    rewards:Sequence[str]=LAB, # each as of `reward_terms`
+    rewards:Sequence[str]=LAB, # reward terms, as `reward_terms` reads them
 )->pd.DataFrame: # one row for each of `rewards`; shares of completions and of groups in per cent
-    "What other rewards would have taught."
+    "Summarize how other rewards would have changed the advantages."
     table = pd.DataFrame({text: _lab_shares(rescore(rows, text)) for text in rewards})
     return table.T.rename_axis("rewards").astype({"completions": int})
 
 def _lab_shares(new):
-    "Shares of completions whose advantage changes, from a table of `rescore`."
+    "Return the shares of completions whose advantage changes, from a table of `rescore`."
     before, after = _sign(new.advantage), _sign(new.new_advantage)
     without_difference = after.eq(0).groupby([new.step, new.id]).all()
     return {"completions": len(new), "mean reward": new.new_reward.mean(),
@@ -367,17 +374,17 @@ def _lab_shares(new):
 
 # %% ../../nbs/24_explorer.ipynb #24-labwidget
 def table_html(table:pd.DataFrame)->str:
-    "A table's HTML, escaped, texts in full length."
+    "Return a table as HTML, escaped, with texts in full length."
     plain = table.reset_index() if table.index.name else table
     with pd.option_context("display.max_colwidth", None):
         return plain.to_html(border=0, float_format="{:.2f}".format, index=False, escape=True)
 
 def reward_lab(
     folder:str|Path, # run folder
-    rewards:str="accuracy:mra format", # what to start with
-    most:int=40, # lines shown
-): # ipywidgets widget
-    "Type rewards, choose a step, and see whose advantage changes."
+    rewards:str="accuracy:mra format", # reward terms shown first
+    most:int=40, # maximum number of rows shown
+)->Any: # ipywidgets widget
+    "Show which advantages change under rewards that are typed in."
     import ipywidgets as w
     run = open_run(folder)
     text = w.Text(rewards, description="rewards", continuous_update=False, layout=w.Layout(width="30em"))
@@ -393,12 +400,13 @@ def reward_lab(
     return w.VBox([w.HBox([text, step, turned]), page])
 
 def _lab_page(rows, rewards, turned, most):
-    "What the lab shows of some completions; a sentence where the rewards cannot be computed."
+    "Return what the lab shows for some completions; a sentence where the rewards cannot be computed."
     if not len(rows): return "<p>no rollouts</p>"
     missing = []
     found = attempt(missing, "these rewards cannot be computed",
                     lambda: (lab_summary(rows, [rewards]), lab_table(rows, rewards, turned)))
     if found is None: return f"<p>{escape(missing[0])}</p>"
     summary, table = found
-    return (table_html(summary) + f"<p>{len(table)} completions, the {min(most, len(table))} with the largest change:"
-            f"</p>{table_html(table.head(most))}")
+    shown = table.head(most)
+    return (f"{table_html(summary)}<p>{len(table)} completions; below are the {len(shown)} with the largest change:</p>"
+            f"{table_html(shown)}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..display import house_style, label_lines
+from ..display import house_style, label_lines, style_colors
 from ..evaluation.records import ROLLOUTS, records_table
 from ..files import each_line, whole_size
 from .rewards import extract_answer, reward_terms
@@ -107,7 +107,7 @@ def _grid_places(titles):
 def _draw_panel(ax, metrics, columns, window):
     "Draw one metric with its running mean, or the running means of several with a label each."
     import matplotlib.pyplot as plt
-    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    colors = style_colors()
     for i, column in enumerate(columns):
         values = metrics.set_index("step")[column].astype(float).dropna() # some steps may lack it
         name = column.split("/")[-1].replace("_", " ") if len(columns) > 1 or "/" in column else "_"

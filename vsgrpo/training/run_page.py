@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,11 @@ from .rollouts import plot_curves
 # %% ../../nbs/24a_run_page.ipynb #24-014
 def choose_groups(
     groups:pd.DataFrame, # `groups` of a RunData
-    steps:Sequence[int]|None=None, # None: five from the first to the last
+    steps:Sequence[int]|None=None, # steps to show; None: five from the first to the last
     questions_per_step:int=8,
     scenes_per_step:int=2,
-)->pd.DataFrame: # step, scene_name, id: one row a group
-    "The groups that a page shows."
+)->pd.DataFrame: # one row per group: step, scene_name, id
+    "Choose the groups that a page shows."
     there = sorted(groups.step.unique())
     if steps is None: steps = _spread(there, 5)
     unknown = [s for s in steps if s not in there]
@@ -46,12 +47,12 @@ def choose_groups(
     return pd.concat(chosen or [groups[:0]])[["step", "scene_name", "id"]].reset_index(drop=True)
 
 def _spread(steps, n):
-    "At most n steps, evenly from the first to the last."
+    "Return at most n steps, evenly spaced from the first to the last."
     if not steps: return []
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(n, len(steps))).round().astype(int))]
 
 def _choose(groups, n_questions, n_scenes):
-    "Of a step's groups those about the scenes with most questions, one of each type before a second one."
+    "Choose a step's groups: scenes with the most questions, one question of each type before a second one."
     sizes = groups.scene_name.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     groups = groups[groups.scene_name.isin(sizes.index[:n_scenes])]
     turn = groups.groupby("question_type").cumcount()
@@ -61,25 +62,25 @@ def _choose(groups, n_questions, n_scenes):
 # %% ../../nbs/24a_run_page.ipynb #24a-data
 def page_data(
     run:RunData,
-    groups:pd.DataFrame, # of `choose_groups`
-    voxel_m:float=.1, # the scans are thinned to cubes of this side
+    groups:pd.DataFrame, # groups from `choose_groups`
+    voxel_m:float=.1, # side of the cubes to which the scans are thinned
 )->dict: # "scenes" by name, "steps"
-    "All that the page's script needs."
+    "Return all data that the page's script needs."
     scenes, questions = {}, {int(s): {} for s in groups.step.unique()}
-    for name, of_scene in groups.groupby("scene_name"):
+    for name, scene_groups in groups.groupby("scene_name"):
         scene, facts, frames, missing = load_scene(run, name)
         scenes[name] = _scene_data(scene, frames, missing, voxel_m)
         outline = None if scene is None else room_outline(scene.vertices).simplify(.02)
-        for group in of_scene.itertuples():
-            of_step = questions[int(group.step)].setdefault(name, [])
-            of_step.append(_question_data(run, group, facts, outline))
+        for group in scene_groups.itertuples():
+            step_questions = questions[int(group.step)].setdefault(name, [])
+            step_questions.append(_question_data(run, group, facts, outline))
     steps = []
     for step, by_scene in questions.items():
         steps.append({"step": step, "scenes": [{"name": n, "questions": qs} for n, qs in by_scene.items()]})
     return {"scenes": scenes, "steps": steps}
 
 def _scene_data(scene, frames, missing, voxel_m):
-    "A scene as the page keeps it: its thinned scan, its frames, and what is missing."
+    "Return a scene as the page stores it: its thinned scan, its frames, and what is missing."
     strip = None if frames is None else data_uri(figure_bytes(film_strip(frames, 6), "jpeg"), "jpeg")
     scan = None if scene is None else [t for t in _traces(view_scene(scene, voxel_m=voxel_m)) if t["name"] == "scan"]
     return {"missing": without_paths(" · ".join(missing)), "strip": strip, "scan": scan}
@@ -87,12 +88,12 @@ def _scene_data(scene, frames, missing, voxel_m):
 def _traces(figure): return json.loads(figure.to_json())["data"]
 
 def data_uri(data:bytes, format:str)->str:
-    "A picture as an address that holds it."
+    "Return a picture as a data URI."
     return f"data:image/{format};base64,{b64encode(data).decode()}"
 
 # %% ../../nbs/24a_run_page.ipynb #24a-question
 def _question_data(run, group, facts, outline):
-    "A group as the page keeps it."
+    "Return a group as the page stores it."
     q, rows, missing = run.questions[group.id], group_rows(run, group.step, group.id), []
     def draw():
         import plotly.graph_objects as go
@@ -106,7 +107,7 @@ def _question_data(run, group, facts, outline):
             "marks": marks, "guesses": guesses, "answers": answers, "missing": without_paths(" · ".join(missing))}
 
 def _answer_data(q, row, parts):
-    "A completion with its reward, advantage and guess."
+    "Return a completion with its reward, advantage and guess."
     rewards = ", ".join(f"{c.removesuffix('_reward')} {row[c]:.2f}" for c in parts if row[c] == row[c])
     return {"reward": f"{row['reward']:.2f}", "advantage": f"{row['advantage']:+.2f}",
             "read": format_guess(row["guess"]), "text": row["completion"], "guess": guess_text(q, row["guess"]),
@@ -117,7 +118,7 @@ _BRIEF = ("model", "mode", "rewards", "reading", "steps", "questions_per_step", 
           "temperature", "seed", "data")
 
 def _settings_html(run):
-    "The settings that matter most, and all of run.json folded away."
+    "Return the most important settings, and all of run.json in a section that is folded."
     if not run.record: return "<p>There is no run.json, so the settings are not known.</p>"
     record = without_paths(run.record)
     settings = record.get("settings") if run.settings else {}
@@ -125,16 +126,16 @@ def _settings_html(run):
     return f"{_pairs_html(brief)}<details><summary>all settings</summary>{_pairs_html(record)}</details>"
 
 def _pairs_html(values):
-    "Names and values, escaped."
+    "Return names and values as an HTML list, escaped."
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     return "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(v)}</dd>" for k, v in text.items()) + "</dl>"
 
 def score_html(
     scores:pd.DataFrame|None, # arm, question_type, n, score, ci_low, ci_high
 )->str:
-    "Scores with their intervals: one row a task, one column an arm."
+    "Return scores with their intervals as HTML: one row per task, one column per arm."
     if scores is None:
-        return "<p>This run has no scores.csv that can be read: it was not evaluated, or is not finished.</p>"
+        return "<p>This run has no scores.csv that can be read: it was not evaluated, or it has not finished.</p>"
     if not len(scores) or not {"arm", "question_type", "score"} <= set(scores): return table_html(scores)
     with_interval = {"ci_low", "ci_high"} <= set(scores)
     def cell(row):
@@ -143,19 +144,19 @@ def score_html(
     cells = scores.assign(cell=scores.apply(cell, axis=1))
     wide = cells.pivot_table(index="question_type", columns="arm", values="cell", aggfunc="first", sort=False)
     wide = wide.fillna("—").rename_axis(index="task", columns=None)
-    return table_html(wide) + "<p><small>Per cent, in brackets the 95 % interval.</small></p>"
+    return table_html(wide) + "<p><small>Scores in per cent, with 95 % intervals in parentheses.</small></p>"
 
 # %% ../../nbs/24a_run_page.ipynb #24a-front
 def _curves_html(run):
-    "The curves as a picture; a sentence where there are none."
+    "Return the curves as a picture; a sentence where there are none."
     if run.metrics is None: return "<p>This run has no metrics.jsonl that can be read: there are no curves.</p>"
     figure = attempt(run.missing, "curves", plot_curves, run.metrics)
     if not figure: return "<p>The curves cannot be drawn.</p>"
     return f'<img class="paper" alt="curves of the run" src="{data_uri(figure_bytes(figure), "png")}">'
 
 def _lab_html(rows, rewards, most=6):
-    "What the reward lab shows, without its menus."
-    if not len(rows): return "<p>No rollouts, so there is nothing to compute rewards for.</p>"
+    "Return the reward lab's tables, without its menus."
+    if not len(rows): return "<p>There are no rollouts, so no rewards can be computed.</p>"
     missing, summaries, details = [], [], []
     for text in rewards:
         found = attempt(missing, f"{text} cannot be computed",
@@ -163,50 +164,50 @@ def _lab_html(rows, rewards, most=6):
         if found is None: continue
         summary, changed = found
         summaries.append(summary)
-        details.append(f"<details><summary>{escape(text)}: {len(changed)} completions change the sign of their "
-                       f"advantage</summary>{table_html(changed.head(most))}</details>")
+        details.append(f"<details><summary>{escape(text)}: the advantage of {len(changed)} completions changes its "
+                       f"sign</summary>{table_html(changed.head(most))}</details>")
     table = table_html(pd.concat(summaries)) if summaries else ""
     return f"{table}{''.join(details)}<ul>{list_items(without_paths(missing))}</ul>"
 
 # %% ../../nbs/24a_run_page.ipynb #24a-template
-PAGE_FILES = resources.files("vsgrpo.training")/"page" # skeleton, style and script
+PAGE_FILES = resources.files("vsgrpo.training")/"page" # template, style sheet and script
 
 def fill_template(
     template:str, # text with {{names}}
     parts:dict[str, str], # a text for each name
 )->str:
-    "Put the parts into a template."
+    "Fill the parts into a template."
     return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], template)
 
 def script_json(
-    data, # what JSON can express
-)->str: # without `<`, so that no tag can begin or end in it
-    "JSON for a `<script>`."
+    data:Any, # value that JSON can express
+)->str: # JSON without `<`, so that no tag can begin or end in it
+    "Return data as JSON for a `<script>`."
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 def plotly_script()->str:
-    "Plotly's JavaScript, to be put into a page."
+    "Return Plotly's JavaScript for a page."
     from plotly.offline import get_plotlyjs
     plotly = get_plotlyjs()
     if "</script" in plotly.lower():
-        raise ValueError("plotly.min.js holds '</script', which would end its own tag: another version of plotly is "
-                         "wanted")
+        raise ValueError("plotly.min.js contains '</script', which would end its own tag; wanted another version of "
+                         "plotly")
     return plotly
 
 # %% ../../nbs/24a_run_page.ipynb #24-018
 def write_page(
     folder:str|Path, # run folder
     out:str|Path|None=None, # file to write; None: page.html in the run folder
-    steps:Sequence[int]|None=None, # None: five from the first to the last
+    steps:Sequence[int]|None=None, # steps to show; None: five from the first to the last
     questions_per_step:int=8,
     scenes_per_step:int=2,
-    notes:Sequence[str]=(), # sentences for the top, such as warnings
+    notes:Sequence[str]=(), # sentences for the top of the page, such as warnings
     lab:Sequence[str]=LAB, # rewards to compare
-    data:str|Path|None=None, # dataset folder; None: as run.json says
-    scans:str|Path|None=None, # folder of its scenes; None: in the dataset folder
-    voxel_m:float=.1, # the scans are thinned to cubes of this side
-)->Path: # the file
-    "Write a run into one file that loads nothing from outside."
+    data:str|Path|None=None, # dataset folder; None: the one that run.json names
+    scans:str|Path|None=None, # folder of the scenes; None: `scans` in the dataset folder
+    voxel_m:float=.1, # side of the cubes to which the scans are thinned
+)->Path: # written file
+    "Write a run into one HTML file that loads nothing from outside."
     if isinstance(notes, str): raise ValueError(f"notes is the text {notes[:40]!r}, wanted a list of sentences")
     run = open_run(folder, data, scans)
     out = Path(out or run.folder/"page.html")
@@ -222,13 +223,13 @@ def write_page(
 
 # %% ../../nbs/24a_run_page.ipynb #24a-parts
 def _page_parts(run, groups, content, notes, lab):
-    "The parts of `page.html` by name."
+    "Return the parts of `page.html` by name."
     n_lacking = sum(bool(s["missing"]) for s in content["scenes"].values())
     if n_lacking:
-        run.missing.append(f"{n_lacking} of {len(content['scenes'])} scenes lack their 3D view or their frames; each "
-                           "says why where it is chosen")
+        run.missing.append(f"{n_lacking} of {len(content['scenes'])} scenes lack their 3D view or their frames; the "
+                           "reason appears when the scene is chosen")
     rows = run.rows([int(s) for s in groups.step.unique()])
-    # these may add to what is missing, which is written last
+    # these may add sentences to `run.missing`, so they come first
     curves = _curves_html(run)
     scores = attempt(run.missing, "scores.csv", score_html, run.scores) or ""
     completions = (PAGE_FILES/"completions.html").read_text("utf-8")
@@ -238,7 +239,7 @@ def _page_parts(run, groups, content, notes, lab):
         "notes": _box_html("Keep in mind", without_paths(list(notes))),
         "missing": _box_html("Missing", without_paths(run.missing)),
         "settings": _settings_html(run), "scores": scores, "curves": curves,
-        "shown": f"{len(groups)} of {len(run.groups)} groups are in this file, of {groups.step.nunique()} of "
+        "shown": f"This file has {len(groups)} of {len(run.groups)} groups, from {groups.step.nunique()} of "
                  f"{run.groups.step.nunique()} steps.",
         "completions": completions if len(groups) else "<p>There are no rollouts to show.</p>",
         "n_completions": str(len(rows)), "lab": _lab_html(rows, lab),
@@ -246,5 +247,5 @@ def _page_parts(run, groups, content, notes, lab):
         "css": (PAGE_FILES/"page.css").read_text("utf-8"), "js": (PAGE_FILES/"page.js").read_text("utf-8")}
 
 def _box_html(title, lines):
-    "A box of sentences; nothing where there are none."
+    "Return a box of sentences; nothing where there are none."
     return f"<div class=warn><b>{title}</b><ul>{list_items(lines)}</ul></div>" if lines else ""

@@ -28,10 +28,10 @@ from .settings import Settings, is_first, world_size
 # %% ../../nbs/29b_run_process.ipynb #29b-commands
 def train_command(
     folder:str|Path, # run folder with its settings
-    num_processes:int=1, # on this machine
-    own_rewards:Sequence[Path]=(), # files of rewards that may be loaded
+    num_processes:int=1, # processes on this machine
+    own_rewards:Sequence[Path]=(), # reward files that training may load
 )->list[str]: # arguments of `subprocess.Popen`
-    "How a notebook starts a training that it watches: one process, or torch's launcher."
+    "Return the command with which a notebook starts a training: one process, or torch's launcher."
     train = "from vsgrpo.training.run_process import train_cli; train_cli()"
     own = [sys.executable, "-c", train, str(folder), "--watched", *_rewards_option(own_rewards)]
     if num_processes == 1: return own
@@ -40,28 +40,29 @@ def train_command(
 
 def cluster_commands(
     folder:str|Path, # run folder, seen by all machines
-    nodes:int, # machines
-    num_processes:int, # on each
-    own_rewards:Sequence[Path]=(), # files of rewards that may be loaded
-)->list[str]:
-    "For several machines: torch's launcher, or accelerate's with a configuration of yours (DDP, no sharded weights)."
+    nodes:int, # number of machines
+    num_processes:int, # processes per machine
+    own_rewards:Sequence[Path]=(), # reward files that training may load
+)->list[str]: # two shell commands, of which one is needed
+    "Return commands for several machines: torch's launcher, and accelerate's with your configuration (DDP only)."
     own = _shell_line(folder, own_rewards)
     return [f"torchrun --nnodes {nodes} --nproc_per_node {num_processes} --rdzv_backend c10d --rdzv_endpoint "
             f"FIRST_MACHINE:29500 --no_python {own}",
             f"accelerate launch --config_file ACCELERATE.yaml --no_python {own}"]
 
 def _shell_line(folder, own_rewards):
-    "What to type to train the run of a folder."
+    "Return the shell command that trains the run of a folder."
     return shlex.join(["vsgrpo-train", str(folder), *_rewards_option(own_rewards)])
 
 def _rewards_option(own_rewards):
-    "Arguments that name the files of rewards that may be loaded."
+    "Return the arguments that name the reward files that training may load."
     return ["--rewards", *map(str, own_rewards)] if own_rewards else []
 
 # %% ../../nbs/29b_run_process.ipynb #29b-cli
-def train_cli(argv=None)->None:
-    """`vsgrpo-train FOLDER`: train the run of a folder and ask it the held-out questions; every process of a launcher
-    calls it."""
+def train_cli(
+    argv:Sequence[str]|None=None, # command-line arguments; None: those of this process
+)->None:
+    "`vsgrpo-train FOLDER`: train the run of a folder and evaluate it on the held-out questions."
     parser = _argument_parser()
     args = parser.parse_args(argv)
     folder, stop = Path(args.folder), StopRequest(args.watched).listen()
@@ -83,19 +84,19 @@ def _argument_parser():
     parser = argparse.ArgumentParser(description=train_cli.__doc__)
     parser.add_argument("folder", help="run folder with run.json")
     parser.add_argument("--rewards", nargs="+", default=[], metavar="FILE.py",
-                        help="the files of rewards that the run's settings name: training loads them, so look at those "
-                             "of somebody else's run first")
+                        help="reward files that the run's settings name; training executes them, so read those of "
+                             "somebody else's run first")
     parser.add_argument("--watched", action="store_true",
-                        help="stop after a step when standard input ends; a notebook's trainings are started so")
+                        help="stop after a step when standard input closes; used for trainings that a notebook starts")
     return parser
 
 def _check_rewards_named(folder, s, named):
-    "Refuse a run with files of rewards that the command does not name: training would execute them."
+    "Refuse a run whose reward files the command does not name, because training would execute them."
     known = {os.path.realpath(f) for f in named}
     missing = [str(f) for f in own_files(s.rewards) if os.path.realpath(f) not in known]
     if missing:
-        raise ValueError(f"{folder}: its rewards are paid by {', '.join(missing)}, which training would run; "
-                         f"if you trust what is there: {_shell_line(folder, own_files(s.rewards))}")
+        raise ValueError(f"{folder}: its rewards come from {', '.join(missing)}, which training would execute; "
+                         f"if you trust this code: {_shell_line(folder, own_files(s.rewards))}")
 
 # %% ../../nbs/29b_run_process.ipynb #29b-work
 def train_and_test(
@@ -104,12 +105,12 @@ def train_and_test(
     data:Dataset,
     stop:StopRequest,
 )->None:
-    "Train the run of a folder and evaluate it, in each process of a launcher."
+    "Train the run of a folder and evaluate it; called in each process of a launcher."
     import torch
     _refuse_sharded_weights()
     if world_size() > 1 and not torch.cuda.is_available(): os.environ["ACCELERATE_USE_CPU"] = "true"
     with alone(folder):
-        # what the settings name may have changed since they were written
+        # files that the settings name may have changed since the settings were written
         if is_first(): begin(s, data, folder, resume=True, num_processes=world_size())
         try: run_training(s, data, folder, stop)
         finally:
@@ -121,20 +122,20 @@ def train_and_test(
         evaluate(s, model, processor, data, folder, stop=stop)
 
 def _refuse_sharded_weights():
-    "Refuse FSDP and DeepSpeed as a launcher sets them."
+    "Refuse FSDP and DeepSpeed, which a launcher sets by environment variables."
     for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
         if os.environ.get(name, "").lower() not in ("true", "1"): continue
         raise ValueError(f"{name} is set: sharded weights are not supported, since rollouts call parts of the "
-                         "model by themselves; wanted a launcher's configuration with DDP (MULTI_GPU)")
+                         "model directly; wanted a launcher configuration with DDP (MULTI_GPU)")
 
 # %% ../../nbs/29b_run_process.ipynb #29-006
 def start(
     folder:str|Path, # run folder with its settings
-    num_processes:int=1, # on this machine
-    threads:int|None=None, # of each process; None: as torch decides
-    own_rewards:Sequence[Path]=(), # files of rewards that its settings name, which training loads
-)->subprocess.Popen:
-    "Start to train the run of a folder. When this process ends, the training stops after its step."
+    num_processes:int=1, # processes on this machine
+    threads:int|None=None, # threads per process; None: torch's choice
+    own_rewards:Sequence[Path]=(), # reward files that the settings name and training may load
+)->subprocess.Popen: # training process
+    "Start training the run of a folder. If this process ends, the training stops after the current step."
     if is_running(folder):
         raise ValueError(f"{folder} is being trained by another process: follow({str(folder)!r}) shows it")
     with open(Path(folder)/"train.log", "ab") as log:
@@ -144,7 +145,7 @@ def start(
                                 start_new_session=True, env=_environment(threads))
 
 def _environment(threads):
-    "Environment variables of a training: this library on the path, seconds for a step to end, threads."
+    "Return the environment of a training: path of this library, seconds to finish a step, number of threads."
     root = str(Path(__file__).resolve().parents[2])
     env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600"} | os.environ
     env["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
@@ -152,18 +153,18 @@ def _environment(threads):
     return env
 
 def stop(
-    *processes:subprocess.Popen, # of `start`
+    *processes:subprocess.Popen, # processes from `start`
 )->None:
-    "Stop trainings after their step, or evaluations between two batches, and wait; `begin` with `resume=True` resumes."
+    "Stop trainings after the current step, or evaluations between two batches, and wait for them."
     for p in processes:
         if p.poll() is None: os.killpg(p.pid, signal.SIGTERM)
     for p in processes: p.wait()
 
 def finish(
-    process:subprocess.Popen, # of `start`
-    folder:str|Path, # its run folder
+    process:subprocess.Popen, # process from `start`
+    folder:str|Path, # run folder of the process
 )->None:
-    "Wait for a training; if it failed, raise with the last lines of its log."
+    "Wait for a training; if it failed, raise an error with the last lines of its log."
     if process.wait():
         last_lines = "\n".join(_log_lines(folder)[-15:])
         raise RuntimeError(f"training of {folder} ended with {process.returncode}:\n{last_lines}")
@@ -173,12 +174,12 @@ def _log_lines(folder): return (Path(folder)/"train.log").read_text("utf-8", "re
 # %% ../../nbs/29b_run_process.ipynb #29b-follow
 def follow(
     folder:str|Path, # run folder
-    process:subprocess.Popen|None=None, # of `start`, which is stopped when this is interrupted; None: only watch
-    every:float=2., # seconds between two looks
-    lines:int=10, # lines of progress in all
+    process:subprocess.Popen|None=None, # process from `start`, stopped on interrupt; None: only watch
+    every:float=2., # seconds between two readings of the folder
+    lines:int=10, # maximum number of progress lines
     draw:bool=True, # whether to draw the curves, in a notebook
 )->None:
-    "Show a run's curves as they grow, until its process has ended."
+    "Plot a run's curves during training, until its process ends."
     from IPython.display import display
     run = Run(folder)
     steps = run.read_settings()["settings"]["steps"]
@@ -202,16 +203,16 @@ def follow(
             print(*_log_lines(folder)[-1:])
         raise
     if not run.metrics_path.is_file():
-        raise ValueError(f"{folder}: nothing trains here and no step was recorded; {folder}/train.log has what a "
-                         "training said last")
+        raise ValueError(f"{folder}: no process trains this run and no step was recorded; {folder}/train.log has the "
+                         "output of the last training")
     if not draw: return
     curves = plot_curves(run.read_metrics())
     if figure: figure.update(curves)
     else: display(curves)
 
 def _progress(metrics, steps):
-    "One line: step, reward (of SFT and DPO the loss), seconds a step and minutes left."
+    "Return one line with step, reward (for SFT and DPO the loss), seconds per step and minutes left."
     step, seconds = metrics.step.iloc[-1], metrics["seconds/step"].tail(20).mean()
     shown = "reward" if "reward" in metrics else "loss"
-    return (f"step {step:.0f} of {steps}, {shown} {metrics[shown].tail(5).mean():.3f}, {seconds:.1f} s a step, "
+    return (f"step {step:.0f} of {steps}, {shown} {metrics[shown].tail(5).mean():.3f}, {seconds:.1f} s per step, "
             f"{(steps - step)*seconds/60:.1f} minutes left")

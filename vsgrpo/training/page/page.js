@@ -3,8 +3,8 @@
 const data = JSON.parse(document.getElementById('data').textContent)
 const byId = id => document.getElementById(id)
 const dark = matchMedia('(prefers-color-scheme: dark)')
-let question = null   // the one that is shown
-let chosen = 0        // which of its answers
+let question = null   // question that is shown
+let chosen = 0        // index of its marked answer
 
 const currentStep = () => data.steps[byId('step').value]
 const currentScene = () => currentStep().scenes[byId('scene').value]
@@ -15,7 +15,7 @@ function fillMenu(id, names) {
 
 function element(tag, text) {
   const made = document.createElement(tag)
-  made.textContent = text   // never as markup: models write what they like
+  made.textContent = text   // never as markup: a completion may contain HTML
   return made
 }
 
