@@ -132,3 +132,30 @@ def test_lock_pins_everything():
     loose = [x for x in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", x)]
     assert not loose, f"not pinned to a public version: {loose}"
     assert sorted(lines, key=str.lower) == lines
+
+
+def public_functions(path):
+    "Public functions and methods of a module, each with its name; constructors are public."
+    def visit(node, prefix):
+        for child in node.body:
+            if isinstance(child, ast.ClassDef) and child.name[0] != "_": yield from visit(child, f"{child.name}.")
+            if not isinstance(child, ast.FunctionDef): continue
+            if child.name[0] != "_" or child.name == "__init__": yield f"{prefix}{child.name}", child
+    yield from visit(ast.parse(path.read_text("utf-8")), "")
+
+
+@pytest.mark.parametrize("path", [p for p in python_files(ROOT/"vsgrpo") if p != "_modidx.py"])
+def test_public_signatures_have_type_hints(path):
+    for name, function in public_functions(ROOT/"vsgrpo"/path):
+        a = function.args
+        given = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+        bare = [arg.arg for arg in given if arg.annotation is None and arg.arg not in ("self", "cls")]
+        assert not bare, f"{path}: {name} has no type hint for {', '.join(bare)}"
+        assert function.returns or name.endswith("__init__"), f"{path}: {name} has no type hint for what it returns"
+
+
+@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
+def test_docments_name_the_thing(nb):
+    for source, _ in cells(nb):
+        vague = re.search(r"^.*\S.*#\s+of\s.*$", source, re.M)
+        assert not vague, f"{nb.name}: a comment that begins with 'of' does not say what it means: {vague[0].strip()}"

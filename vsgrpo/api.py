@@ -14,6 +14,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -223,8 +224,8 @@ def train(
     out:str|Path="", # run folder; "": a new one under runs/
     resume:bool=False, # whether to resume the run in `out`, or the latest unfinished one
     num_processes:int=1, # processes on this machine, one GPU each
-    **settings, # further fields of Settings: mode, lr, beta, rewards, questions_per_step, …
-)->Scores: # of the base, the trained model and its controls on held-out scenes
+    **settings:Any, # further fields of Settings: mode, lr, beta, rewards, questions_per_step, …
+)->Scores: # base, trained model and controls on held-out scenes
     "Train a model with GRPO, SFT or DPO, test it, and leave the adapter in the run folder."
     _check_names(settings)
     s = default_settings("default", model, steps=steps, method=method, **settings)       # refuses before data are read

@@ -106,7 +106,6 @@ def _grid_places(titles):
 
 def _draw_panel(ax, metrics, columns, window):
     "Draw one metric with its running mean, or the running means of several with a label each."
-    import matplotlib.pyplot as plt
     colors = style_colors()
     for i, column in enumerate(columns):
         values = metrics.set_index("step")[column].astype(float).dropna() # some steps may lack it
