@@ -440,7 +440,7 @@ def film_strip(
     fig, axes = plt.subplots(1, len(picks), figsize=size, dpi=80, layout="constrained", squeeze=False)
     for ax, i in zip(axes[0], picks):
         ax.imshow(frames[i])
-        ax.set_title(f"{i} of {len(frames)}", fontsize=8)
+        ax.set_title(f"{i + 1} of {len(frames)}", fontsize=8)
         ax.axis("off")
     plt.close(fig)   # the cell shows what is returned
     return fig
