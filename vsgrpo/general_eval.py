@@ -14,35 +14,43 @@ from .training.general_ability import arm_words, overall
 
 # %% ../nbs/40_general_eval.ipynb #c40-parts
 def part_table(
-    evals:pd.DataFrame, # rows of one benchmark, as in `retention`; of several seeds the first counts
+    evals:pd.DataFrame, # from `evaluate_arms`, one benchmark; of several seeds the first
 )->pd.DataFrame: # (part, value) × n and arms: per cent
     "Scores of all arms by part; parts that hold all questions are left out."
     tables = {arm: rows.results.iloc[0].scores("own").set_index(["part", "value"])
               for arm, rows in evals.groupby("arm", sort=False)}
     first = next(iter(tables.values()))
-    columns = {"n": first.n} | {arm_words(arm): table.score for arm, table in tables.items()}
-    whole = (first.n == first.n.iloc[0]) & (first.index.get_level_values("part") != "overall")
-    return pd.DataFrame(columns)[~whole].rename(index=lambda text: text.replace("_", " "))
+    columns = {arm_words(arm): table.score for arm, table in tables.items()}
+    is_part = first.index.get_level_values("part") != "overall"
+    whole = is_part & (first.n == first.n.iloc[0])
+    shown = pd.DataFrame({"n": first.n} | columns)[~whole]
+    return shown.rename(index=lambda text: text.replace("_", " "))
 
 # %% ../nbs/40_general_eval.ipynb #c40-parsers
 def parser_table(
-    evals:pd.DataFrame, # as in `retention`; of several seeds the first counts
+    evals:pd.DataFrame, # from `evaluate_arms`; of several seeds the first counts
 )->pd.DataFrame: # (benchmark, arm) × parser; nan where a track is missing
     "Score the same answers by three rules."
     firsts = evals.drop_duplicates(["arm", "benchmark"])
-    rows = {(row.benchmark, row.arm): {parser: overall(row.results, "own", parser)[0] for parser in PARSERS}
-            for row in firsts.itertuples()}
-    order = [(b, a) for b in dict.fromkeys(firsts.benchmark) for a in dict.fromkeys(firsts.arm)]
+    def scores(results): return {p: overall(results, "own", p)[0] for p in PARSERS}
+    rows = {(r.benchmark, r.arm): scores(r.results) for r in firsts.itertuples()}
+    benchmarks, arms = dict.fromkeys(firsts.benchmark), dict.fromkeys(firsts.arm)
+    order = [(benchmark, arm) for benchmark in benchmarks for arm in arms]
     return pd.DataFrame(rows).T.loc[order].rename_axis(["benchmark", "arm"])
 
 # %% ../nbs/40_general_eval.ipynb #c40-spread
 def eval_spread(
-    evals:pd.DataFrame, # as in `retention`
+    evals:pd.DataFrame, # from `evaluate_arms`
 )->pd.DataFrame: # arm, seed, question_type (a benchmark, or a part of one), SPREAD
-    "How varied the answers of all stores are, as `spread_table` and `answer_warnings` take it."
-    tables = []
-    for arm, seed, benchmark, results in evals[["arm", "seed", "benchmark", "results"]].itertuples(index=False):
-        spread = part_spread(results.suite.rules, results.questions, results.answers("own"), results.parser("own"))
-        titles = [benchmark if task == "overall" else f"{benchmark}, {task}" for task in spread.pop("task")]
-        tables.append(spread.assign(arm=arm, seed=seed, question_type=titles))
+    "How varied the answers of all stores are, as `spread_table` takes it."
+    tables = [_store_spread(*row) for row in evals[_STORE].itertuples(index=False)]
     return pd.concat(tables, ignore_index=True)[["arm", "seed", "question_type", *SPREAD]]
+
+_STORE = ["arm", "seed", "benchmark", "results"]
+
+def _store_spread(arm, seed, benchmark, results):
+    suite, answers, parser = results.suite, results.answers("own"), results.parser("own")
+    spread = part_spread(suite.rules, results.questions, answers, parser)
+    tasks = spread.pop("task")
+    titles = [benchmark if task == "overall" else f"{benchmark}, {task}" for task in tasks]
+    return spread.assign(arm=arm, seed=seed, question_type=titles)

@@ -17,10 +17,12 @@ import pandas as pd
 from .display import house_style, label_lines
 from .evaluation.answer_store import EvalResults
 from .evaluation.generate import answer_name
-from .evaluation.mode_tables import TASK_NAMES, interval_text, paper_modes
+from .evaluation.mode_tables import (
+    ANSWER_NAMES, TASK_NAMES, interval_text, paper_modes)
 from .evaluation.scores import best_constant, paired_difference, score_table
-from .evaluation.vsibench import (
-    MODES, NA_TYPES, PARSERS, QUESTION_TYPES, TASKS, Question, parse_answer, score_answer)
+from vsgrpo.evaluation.vsibench import (
+    MODES, NA_TYPES, PARSERS, QUESTION_TYPES, TASKS, Question, parse_answer,
+    score_answer)
 
 # %% ../nbs/00_prompting.ipynb #c00-side
 def side_by_side(
@@ -29,13 +31,15 @@ def side_by_side(
 )->pd.DataFrame: # a row a task, for each mode: paper, ours with its interval
     "Table 1 beside our scores; what was not run is a dash."
     tasks = [t for t in (*TASKS, "overall") if t in set(scores.question_type)]
-    printed, ours, columns = paper_modes(paper), scores.set_index(["name", "question_type"]), {}
+    ours = scores.set_index(["name", "question_type"])
+    printed, columns = paper_modes(paper), {}
     def cell(mode, task):
         if (mode, task) not in ours.index: return "—"
         return interval_text(*ours.loc[(mode, task), ["score", "ci_low", "ci_high"]])
     for mode in MODES:
-        columns[f"{mode} mode", "paper"] = [f"{printed.loc[mode, t]:.1f}" for t in tasks]
-        columns[f"{mode} mode", "ours"] = [cell(mode, t) for t in tasks]
+        name, theirs = ANSWER_NAMES[mode], printed.loc[mode]
+        columns[name, "paper"] = [f"{theirs[t]:.1f}" for t in tasks]
+        columns[name, "ours"] = [cell(mode, t) for t in tasks]
     columns["", "n"] = [str(ours.n[scores.name.iloc[0], t]) for t in tasks]
     return pd.DataFrame(columns, index=[TASK_NAMES[t] for t in tasks])
 
@@ -43,16 +47,20 @@ def side_by_side(
 def chance_scores(
     questions:list[Question], # questions of VSI-Bench
 )->pd.Series: # task → per cent
-    "Expected score of answers that fit the form: another question's true number, or a letter drawn at random."
-    numbers = {t: Counter(q.ground_truth for q in questions if q.question_type == t) for t in NA_TYPES}
+    "Expected score of another question's true number, or of a random letter."
+    numbers = {t: Counter() for t in NA_TYPES}
+    for q in questions:
+        if not q.options: numbers[q.question_type][q.ground_truth] += 1
     def expected(q):
         if q.options: return 1/len(q.options)
         others = numbers[q.question_type] - Counter([q.ground_truth])
         if not others: return np.nan
-        return np.average([score_answer(q, text) for text in others], weights=list(others.values()))
+        scores = [score_answer(q, text) for text in others]
+        return np.average(scores, weights=list(others.values()))
     rows = [(q.task, q.question_type, 100*expected(q)) for q in questions]
     scores = pd.DataFrame(rows, columns=["task", "question_type", "score"])
-    by_task = scores.groupby(["task", "question_type"]).score.mean().groupby("task").mean()
+    by_type = scores.groupby(["task", "question_type"]).score.mean()
+    by_task = by_type.groupby("task").mean()
     overall = by_task.mean() if set(TASKS) <= set(by_task.index) else np.nan
     return pd.concat([by_task, pd.Series({"overall": overall})])
 
@@ -60,40 +68,44 @@ def chance_scores(
 def answer_profile(
     results:EvalResults, # answers to VSI-Bench
     name:str="vanilla", # mode or control
-)->pd.DataFrame: # a row a task: most frequent answer, mean answer and truth, their correlation, best constant
-    "What is answered to each task, beside the truth."
-    constants, answers, rows = best_constant(results.questions), results.answers(name), {}
-    for task in (t for t in TASKS if t in {q.task for q in results.questions}):
-        same = [q for q in results.questions if q.task == task]
+)->pd.DataFrame: # a row a task; what only numbers have is nan elsewhere
+    "Most frequent and mean answer to each task, beside the truth and the best constant."
+    questions, answers, rows = results.questions, results.answers(name), {}
+    constants = best_constant(questions)
+    for task in (t for t in TASKS if t in {q.task for q in questions}):
+        same = [q for q in questions if q.task == task]
         read = [parse_answer(q, answers[q.id], results.parser(name)) for q in same]
         top, count = Counter(map(answer_name, read)).most_common(1)[0]
-        kinds = {q.question_type for q in same}
         row = {"most frequent answer": f"{top} ({100*count/len(same):.0f} %)"}
-        if task in NA_TYPES: row |= _numbers(read, [float(q.ground_truth) for q in same])
-        row["best constant"] = ", ".join(constants[t] for t in QUESTION_TYPES if t in kinds)
-        rows[TASK_NAMES[task]] = row
+        if task in NA_TYPES:
+            row |= _numbers(read, [float(q.ground_truth) for q in same])
+        kinds = [t for t in QUESTION_TYPES if t in {q.question_type for q in same}]
+        rows[TASK_NAMES[task]] = row | {"best constant": ", ".join(constants[t] for t in kinds)}
     return pd.DataFrame(rows.values(), index=rows)
 
 def _numbers(read, truths):
-    "Means of the answers that are numbers and of the truths, and their correlation; nan where nothing varies."
-    pairs = np.array([(answer, truth) for answer, truth in zip(read, truths) if answer is not None])
+    "Means of answers and truths and their correlation; nan where nothing varies."
+    pairs = np.array([pair for pair in zip(read, truths) if pair[0] is not None])
     varies = len(pairs) > 2 and (np.ptp(pairs, axis=0) > 0).all()
-    return {"mean answer": pairs[:, 0].mean() if len(pairs) else np.nan, "mean truth": np.mean(truths),
+    return {"mean answer": pairs[:, 0].mean() if len(pairs) else np.nan,
+            "mean truth": np.mean(truths),
             "correlation": np.corrcoef(pairs.T)[0, 1] if varies else np.nan}
 
 # %% ../nbs/00_prompting.ipynb #c00-parser
 def by_parser(
     results:EvalResults, # answers to VSI-Bench
-)->pd.DataFrame: # a row a mode and parser: mean of the tasks, mean of the answers, share unparsable
+)->pd.DataFrame: # a row a mode and parser
     "The same answers under every parser and both ways to average."
-    pairs = [(mode, parser) for mode in results.names if mode in MODES for parser in PARSERS]
+    modes = [name for name in results.names if name in MODES]
+    pairs = [(mode, parser) for mode in modes for parser in PARSERS]
     rows = [_parser_row(results, mode, parser) for mode, parser in pairs]
     return pd.DataFrame(rows).set_index(["mode", "parser"])
 
 def _parser_row(results, mode, parser):
-    answers = results.answers(mode)
-    by_task = score_table(results.questions, answers, parser, n_boot=0).set_index("question_type").score
-    parsed = [results.suite.read(q, answers[q.id], parser)[0] for q in results.questions]
+    questions, answers = results.questions, results.answers(mode)
+    table = score_table(questions, answers, parser, n_boot=0)
+    by_task = table.set_index("question_type").score
+    parsed = [results.suite.read(q, answers[q.id], parser)[0] for q in questions]
     return {"mode": mode, "parser": parser,
             "mean_of_tasks": by_task.get("overall", np.nan),
             "mean_of_answers": 100*results.marks(mode, parser).mean(),
@@ -103,7 +115,7 @@ def _parser_row(results, mode, parser):
 # %% ../nbs/00_prompting.ipynb #00-019
 def majority(
     answers:list, # what was read in each of several answers, None where nothing
-)->Any: # the most frequent that could be read, the first of equals; None where none could
+)->Any: # the most frequent that was read, the first of equals; None where none was
     "The answer that most of several answers give."
     read = [answer for answer in answers if answer is not None and answer == answer]
     return max(read, key=read.count, default=None)
@@ -114,26 +126,31 @@ def majority_score(
     k:int, # samples that vote
 )->float: # per cent, mean over questions
     "Score of the majority of the first `k` samples."
-    votes = samples[samples["sample"] < k].sort_values("sample").groupby("id").parsed.agg(list)
-    chosen = {i: majority(answers) for i, answers in votes.items()}
-    return 100*np.mean([0. if answer is None else score_answer(results.by_id[i], str(answer))
-                        for i, answer in chosen.items()])
+    voting = samples[samples["sample"] < k].sort_values("sample")
+    def score(question_id, answers):
+        answer = majority(answers)
+        if answer is None: return 0.
+        return score_answer(results.by_id[question_id], str(answer))
+    votes = voting.groupby("id").parsed.agg(list)
+    return 100*np.mean([score(question_id, answers) for question_id, answers in votes.items()])
 
 # %% ../nbs/00_prompting.ipynb #c00-equal
 def at_equal_cost(
     results:EvalResults, # answers to VSI-Bench
-)->pd.DataFrame: # a row a mode: samples, tokens, mean, majority, best; what vanilla mode makes of as many tokens
+)->pd.DataFrame: # a row a mode; empty without samples
     "Scores of the sampled answers by mode, per cent, mean over questions."
     samples = results.rows[results.rows.arm == "samples"]
     if not len(samples): return pd.DataFrame()
     k, groups = int(samples["sample"].max()) + 1, dict(list(samples.groupby("mode")))
-    rows = [_equal_cost_row(results, groups, mode, k) for mode in MODES if mode in groups]
+    modes = [mode for mode in MODES if mode in groups]
+    rows = [_equal_cost_row(results, groups, mode, k) for mode in modes]
     return pd.DataFrame(rows).set_index("mode")
 
 def _equal_cost_row(results, groups, mode, k):
     rows, vanilla = groups[mode], groups.get("vanilla")
     tokens = _mean_by_question(rows.n_tokens, rows.id)
-    row = {"mode": mode, "samples": k, "tokens of one": tokens, "mean": 100*_mean_by_question(rows.score, rows.id),
+    row = {"mode": mode, "samples": k, "tokens of an answer": tokens,
+           "mean": 100*_mean_by_question(rows.score, rows.id),
            "majority": majority_score(results, rows, k),
            "best (pass@k)": 100*rows.groupby("id").score.max().mean()}
     if vanilla is None: return row
@@ -149,17 +166,19 @@ def _mean_by_question(values, ids): return values.groupby(ids).mean().mean()
 def plot_lengths(
     results:EvalResults, # answers to VSI-Bench
 )->Any: # matplotlib figure
-    "Plot mean score by length of the answer, a line a mode, a point for each fifth of its answers."
+    "Plot mean score by length of the answer: a point for each fifth of a mode's answers."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3))
     rows = results.rows[results.rows.arm == "modes"]
     for mode, same in rows.groupby("mode", sort=False):
-        fifths = same.groupby(pd.qcut(same.n_tokens, 5, labels=False, duplicates="drop").fillna(0))
-        mean, error = fifths[["n_tokens", "score"]].mean(), 196*fifths.score.sem()
-        line, = ax.plot(mean.n_tokens, 100*mean.score, marker="o", label=f"{mode} mode")
-        ax.errorbar(mean.n_tokens, 100*mean.score, error, fmt="none", color=line.get_color(), capsize=2)
-    ax.set(title=f"Score by length of the answer, n = {rows.id.nunique()} questions a mode, bars: 95 %",
-           xlabel="tokens of the answer (mean of a fifth)", ylabel="score, %", ylim=(0, None))
+        fifth = pd.qcut(same.n_tokens, 5, labels=False, duplicates="drop").fillna(0)
+        grouped = same.groupby(fifth)
+        x, y = grouped.n_tokens.mean(), 100*grouped.score.mean()
+        line, = ax.plot(x, y, marker="o", label=ANSWER_NAMES[mode])
+        ax.errorbar(x, y, 196*grouped.score.sem(), fmt="none", capsize=2,
+                    color=line.get_color())
+    ax.set(title=f"n = {rows.id.nunique()} questions a mode; bars: 95 %", ylabel="score, %",
+           xlabel="tokens of the answer (mean of a fifth)", ylim=(-2, None))
     label_lines(ax)
     plt.close(fig)
     return fig
@@ -169,14 +188,15 @@ def compare(
     a:str|Path, b:str|Path, # folders of two stores with the same questions
     name:str="vanilla", # mode or control
     seed:int=0, # seed of the bootstrap draws
-)->tuple: # (settings that differ, scores of b minus a by task, questions that changed sides)
-    "What differs between two stores: settings, scores with paired 95 % intervals, and which answers turned."
+)->tuple: # settings that differ; scores of b minus a by task; questions that turned
+    "Compare two stores: settings, scores with paired 95 % intervals, single answers."
     a, b = EvalResults(a), EvalResults(b)
     if other := [i for i in {**a.by_id, **b.by_id} if a.by_id.get(i) != b.by_id.get(i)]:
-        raise ValueError(f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in one only or "
-                         f"differ, the first {other[0]!r}")
-    points = paired_difference(a.questions, b.answers(name), a.answers(name), b.parser(name),
-                               seed=seed, their_parser=a.parser(name))
+        raise ValueError(
+            f"{a.run.folder} and {b.run.folder} ask other questions: {len(other)} are in "
+            f"one only or differ, the first {other[0]!r}")
+    points = paired_difference(a.questions, b.answers(name), a.answers(name),
+                               b.parser(name), seed=seed, their_parser=a.parser(name))
     return changed_settings(a, b), points, turned_answers(a, b, name)
 
 # %% ../nbs/00_prompting.ipynb #c00-changed
@@ -185,18 +205,24 @@ def changed_settings(
 )->list[str]: # one line a difference
     "Settings and films of two stores that differ."
     settings = a.run.changed_settings(b.settings)
-    films_a, films_b = (results.run.read_settings().get("films") or {} for results in (a, b))
-    other = sorted(film for film in {*films_a, *films_b} if films_a.get(film) != films_b.get(film))
-    return [*settings, f"{len(other)} films differ, the first {other[0]}"] if other else settings
+    films_a, films_b = (x.run.read_settings().get("films") or {} for x in (a, b))
+    both = {*films_a, *films_b}
+    other = sorted(film for film in both if films_a.get(film) != films_b.get(film))
+    if not other: return settings
+    return [*settings, f"{len(other)} films differ, the first {other[0]}"]
 
 def turned_answers(
     a:EvalResults, b:EvalResults, # two stores with the same questions
     name:str, # mode or control
 )->pd.DataFrame: # a row a question; both answers and scores
     "Questions that became right or wrong from one store to another."
-    left, right = (x.rows[x.rows.name == name].set_index("id")[["prediction", "score"]] for x in (a, b))
-    questions = pd.DataFrame([(q.id, q.question_type, q.question, q.ground_truth) for q in a.questions],
-                             columns=["id", "question_type", "question", "truth"]).set_index("id")
+    def answers(results):
+        rows = results.rows[results.rows.name == name]
+        return rows.set_index("id")[["prediction", "score"]]
+    left, right = answers(a), answers(b)
+    rows = [(q.id, q.question_type, q.question, q.ground_truth) for q in a.questions]
+    columns = ["id", "question_type", "question", "truth"]
+    questions = pd.DataFrame(rows, columns=columns).set_index("id")
     both = left.add_suffix(" a").join(right.add_suffix(" b")).join(questions)
     turned = both[(both["score a"] >= .5) != (both["score b"] >= .5)]
     return turned.assign(became=np.where(turned["score b"] >= .5, "right", "wrong"))
