@@ -17,8 +17,7 @@ import pandas as pd
 from .display import house_style, label_lines
 from .evaluation.answer_store import EvalResults
 from .evaluation.generate import answer_name
-from .evaluation.mode_tables import (
-    ANSWER_NAMES, TASK_NAMES, interval_text, paper_modes)
+from .evaluation.mode_tables import ANSWER_NAMES, TASK_NAMES, paper_modes
 from .evaluation.scores import best_constant, paired_difference, score_table
 from vsgrpo.evaluation.vsibench import (
     MODES, NA_TYPES, PARSERS, QUESTION_TYPES, TASKS, Question, parse_answer,
@@ -35,12 +34,12 @@ def side_by_side(
     printed, columns = paper_modes(paper), {}
     def cell(mode, task):
         if (mode, task) not in ours.index: return "—"
-        return interval_text(*ours.loc[(mode, task), ["score", "ci_low", "ci_high"]])
+        score, low, high = ours.loc[(mode, task), ["score", "ci_low", "ci_high"]]
+        return f"{score:.1f} [{low:.0f}, {high:.0f}]"
     for mode in MODES:
         name, theirs = ANSWER_NAMES[mode], printed.loc[mode]
         columns[name, "paper"] = [f"{theirs[t]:.1f}" for t in tasks]
         columns[name, "ours"] = [cell(mode, t) for t in tasks]
-    columns["", "n"] = [str(ours.n[scores.name.iloc[0], t]) for t in tasks]
     return pd.DataFrame(columns, index=[TASK_NAMES[t] for t in tasks])
 
 # %% ../nbs/00_prompting.ipynb #c00-chance
@@ -69,7 +68,7 @@ def answer_profile(
     results:EvalResults, # answers to VSI-Bench
     name:str="vanilla", # mode or control
 )->pd.DataFrame: # a row a task; what only numbers have is nan elsewhere
-    "Most frequent and mean answer to each task, beside the truth and the best constant."
+    "Answers to each task, beside the truth and the best constant."
     questions, answers, rows = results.questions, results.answers(name), {}
     constants = best_constant(questions)
     for task in (t for t in TASKS if t in {q.task for q in questions}):
@@ -80,7 +79,8 @@ def answer_profile(
         if task in NA_TYPES:
             row |= _numbers(read, [float(q.ground_truth) for q in same])
         kinds = [t for t in QUESTION_TYPES if t in {q.question_type for q in same}]
-        rows[TASK_NAMES[task]] = row | {"best constant": ", ".join(constants[t] for t in kinds)}
+        row["best constant"] = ", ".join(constants[t] for t in kinds)
+        rows[TASK_NAMES[task]] = row
     return pd.DataFrame(rows.values(), index=rows)
 
 def _numbers(read, truths):
@@ -132,7 +132,7 @@ def majority_score(
         if answer is None: return 0.
         return score_answer(results.by_id[question_id], str(answer))
     votes = voting.groupby("id").parsed.agg(list)
-    return 100*np.mean([score(question_id, answers) for question_id, answers in votes.items()])
+    return 100*np.mean([score(*question) for question in votes.items()])
 
 # %% ../nbs/00_prompting.ipynb #c00-equal
 def at_equal_cost(
@@ -166,7 +166,7 @@ def _mean_by_question(values, ids): return values.groupby(ids).mean().mean()
 def plot_lengths(
     results:EvalResults, # answers to VSI-Bench
 )->Any: # matplotlib figure
-    "Plot mean score by length of the answer: a point for each fifth of a mode's answers."
+    "Plot score by length: a point for each fifth of a mode's answers."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3))
     rows = results.rows[results.rows.arm == "modes"]
@@ -177,8 +177,8 @@ def plot_lengths(
         line, = ax.plot(x, y, marker="o", label=ANSWER_NAMES[mode])
         ax.errorbar(x, y, 196*grouped.score.sem(), fmt="none", capsize=2,
                     color=line.get_color())
-    ax.set(title=f"n = {rows.id.nunique()} questions a mode; bars: 95 %", ylabel="score, %",
-           xlabel="tokens of the answer (mean of a fifth)", ylim=(-2, None))
+    ax.set(title=f"n = {rows.id.nunique()} questions a mode; bars: 95 %", ylim=(-2, None),
+           xlabel="tokens of the answer (mean of a fifth)", ylabel="score, %")
     label_lines(ax)
     plt.close(fig)
     return fig
