@@ -70,12 +70,12 @@ def plot_mode_costs(
     import matplotlib.pyplot as plt
     modes = list(dict.fromkeys(costs["mode"]))
     n_tasks = costs.task.nunique()
-    fig, axes = plt.subplots(1, len(modes), figsize=(1.6 + 3.2*len(modes), 1.1 + .3*n_tasks), sharey=True,
+    fig, axes = plt.subplots(1, len(modes), figsize=(1.6 + 2.7*len(modes), 1.1 + .3*n_tasks), sharey=True,
                              sharex=True, squeeze=False)
     for ax, mode in zip(axes[0], modes):
         _draw_costs(ax, costs[costs["mode"] == mode])
-        ax.set(title=f"{mode.capitalize()} mode minus vanilla mode",
-               xlabel=f"points; dashed: {paper_name} in the paper")
+        ax.set(title=f"{mode.capitalize()} mode minus vanilla mode")
+    fig.supxlabel(f"points; dashed: {paper_name} in the paper", fontsize=9)
     plt.close(fig)
     return fig
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIDEO_COUNT', 'SPATIAL', 'check_general', 'train_methods', 'general_arms', 'evaluate_arms', 'overall', 'eval_table',
            'paper_general', 'paper_column', 'arm_words', 'general_changes', 'grpo_minus_sft', 'plot_gain_and_loss',
-           'mean_cell', 'general_table', 'change_sentences', 'kept_sentence', 'general_agreement']
+           'general_table', 'change_sentences', 'kept_sentence', 'general_agreement']
 
 # %% ../../nbs/43_general_ability.ipynb #43-002
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from ..evaluation.answer_store import EvalConfig, EvalResults, run_eval
 from ..evaluation.bench_folder import Bench
 from ..evaluation.benchmarks import BENCHMARKS
 from ..evaluation.mode_tables import interval_text
-from ..evaluation.scores import paper_table, t_interval
+from ..evaluation.scores import paper_table
 from .adapters import retention
 from .settings import METHODS, SCALES, Settings, default_settings
 from .studies import method_arms, paper_model, run_all
@@ -195,10 +195,11 @@ def plot_gain_and_loss(
     changes:pd.DataFrame, # from `general_changes`
     paper_name:str="Qwen2-VL-2B", # whose dashes stand beside ours
 )->Any: # matplotlib figure
-    "Plot what each method gained or lost, a panel a measure; the paper's differences are dashes."
+    "Plot what each method gained or lost, a panel a measure but for subtitles; the paper's differences are dashes."
     import matplotlib.pyplot as plt
-    measures, arms = (list(dict.fromkeys(changes[c])) for c in ("measure", "arm"))
-    fig, axes = plt.subplots(1, len(measures), figsize=(1.6 + 2.1*len(measures), 1.1 + .35*len(arms)), sharey=True,
+    measures = [measure for measure in dict.fromkeys(changes.measure) if "+" not in measure]
+    arms = list(dict.fromkeys(changes.arm))
+    fig, axes = plt.subplots(1, len(measures), figsize=(1.6 + 1.8*len(measures), 1.1 + .35*len(arms)), sharey=True,
                              sharex=True, squeeze=False)
     heights = np.arange(len(arms))
     for ax, measure in zip(axes[0], measures):
@@ -215,29 +216,21 @@ def plot_gain_and_loss(
     return fig
 
 # %% ../../nbs/43_general_ability.ipynb #43-025
-def mean_cell(
-    rows:pd.DataFrame, # one arm's rows of `eval_table`, one a seed
-)->str:
-    "Mean over seeds with its interval; of a single seed its own interval."
-    mean, low, high = t_interval(rows.score) if len(rows) > 1 else rows.iloc[0][["score", "ci_low", "ci_high"]]
-    return interval_text(mean, low, high)
-
 def general_table(
     evals:pd.DataFrame, # from `evaluate_arms`
     changes:pd.DataFrame, # from `general_changes`
     model:str="tiny-general", # whose column of the paper; the 2B's beside the tiny model
 )->pd.DataFrame: # a row a benchmark and method; a dash for what was not run or printed
-    "Table 3 beside our scores: both scores, both differences to the base, our score with a blanked video."
+    "Table 3 beside ours: scores (means over seeds), differences to the base, our score with a blanked video."
     rows, minus = {}, changes.set_index(["measure", "arm"])
     for (benchmark, arm), same in eval_table(evals).groupby(["benchmark", "arm"], sort=False):
         change = minus.loc[(benchmark, arm)] if arm != "base" else pd.Series(np.nan, minus.columns)
         rows[benchmark, arm_words(arm)] = {
-            "ours": mean_cell(same),
+            "ours": same.score.mean(),
             "paper": paper_column(benchmark, model).get(arm.split()[0], np.nan),
             "ours, minus base": interval_text(*change[["difference", "ci_low", "ci_high"]], signed=True),
             "paper, minus base": interval_text(change.paper, signed=True),
-            "ours, blanked video": same.blind.mean(),
-            "n": str(int(same.n.iloc[0]))}
+            "ours, blanked video": same.blind.mean()}
     order = [(b, arm_words(a)) for b in dict.fromkeys(evals.benchmark) for a in dict.fromkeys(evals.arm)]
     return pd.DataFrame([rows[key] for key in order], index=pd.MultiIndex.from_tuples(order))
 
@@ -288,7 +281,7 @@ def general_agreement(
     rose, fell, gained = spatial[spatial.ci_low > 0], general[general.ci_high < 0], general[general.ci_low > 0]
     sentences = []
     if len(spatial):
-        which = ", ".join(map(arm_words, rose.arm)) or "no method"
+        which = " and ".join(map(arm_words, rose.arm)) or "no method"
         sentences.append(f"The spatial score rises significantly with {which}; in the paper it rises with all three "
                          "methods.")
     apart = f"; significant gains: {_where(gained)}" if len(gained) else ""
