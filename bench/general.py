@@ -21,8 +21,8 @@ from vsgrpo.training.studies import difference
 from vsgrpo.doctor import repo_root
 from vsgrpo.evaluation.answer_store import EvalResults
 from vsgrpo.evaluation.records import Run, git_commit
-from vsgrpo.general_eval import general_findings
 from vsgrpo.training.adapters import retention, trained_adapters
+from vsgrpo.training.general_ability import change_sentences, general_changes, grpo_minus_sft, kept_sentence
 
 MODEL = "tiny-general"
 
@@ -68,7 +68,8 @@ def main():
         scores=scores.drop(columns="store").round(2).to_dict("records"),
         minus_base=minus_base,
         grpo_minus=differences(evals, "vsGRPO-V", [arm for arm in arms if arm != "vsGRPO-V"]))
-    print("\n".join(general_findings(evals, spatial, MODEL)))
+    changes = general_changes(evals, spatial, MODEL)
+    print("\n".join([*change_sentences(changes), kept_sentence(grpo_minus_sft(evals))]))
     print(json.dumps(dict(bench="general", **figures)))
 
 

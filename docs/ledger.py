@@ -187,7 +187,7 @@ def ledger_page(root=ROOT):
     "The page, in Markdown with tables."
     from vsgrpo.evaluation.scores import paper_table
     from vsgrpo.evaluation.vsibench import TASKS
-    from vsgrpo.general_eval import paper_general
+    from vsgrpo.training.general_ability import paper_general
     known, columns, parts = read_store(), ["overall", *TASKS], [HEAD]
     for table, title in ((1, "Table 1: prompting"), (2, "Table 2: training")):
         printed = []

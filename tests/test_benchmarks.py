@@ -21,9 +21,11 @@ from vsgrpo.evaluation.benchmarks import (BENCHMARKS, TEMPCOMPASS, VIDEOMME, VID
 from vsgrpo.evaluation.generate import answer_warnings, spread_table
 from vsgrpo.evaluation.answer_store import BenchmarkSuite, EvalResults, benchmark_config, run_eval
 from vsgrpo.evaluation.bench_folder import unpack
-from vsgrpo.general_eval import (
-    eval_spread, eval_table, general_findings, general_table, parser_table, plot_gain_and_loss)
+from vsgrpo.general_eval import eval_spread, parser_table, part_table
 from vsgrpo.training.adapters import retention
+from vsgrpo.training.general_ability import (
+    change_sentences, eval_table, general_agreement, general_changes, general_table, grpo_minus_sft, kept_sentence,
+    plot_gain_and_loss)
 from vsgrpo.engine.video import FrameCache, VideoSpec, decode, sample_indices
 
 NOWHERE = Files("nowhere")
@@ -256,21 +258,28 @@ def test_tables_of_general_ability(lectures):
     assert retention(lost, "SFT", benchmark="VideoMMMU") == pytest.approx((-100, -100, -100))
     titles = ["VideoMMMU", "VideoMMMU, Perception", "VideoMMMU, Comprehension"]
     assert eval_spread(same).question_type.tolist()[:3] == titles
-    table = general_table(same)
-    assert table.loc["SFT", ("VideoMMMU", "paper")] == "30.7"
-    assert table.loc["SFT", ("VideoMMMU", "ours")] == "100.0 [100.0, 100.0]"
+    spatial = {"SFT": (13., 11., 15.)}
+    row = general_table(same, general_changes(same, spatial)).loc[("VideoMMMU", "SFT")]
+    assert row.paper == 30.7 and row["paper, minus base"] == "−1.6" and row["ours, blanked video"] == 100
+    assert row.ours == 100 and row["ours, minus base"] == "+0.0 [+0.0, +0.0]"
     assert parser_table(lost).loc[("VideoMMMU", "SFT"), "lmms-eval"] == 0
-    assert len(plot_gain_and_loss(same, {"SFT": (13., 11., 15.)}).axes) == 1
+    assert part_table(lost).SFT.tolist() == [0]*4 and part_table(lost).n.tolist() == [6, 2, 2, 2]   # Art holds all
+    assert len(plot_gain_and_loss(general_changes(same, spatial)).axes) == 2
+    assert len(plot_gain_and_loss(general_changes(same, {})).axes) == 1
 
 def test_findings_name_the_difference_and_the_papers(lectures):
     right = lectures(lambda item: item.answer)
     wrong = lectures(lambda item: "B" if item.answer == "A" else "A")
     evals = table_of(("base", 0, right), ("SFT", 0, wrong), ("vsGRPO-V", 0, right), benchmark="VideoMMMU")
-    assert general_findings(evals, {"SFT": (13., 11., 15.)}) == [
-        "VideoMMMU, minus base: SFT -100.0 [-100.0, -100.0], a loss (paper -1.6); "
-        "vsGRPO-V +0.0 [+0.0, +0.0], no difference shown (paper -0.6).",
-        "VideoMMMU: that GRPO keeps more than SFT is shown: +100.0 [+100.0, +100.0].",
-        "Spatial score minus base: SFT +13.0 [+11.0, +15.0]."]
+    changes = general_changes(evals, {"SFT": (13., 11., 15.)})
+    assert change_sentences(changes) == [
+        "Spatial questions, minus base: SFT +13.0 [+11.0, +15.0] (a gain; paper +6.3).",
+        "VideoMMMU, minus base: SFT −100.0 [−100.0, −100.0] (a loss; paper −1.6); vsGRPO-V +0.0 [+0.0, +0.0] (not "
+        "significant; paper −0.6)."]
+    assert kept_sentence(grpo_minus_sft(evals)) == (
+        "In VideoMMMU GRPO keeps more than SFT (+100.0 [+100.0, +100.0] points), as in the paper.")
+    assert general_agreement(changes)[1] == (
+        "Of 2 differences in general ability, 1 is a significant loss (SFT in VideoMMMU).")
 
 # Folders, archives, stores
 

@@ -20,12 +20,13 @@ from vsgrpo.engine.video import FrameCache, encode
 from vsgrpo.evaluation.answer_pages import answer_html, browse_answers, example_question
 from vsgrpo.evaluation.answer_store import EvalConfig, EvalResults, VSISuite, constants, run_eval, vsi_scores
 from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
+from vsgrpo.evaluation.mode_tables import TASK_NAMES, cost_sentences, mode_costs, mode_table, plot_mode_costs
 from vsgrpo.evaluation.rows import read_questions, record_of
 from vsgrpo.evaluation.scores import paper_table, score_table
-from vsgrpo.evaluation.vsibench import PARSERS, TASKS
+from vsgrpo.evaluation.vsibench import PARSERS, Question
 from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.prompting import (
-    at_equal_cost, by_parser, compare, cost_of_thinking, majority, plot_lengths, side_by_side)
+    answer_profile, at_equal_cost, by_parser, chance_scores, compare, majority, plot_lengths, side_by_side)
 
 CONFIG = EvalConfig("tiny", "", VSISuite(("vanilla", "think"), "test", samples=2), default_spec("tiny"),
                     max_new_tokens={"vanilla": 8, "think": 12, "observe": 12}, batch=64)
@@ -207,19 +208,40 @@ def test_tables(finished):
     results = EvalResults(finished)
     paper = paper_table(1)
     paper = paper[paper.model == "Qwen2-VL-2B"]
-    table = side_by_side(vsi_scores(results), paper)
-    assert set(table.index) <= {*TASKS, "overall"} and table["think", "paper"]["object_counting"] == "18.4"
-    assert set(table["observe", "ours"]) == {"—"} and "—" not in set(table["think", "ours"])
-    cost = cost_of_thinking(results, paper)
-    assert list(cost.columns) == [("think", "paper"), ("think", "ours")]
-    assert cost["think", "paper"]["room_size_estimation"] == "-13.8"
+    scores = vsi_scores(results)
+    table = side_by_side(scores, paper)
+    assert set(table.index) <= set(TASK_NAMES.values()) and table["think mode", "paper"]["counting"] == "18.4"
+    assert set(table["observe mode", "ours"]) == {"—"} and "—" not in set(table["think mode", "ours"])
+    costs = mode_costs(results, paper)
+    assert set(costs["mode"]) == {"think"}
+    assert costs.set_index("task").paper["room_size_estimation"] == pytest.approx(-13.8)
+    first = mode_table(results, scores, costs, paper)
+    assert first.loc["observe mode", ["ours", "ours, minus vanilla", "n"]].tolist() == ["—"]*3
+    assert first.loc["vanilla mode", "n"] == str(len(results.questions))
+    assert len(cost_sentences(results, costs)) == 2 and len(plot_mode_costs(costs).axes) == 1
     parsers = by_parser(results)
     assert list(parsers.index) == [(mode, parser) for mode in ("vanilla", "think") for parser in PARSERS]
     assert parsers.index[parsers.ours].tolist() == [("vanilla", "official"), ("think", "tagged")]
     equal = at_equal_cost(results)
     best = equal["best (pass@k)"]
     assert equal.samples.tolist() == [2, 2] and (best >= equal["mean"]).all() and (best >= equal.majority).all()
-    assert len(plot_lengths(results).axes[0].get_legend().texts) == 2
+    assert [label.get_text() for label in plot_lengths(results).axes[0].texts] == ["vanilla mode", "think mode"]
+
+def test_answers_beside_the_truth(finished):
+    results = EvalResults(finished)
+    profile = answer_profile(results)
+    assert set(profile.index) <= set(TASK_NAMES.values()) and profile.correlation.dropna().abs().max() <= 1
+    assert profile["mean answer"].isna()["route planning"] and profile["most frequent answer"].str.endswith("%)").all()
+
+def test_random_answers_by_hand():
+    "2 for 4 chairs scores 0.1, 4 for 2 chairs nothing; a letter of four is right in a quarter of the cases."
+    def question(number, kind, truth, options=None):
+        return Question(number, "generated", "room", kind, "How many?", truth, options)
+    chairs = [question(i, "object_counting", truth) for i, truth in enumerate("24")]
+    routes = [question(2, "route_planning", "A", ["A. left", "B. right", "C. back", "D. on"])]
+    scores = chance_scores(chairs + routes)
+    assert scores["object_counting"] == pytest.approx(5) and scores["route_planning"] == 25
+    assert np.isnan(scores["overall"]) and np.isnan(chance_scores(chairs[:1])["object_counting"])
 
 def test_no_overall_where_a_task_is_missing(finished):
     results = EvalResults(finished)
