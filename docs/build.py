@@ -1,18 +1,23 @@
-"""Build the site from the notebooks as they are committed, with their outputs: no network, nothing is run.
+"""Build the site from the committed notebooks and their kept outputs. Nothing is run, nothing is fetched.
 
     python docs/build.py [OUT]      # OUT: _docs
 
-Notebooks become pages: nbdev's directives are dropped, plotly's plots stay interactive, widgets are left out (a static
-picture stands beside each). The library's pages are made from its docments, by package. Everything a page needs lies
-beside it.
+Notebooks become pages. nbdev's directives are dropped, a parameters cell gets a table, plotly's plots stay interactive,
+and widgets are left out (a static picture stands beside each). The library's pages are made from its docments, one page
+for each module. A page loads only files of the site. Links to a repository come from `git_url` in settings.ini; where
+that is empty, the site has none.
 """
+import ast
+import configparser
 import html
 import importlib
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import nbformat
@@ -24,7 +29,6 @@ PACKAGES = {"": "Files and installation", "engine": "Engine: video, models, the 
             "evaluation": "Evaluation: benchmarks, answers, scores", "data": "Data: scans, rooms, questions, datasets",
             "training": "Training: rewards, rollouts, runs", "teaching": "Teaching: the tiny models",
             "chapters": "Chapters"}
-REPO = "https://github.com/vsgrpo/vsgrpo/blob/main/"
 sys.path.insert(0, str(ROOT))
 
 
@@ -38,9 +42,22 @@ def shown_code(source):
     return "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip("\n")
 
 
-def shown_text(source):
-    "Text whose links out of nbs/ lead to the repository."
-    return re.sub(r"\]\((\.\./[^)]+)\)", lambda m: f"]({REPO}{m[1].removeprefix('../')})", source)
+def repository(root=ROOT):
+    "Address of the repository and its branch, from settings.ini; the address is empty where there is none."
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root/"settings.ini", "utf-8")
+    settings = config["DEFAULT"]
+    return settings.get("git_url", "").rstrip("/"), settings.get("branch", "main")
+
+
+def shown_text(source, url="", branch="main"):
+    "Text whose links out of nbs/ lead to a page of the site or to the repository; without a repository, plain text."
+    def link(match):
+        text, target = match[1], match[2]
+        page = re.fullmatch(r"docs/(\w+\.md)(#.*)?", target)
+        if page: return f"[{text}](../{page[1]}{page[2] or ''})"
+        return f"[{text}]({url}/blob/{branch}/{target})" if url else text
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./([^)]+)\)", link, source)
 
 
 def alt_text(cell, heading):
@@ -63,6 +80,39 @@ def are_imports(source):
     return len(lines) > 3 and all(line.startswith(("import ", "from ", " ", ")")) for line in lines)
 
 
+def parameter_rows(source):
+    "Name, default and meaning of each parameter of a parameters cell; the meaning is the comment beside it or below it."
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokenize.generate_tokens(
+        io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+    rows = []
+    for node in ast.parse(source).body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        default = ast.get_source_segment(source, node.value) if node.value else ""
+        rows.append((ast.unparse(target), default, comments_from(comments, node, source)))
+    return rows
+
+
+def comments_from(comments, node, source):
+    "The comments on an assignment's lines and those that continue the last one, deeper than the code."
+    found = [comments[line] for line in range(node.lineno, node.end_lineno + 1) if line in comments]
+    lines, line = source.splitlines(), node.end_lineno + 1
+    while line <= len(lines) and re.match(r"\s+#", lines[line - 1]):
+        found.append(comments[line])
+        line += 1
+    return " ".join(found)
+
+
+def parameters_table(source):
+    "A parameters cell as a table in HTML."
+    def code(text): return f"<code{' class=long' if len(text) > 24 else ''}>{html.escape(text)}</code>"
+    def prose(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    rows = "".join(f"<tr><td>{code(name)}</td><td>{code(default)}</td><td>{prose(meaning)}</td></tr>\n"
+                   for name, default, meaning in parameter_rows(source))
+    return ('<div class="wide"><table class="parameters">\n<thead><tr><th>parameter</th><th>default</th>'
+            f"<th>meaning</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div>")
+
+
 def stage_output(output, fresh, cell, heading, number):
     "An output as the page shows it, None for a widget; the alt text of a picture goes to the cell."
     data = output.get("data", {})
@@ -77,18 +127,20 @@ def stage_output(output, fresh, cell, heading, number):
     return output
 
 
-def stage_notebook(path, out):
-    "One notebook as Sphinx is to read it; its title."
+def stage_notebook(path, out, url="", branch="main"):
+    "One notebook as Sphinx is to read it; its title. Cells of parameters, of imports and tagged hide-input collapse."
     nb, heading, cells, n_plots = nbformat.read(path, 4), "", [], 0
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             headings = re.findall(r"^#+ (.*)$", cell.source, re.M)
             if headings: heading = headings[-1]
-            cells.append(nbformat.v4.new_markdown_cell(shown_text(cell.source)))
+            cells.append(nbformat.v4.new_markdown_cell(shown_text(cell.source, url, branch)))
             continue
         if cell.source.startswith("#| default_exp"): continue
-        fresh = nbformat.v4.new_code_cell(shown_code(cell.source))
-        if are_imports(fresh.source): fresh.metadata["tags"] = ["hide-input"]
+        fresh, tags = nbformat.v4.new_code_cell(shown_code(cell.source)), cell.metadata.get("tags", [])
+        if "parameters" in tags: cells.append(nbformat.v4.new_markdown_cell(parameters_table(fresh.source)))
+        if {"parameters", "hide-input"} & set(tags) or are_imports(fresh.source):
+            fresh.metadata["tags"] = ["hide-input"]
         for output in cell.get("outputs", []):
             n_plots += "application/vnd.plotly.v1+json" in output.get("data", {})
             staged = stage_output(output, fresh, cell, heading, n_plots)
@@ -156,7 +208,8 @@ def stage(out):
     "Everything that Sphinx reads."
     stage_files(out)
     paths = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
-    titles = {p.stem: stage_notebook(p, out) for p in paths}
+    url, branch = repository()
+    titles = {p.stem: stage_notebook(p, out, url, branch) for p in paths}
     modules = {p.stem: re.search(r"#\| default_exp ([\w.]+)", p.read_text("utf-8"))[1] for p in paths}
     stage_api(modules, titles, out)
     tocs, chapters = [toc(["ledger", "gpus", "data", "trouble"], "Use it")], []
@@ -176,9 +229,10 @@ def main():
     staged = site.with_name(site.name + ".stage")
     for old in (staged, site): shutil.rmtree(old, ignore_errors=True)
     stage(staged)
-    pages = staged/"_build"/"html"        # what is written beside the pages goes with the stage
+    pages, url = staged/"_build"/"html", repository()[0]
+    button = ["-D", f"html_theme_options.repository_url={url}", "-D", "html_theme_options.use_repository_button=1"]
     subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2", "-W", "--keep-going", "-d",
-                    str(staged/"_build"/"doctrees"), str(staged), str(pages)], check=True)
+                    str(staged/"_build"/"doctrees"), *(button if url else []), str(staged), str(pages)], check=True)
     shutil.move(pages, site)
     shutil.rmtree(staged)
     print(f"{site/'index.html'}: {sum(1 for _ in site.rglob('*.html'))} pages")
