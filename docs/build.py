@@ -81,7 +81,7 @@ def are_imports(source):
 
 
 def parameter_rows(source):
-    "Name, default and meaning of each parameter of a parameters cell; the meaning is the comment beside it or below it."
+    "Name, default and meaning of each parameter in a parameters cell; the meaning is the comment beside or below it."
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokenize.generate_tokens(
         io.StringIO(source).readline) if token.type == tokenize.COMMENT}
     rows = []

@@ -111,7 +111,7 @@ READERS = ( # folders under runs/, their reader, and whether every folder is kep
 
 
 def collect(runs):
-    "Rows of the finished runs. For each kind and model the run with most scores counts, then most runs, then the newest."
+    "Rows of the finished runs. Of each kind and model the one with most scores, then most runs, then the newest."
     def completeness(folder):
         return len(pd.read_csv(folder/"scores.csv")), len(list(folder.glob("*/scores.csv"))), folder.stat().st_mtime
     for pattern, rows_of, keep_each in READERS:
