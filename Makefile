@@ -75,10 +75,8 @@ base-general: install
 	@mkdir -p runs
 	$(PAPERMILL) nbs/42_general_rooms.ipynb runs/tiny_general.ipynb -p steps 600 $(ARGS)
 
-# No dialog about building an extension that a package brings along, no question about news.
-QUIET := --ServerApp.tornado_settings='{"page_config_data": {"buildCheck": False, "buildAvailable": False, "disabledExtensions": ["@jupyterlab/apputils-extension:announcements"]}}'
 lab: install
-	$(PY) -m jupyterlab nbs --LabApp.default_url=/lab/tree/index.ipynb $(QUIET) $(ARGS)
+	$(PY) -m jupyterlab nbs --config=docs/lab_config.py --LabApp.default_url=/lab/tree/index.ipynb $(ARGS)
 
 doctor: install
 	@$(PY) -m vsgrpo.doctor
