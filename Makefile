@@ -6,6 +6,7 @@
 #   make test-all    the same with all unit tests, as CI does
 #   make lab         open the notebooks
 #   make tour        one HTML file: a room in 3D, its film, questions drawn in it, answers before and after training
+#   make picture     docs/room.png, the picture of the landing page
 #   make docs        the site, in _docs/, from the notebooks as they are
 #   make ledger      fill the reproduction ledger from the run folders under runs/
 #   make notebooks   run the chapters at their default scale and keep their outputs
@@ -29,7 +30,7 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test test-all lab docs tour ledger notebooks doctor base base-general sync check nbtest chapters unit
+.PHONY: install run study test test-all lab docs tour picture ledger notebooks doctor base base-general sync check nbtest chapters unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -113,6 +114,9 @@ ledger: install
 
 tour: install
 	@$(PY) docs/tour.py $(ARGS)
+
+picture: install
+	@$(PY) docs/picture.py $(ARGS)
 
 # Two at a time, for two cores, the longest first: they share datasets and caches as any two runs do.
 chapters: install
