@@ -1,4 +1,4 @@
-"""The picture of the landing page: a walk-through room, as its film shows it and from above with a question drawn in it.
+"""The picture of the landing page: a walk-through room in a frame of its film, and from above with a question.
 
     python docs/picture.py [OUT]        # OUT: docs/room.png; no run and no GPU needed
     python docs/picture.py --choose     # which room and which frame the rule picks, and how the next ones score

@@ -52,8 +52,8 @@ def lab(root, tmp_path_factory):
     env |= dict(PYTHONPATH=str(root), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_RUNTIME_DIR=str(home/"runtime"),
                 IPYTHONDIR=str(home/"ipython"))
     config = re.search(r"-m jupyterlab nbs (--config=\S+)", (root/"Makefile").read_text("utf-8"))[1]
-    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser", config, "--allow-root", f"--ServerApp.port={port}",
-            "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser", config, "--allow-root",
+            f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
             "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home/'workspaces'}",
             f"--LabApp.user_settings_dir={home/'settings'}", "--FileContentsManager.delete_to_trash=False"]
     with open(home/"log", "w") as log: server = subprocess.Popen(call, env=env, stdout=log, stderr=log, cwd=root)
