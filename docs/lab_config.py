@@ -25,5 +25,6 @@ def save_clean(model, **_):
 warnings.filterwarnings("ignore", "Overriding existing pre_save_hook")    # Jupyter reads this file twice
 c = get_config()  # noqa: F821 (Jupyter defines it)
 c.ServerApp.tornado_settings = {"page_config_data": {"buildCheck": False, "buildAvailable": False},
-                                "page_config_hook": without_news}
+                                "page_config_hook": without_news,
+                                "websocket_max_message_size": 2**30}    # bytes: an uploaded video is one message
 c.FileContentsManager.pre_save_hook = save_clean

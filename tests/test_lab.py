@@ -53,7 +53,8 @@ def lab(root, tmp_path_factory):
                 IPYTHONDIR=str(home/"ipython"))
     config = re.search(r"-m jupyterlab nbs (--config=\S+)", (root/"Makefile").read_text("utf-8"))[1]
     call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser", config, "--allow-root",
-            f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+            f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+            "--ServerApp.password=",
             "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home/'workspaces'}",
             f"--LabApp.user_settings_dir={home/'settings'}", "--FileContentsManager.delete_to_trash=False"]
     with open(home/"log", "w") as log: server = subprocess.Popen(call, env=env, stdout=log, stderr=log, cwd=root)
@@ -130,6 +131,7 @@ def test_landing(lab, root, landings):
         b.wait("[...jupyterapp.shell.currentWidget.content.widgets].every(c => c.model.type != 'code' || "
                "c.model.executionCount)", 180)
         b.wait(IDLE, 60)
+        assert b.js("document.querySelectorAll('.widget-upload').length") == 1     # ask about your own video
         changes(PLOT, "kind")
         changes(IMAGE, "scene")
         changes(PAGES, "completion")
