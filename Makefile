@@ -1,7 +1,7 @@
 # vsGRPO. Needs Python ≥ 3.11 with pip; everything else is installed into .venv.
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
-#   make study       all studies of chapter 20 on the tiny model: training prompts, KL penalty with its dynamics, rewards
+#   make study       the studies of chapter 20 on the tiny model: training prompts, KL penalty and dynamics, rewards
 #   make test        style, sync, notebooks, chapters at smoke scale, unit tests except those marked slow
 #   make test-all    the same with all unit tests, as in CI
 #   make lab         open the notebooks

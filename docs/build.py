@@ -61,13 +61,13 @@ def shown_text(source, url="", branch="main"):
 
 
 def alt_text(cell, heading):
-    "What a picture shows, for those who do not see it: its section, and the call that drew it."
+    "Alternative text of a picture: its section, and the call that drew it."
     calls = [x for x in shown_code(cell.source).splitlines() if x.strip() and not x.startswith((" ", ")", "]"))]
     return f"{heading}: {calls[-1][:120] if calls else 'figure'}".replace("\n", " ")
 
 
 def plot_html(figure, number):
-    "A plotly figure as a block that draws itself with the library beside the page."
+    "A plotly figure as a block of HTML; it draws itself with the copy of plotly on the site."
     data = json.dumps({"data": figure["data"], "layout": figure.get("layout", {})}).replace("</", "<\\/")
     draw = f'Plotly.newPlot("plot-{number}", f.data, f.layout, {{responsive: true, displaylogo: false}})'
     return (f'<div id="plot-{number}" class="plot" role="img" aria-label="interactive 3D figure"></div>'
@@ -114,7 +114,7 @@ def parameters_table(source):
 
 
 def stage_output(output, fresh, cell, heading, number):
-    "An output as the page shows it, None for a widget; the alt text of a picture goes to the cell."
+    "An output as the page shows it, None for a widget; a picture gets an alternative text."
     data = output.get("data", {})
     if "application/vnd.jupyter.widget-view+json" in data: return None
     if "application/vnd.plotly.v1+json" in data:
@@ -128,7 +128,7 @@ def stage_output(output, fresh, cell, heading, number):
 
 
 def stage_notebook(path, out, url="", branch="main"):
-    "One notebook as Sphinx is to read it; its title. Cells of parameters, of imports and tagged hide-input collapse."
+    "Write a notebook as Sphinx reads it; return its title. Cells of parameters, imports and hide-input collapse."
     nb, heading, cells, n_plots = nbformat.read(path, 4), "", [], 0
     for cell in nb.cells:
         if cell.cell_type == "markdown":
@@ -153,7 +153,7 @@ def stage_notebook(path, out, url="", branch="main"):
 
 
 def stage_module(module, out):
-    "A page of a module's functions and classes, from their docments."
+    "Write a page of a module's functions and classes, from their docments."
     from nbdev.showdoc import BasicMarkdownRenderer, show_doc
     loaded = importlib.import_module(f"vsgrpo.{module}")
     parts = [f"# vsgrpo.{module}", (loaded.__doc__ or "").strip()]
@@ -168,20 +168,20 @@ def stage_module(module, out):
 
 
 def toc(entries, caption=None, depth=1):
-    "A table of contents of Sphinx."
+    "A toctree of Sphinx."
     lines = ["```{toctree}", *([f":caption: {caption}"] if caption else []), f":maxdepth: {depth}", ":hidden:", "",
              *entries, "```"]
     return "\n".join(lines)
 
 
 def package_of(module, chapters):
-    "A key of PACKAGES."
+    "The package of a module, a key of PACKAGES."
     if module in chapters: return "chapters"
     return module.split(".")[0] if "." in module else ""
 
 
 def stage_api(modules, titles, out):
-    "Pages of the modules and their index, by package. `modules` and `titles` by the notebook's stem."
+    "Write the pages of the modules and their index, by package; `modules` and `titles` have notebook stems as keys."
     chapters = {module for stem, module in modules.items() if stem[1:3] == "0_"}
     parts = ["# The library", "Each module is exported from the notebook beside it. Packages import those above them."]
     for package, title in PACKAGES.items():
@@ -193,7 +193,7 @@ def stage_api(modules, titles, out):
 
 
 def stage_files(out):
-    "The pages, pictures, style and scripts that are copied as they are; the ledger."
+    "Copy pages, pictures, style and scripts, and write the ledger."
     import plotly
     from ledger import ledger_page
     for folder in ("nbs", "api", "_static"): (out/folder).mkdir(parents=True)
@@ -205,7 +205,7 @@ def stage_files(out):
 
 
 def stage(out):
-    "Everything that Sphinx reads."
+    "Write everything that Sphinx reads."
     stage_files(out)
     paths = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
     url, branch = repository()

@@ -118,7 +118,7 @@ def answer_notes(shown, questions, answers, parser):
 
 
 def drawing(scene, questions):
-    "Traces of the room's scan and of each question in it, and the extent of the room."
+    "Plotly traces of the scan and of each question in it, and the extent of the room."
     import plotly.graph_objects as go
 
     from vsgrpo.data.geometry import room_outline
