@@ -4,8 +4,8 @@
     python docs/picture.py --choose     # which room and which frame the rule picks, and how the next ones score
 
 The rule: of the rooms with seeds 0 to 23, the frame that shows most kinds of objects, each on half a percent of its
-pixels or more; no object may cover more than an eighth of it, so that nothing stands in front of the camera. The
-question is drawn by seed from those about this room.
+pixels or more; no object may cover more than an eighth of it, so that nothing stands in front of the camera. Of
+equal rooms the first is taken. The question is drawn by seed from those about this room.
 """
 import sys
 from dataclasses import replace
