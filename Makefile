@@ -1,21 +1,22 @@
-# vsGRPO. Needs Python ≥ 3.11 with pip; everything else goes into .venv.
+# vsGRPO. Needs Python ≥ 3.11 with pip; everything else is installed into .venv.
 #
 #   make run         train the tiny model on generated rooms (nbs/20_grpo.ipynb -> runs/20_grpo.ipynb)
-#   make study       training prompts, KL penalty with its dynamics, rewards: all runs of chapter 20's studies on the tiny model
-#   make test        style, sync, notebooks, chapters at smoke scale, unit tests but those marked slow
-#   make test-all    the same with all unit tests, as CI does
+#   make study       the studies of chapter 20 on the tiny model: training prompts, KL penalty and dynamics, rewards
+#   make test        style, sync, notebooks, chapters at smoke scale, unit tests except those marked slow
+#   make test-all    the same with all unit tests, as in CI
 #   make lab         open the notebooks
 #   make tour        one HTML file: a room in 3D, its film, questions drawn in it, answers before and after training
-#   make docs        the site, in _docs/, from the notebooks as they are
-#   make ledger      fill the reproduction ledger from the run folders under runs/
+#   make picture     docs/room.png, the picture of the landing page
+#   make docs        build the site in _docs/ from the notebooks and their kept outputs
+#   make ledger      update the reproduction ledger from the run folders under runs/
 #   make notebooks   run the chapters at their default scale and keep their outputs
-#   make doctor      what is installed here and what does not fit
-#   make base        make the tiny base model anew (nbs/16_tiny_base.ipynb)
-#   make base-general  make from it the one that knows how VideoMME and VideoMMMU ask (nbs/42_general_rooms.ipynb)
-#   make sync        are vsgrpo/*.py what the notebooks export?
+#   make doctor      print installed versions, and those that differ from the tested set
+#   make base        train the tiny base model (nbs/16_tiny_base.ipynb)
+#   make base-general  train it further on the prompts of VideoMME and VideoMMMU (nbs/42_general_rooms.ipynb)
+#   make sync        check that vsgrpo/*.py are what the notebooks export
 #
-# PYTHON=python3.12 picks the interpreter for .venv; ARGS="-p steps 4" goes to papermill;
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu installs torch from there (else from pip's own index).
+# PYTHON=python3.12 chooses the interpreter of .venv; ARGS="-p steps 4" is passed to papermill;
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu is the index for torch (default: pip's own).
 
 PYTHON      ?= python3
 TORCH_INDEX ?=
@@ -29,13 +30,13 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test test-all lab docs tour ledger notebooks doctor base base-general sync check nbtest chapters unit
+.PHONY: install run study test test-all lab docs tour picture ledger notebooks doctor base base-general sync check nbtest chapters unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
 export TOKENIZERS_PARALLELISM := false
 export OPEN3D_DISABLE_WEB_VISUALIZER := true
-unexport JUPYTER_PATH   # a kernel named python3 there would be run in place of ours
+unexport JUPYTER_PATH   # a kernel named python3 there would replace ours
 
 install: $(VENV)/.stamp-package
 
@@ -55,8 +56,8 @@ run: install
 	@mkdir -p runs
 	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
 
-# Each study is a notebook and a run folder of its own; one that was stopped is resumed. On a CPU as many runs at
-# once as there are cores, a thread each.
+# Each study has its own notebook and run folder; a stopped study is resumed. On a CPU, as many runs as there are cores
+# train at the same time, with one thread each.
 STUDY := -p model tiny-cot -p mode think -p steps 60 -p questions_per_step 16 -p lr 0.002 -p test_scenes 40
 study: export TQDM_DISABLE := 1
 study: install
@@ -75,19 +76,17 @@ base-general: install
 	@mkdir -p runs
 	$(PAPERMILL) nbs/42_general_rooms.ipynb runs/tiny_general.ipynb -p steps 600 $(ARGS)
 
-# No dialog about building an extension that a package brings along, no question about news.
-QUIET := --ServerApp.tornado_settings='{"page_config_data": {"buildCheck": False, "buildAvailable": False, "disabledExtensions": ["@jupyterlab/apputils-extension:announcements"]}}'
 lab: install
-	$(PY) -m jupyterlab nbs --LabApp.default_url=/lab/tree/index.ipynb $(QUIET) $(ARGS)
+	$(PY) -m jupyterlab nbs --config=docs/lab_config.py --LabApp.default_url=/lab/tree/index.ipynb $(ARGS)
 
 doctor: install
 	@$(PY) -m vsgrpo.doctor
 
-# The tests run on one thread a process: shared cores are slower with more.
+# Each test process uses one thread: on shared cores more threads are slower.
 test test-all sync check nbtest chapters unit: export OMP_NUM_THREADS := 1
 test test-all sync check nbtest chapters unit: export MKL_NUM_THREADS := 1
 
-# One part after the other, each with work for two cores. The chapters leave the run that the tour's test opens.
+# The parts run one after the other, each on two cores. The chapters leave the run that the test of the tour opens.
 test: check sync nbtest chapters unit
 
 test-all: SLOW := 1
@@ -103,7 +102,7 @@ sync: install
 nbtest: install
 	$(VENV)/bin/nbdev_test --n_workers 2
 
-# Run the chapters at their default scale and keep their outputs: `make notebooks`, or `make notebooks ARGS="20 30"`.
+# Run the chapters at their default scale and keep the outputs: `make notebooks`, or `make notebooks ARGS="20 30"`.
 notebooks: install
 	$(PY) docs/notebooks.py $(ARGS)
 
@@ -116,12 +115,15 @@ ledger: install
 tour: install
 	@$(PY) docs/tour.py $(ARGS)
 
-# Two at a time, for two cores, the longest first: they share datasets and caches as any two runs do.
+picture: install
+	@$(PY) docs/picture.py $(ARGS)
+
+# Two at a time on two cores, the longest first. They share datasets and caches, as any two runs do.
 chapters: install
 	@mkdir -p runs/smoke
 	@printf "%s\n" nbs/30_*.ipynb nbs/20_*.ipynb nbs/[!23]0_*.ipynb | xargs -P 2 -I NB sh -c \
 		'echo "papermill NB -p scale smoke"; $(PAPERMILL) NB "runs/smoke/$$(basename NB)" -p scale smoke'
 
-# Two workers, for two cores. A worker that has nothing left takes over half of what the other one still has.
+# Two workers on two cores. A worker that has finished takes over half of the other's remaining tests.
 unit: install
 	$(PY) -m pytest tests -q -n 2 --dist worksteal $(if $(SLOW),,-m "not slow") --ignore=tests/test_sync.py

@@ -1,18 +1,23 @@
-"""Build the site from the notebooks as they are committed, with their outputs: no network, nothing is run.
+"""Build the site from the committed notebooks and their kept outputs. Nothing is run, nothing is fetched.
 
     python docs/build.py [OUT]      # OUT: _docs
 
-Notebooks become pages: nbdev's directives are dropped, plotly's plots stay interactive, widgets are left out (a static
-picture stands beside each). The library's pages are made from its docments, by package. Everything a page needs lies
-beside it.
+Notebooks become pages. nbdev's directives are dropped, a parameters cell gets a table, plotly's plots stay interactive,
+and widgets are left out (a static picture stands beside each). The library's pages are made from its docments, one page
+for each module. A page loads only files of the site. Links to a repository come from `git_url` in settings.ini; where
+that is empty, the site has none.
 """
+import ast
+import configparser
 import html
 import importlib
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import nbformat
@@ -24,7 +29,6 @@ PACKAGES = {"": "Files and installation", "engine": "Engine: video, models, the 
             "evaluation": "Evaluation: benchmarks, answers, scores", "data": "Data: scans, rooms, questions, datasets",
             "training": "Training: rewards, rollouts, runs", "teaching": "Teaching: the tiny models",
             "chapters": "Chapters"}
-REPO = "https://github.com/vsgrpo/vsgrpo/blob/main/"
 sys.path.insert(0, str(ROOT))
 
 
@@ -38,19 +42,32 @@ def shown_code(source):
     return "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip("\n")
 
 
-def shown_text(source):
-    "Text whose links out of nbs/ lead to the repository."
-    return re.sub(r"\]\((\.\./[^)]+)\)", lambda m: f"]({REPO}{m[1].removeprefix('../')})", source)
+def repository(root=ROOT):
+    "Address of the repository and its branch, from settings.ini; the address is empty where there is none."
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root/"settings.ini", "utf-8")
+    settings = config["DEFAULT"]
+    return settings.get("git_url", "").rstrip("/"), settings.get("branch", "main")
+
+
+def shown_text(source, url="", branch="main"):
+    "Text whose links out of nbs/ lead to a page of the site or to the repository; without a repository, plain text."
+    def link(match):
+        text, target = match[1], match[2]
+        page = re.fullmatch(r"docs/(\w+\.md)(#.*)?", target)
+        if page: return f"[{text}](../{page[1]}{page[2] or ''})"
+        return f"[{text}]({url}/blob/{branch}/{target})" if url else text
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./([^)]+)\)", link, source)
 
 
 def alt_text(cell, heading):
-    "What a picture shows, for those who do not see it: its section, and the call that drew it."
+    "Alternative text of a picture: its section, and the call that drew it."
     calls = [x for x in shown_code(cell.source).splitlines() if x.strip() and not x.startswith((" ", ")", "]"))]
     return f"{heading}: {calls[-1][:120] if calls else 'figure'}".replace("\n", " ")
 
 
 def plot_html(figure, number):
-    "A plotly figure as a block that draws itself with the library beside the page."
+    "A plotly figure as a block of HTML; it draws itself with the copy of plotly on the site."
     data = json.dumps({"data": figure["data"], "layout": figure.get("layout", {})}).replace("</", "<\\/")
     draw = f'Plotly.newPlot("plot-{number}", f.data, f.layout, {{responsive: true, displaylogo: false}})'
     return (f'<div id="plot-{number}" class="plot" role="img" aria-label="interactive 3D figure"></div>'
@@ -63,8 +80,41 @@ def are_imports(source):
     return len(lines) > 3 and all(line.startswith(("import ", "from ", " ", ")")) for line in lines)
 
 
+def parameter_rows(source):
+    "Name, default and meaning of each parameter in a parameters cell; the meaning is the comment beside or below it."
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokenize.generate_tokens(
+        io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+    rows = []
+    for node in ast.parse(source).body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        default = ast.get_source_segment(source, node.value) if node.value else ""
+        rows.append((ast.unparse(target), default, comments_from(comments, node, source)))
+    return rows
+
+
+def comments_from(comments, node, source):
+    "The comments on an assignment's lines and those that continue the last one, deeper than the code."
+    found = [comments[line] for line in range(node.lineno, node.end_lineno + 1) if line in comments]
+    lines, line = source.splitlines(), node.end_lineno + 1
+    while line <= len(lines) and re.match(r"\s+#", lines[line - 1]):
+        found.append(comments[line])
+        line += 1
+    return " ".join(found)
+
+
+def parameters_table(source):
+    "A parameters cell as a table in HTML."
+    def code(text): return f"<code{' class=long' if len(text) > 24 else ''}>{html.escape(text)}</code>"
+    def prose(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    rows = "".join(f"<tr><td>{code(name)}</td><td>{code(default)}</td><td>{prose(meaning)}</td></tr>\n"
+                   for name, default, meaning in parameter_rows(source))
+    return ('<div class="wide"><table class="parameters">\n<thead><tr><th>parameter</th><th>default</th>'
+            f"<th>meaning</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div>")
+
+
 def stage_output(output, fresh, cell, heading, number):
-    "An output as the page shows it, None for a widget; the alt text of a picture goes to the cell."
+    "An output as the page shows it, None for a widget; a picture gets an alternative text."
     data = output.get("data", {})
     if "application/vnd.jupyter.widget-view+json" in data: return None
     if "application/vnd.plotly.v1+json" in data:
@@ -77,18 +127,20 @@ def stage_output(output, fresh, cell, heading, number):
     return output
 
 
-def stage_notebook(path, out):
-    "One notebook as Sphinx is to read it; its title."
+def stage_notebook(path, out, url="", branch="main"):
+    "Write a notebook as Sphinx reads it; return its title. Cells of parameters, imports and hide-input collapse."
     nb, heading, cells, n_plots = nbformat.read(path, 4), "", [], 0
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             headings = re.findall(r"^#+ (.*)$", cell.source, re.M)
             if headings: heading = headings[-1]
-            cells.append(nbformat.v4.new_markdown_cell(shown_text(cell.source)))
+            cells.append(nbformat.v4.new_markdown_cell(shown_text(cell.source, url, branch)))
             continue
         if cell.source.startswith("#| default_exp"): continue
-        fresh = nbformat.v4.new_code_cell(shown_code(cell.source))
-        if are_imports(fresh.source): fresh.metadata["tags"] = ["hide-input"]
+        fresh, tags = nbformat.v4.new_code_cell(shown_code(cell.source)), cell.metadata.get("tags", [])
+        if "parameters" in tags: cells.append(nbformat.v4.new_markdown_cell(parameters_table(fresh.source)))
+        if {"parameters", "hide-input"} & set(tags) or are_imports(fresh.source):
+            fresh.metadata["tags"] = ["hide-input"]
         for output in cell.get("outputs", []):
             n_plots += "application/vnd.plotly.v1+json" in output.get("data", {})
             staged = stage_output(output, fresh, cell, heading, n_plots)
@@ -101,7 +153,7 @@ def stage_notebook(path, out):
 
 
 def stage_module(module, out):
-    "A page of a module's functions and classes, from their docments."
+    "Write a page of a module's functions and classes, from their docments."
     from nbdev.showdoc import BasicMarkdownRenderer, show_doc
     loaded = importlib.import_module(f"vsgrpo.{module}")
     parts = [f"# vsgrpo.{module}", (loaded.__doc__ or "").strip()]
@@ -116,20 +168,20 @@ def stage_module(module, out):
 
 
 def toc(entries, caption=None, depth=1):
-    "A table of contents of Sphinx."
+    "A toctree of Sphinx."
     lines = ["```{toctree}", *([f":caption: {caption}"] if caption else []), f":maxdepth: {depth}", ":hidden:", "",
              *entries, "```"]
     return "\n".join(lines)
 
 
 def package_of(module, chapters):
-    "A key of PACKAGES."
+    "The package of a module, a key of PACKAGES."
     if module in chapters: return "chapters"
     return module.split(".")[0] if "." in module else ""
 
 
 def stage_api(modules, titles, out):
-    "Pages of the modules and their index, by package. `modules` and `titles` by the notebook's stem."
+    "Write the pages of the modules and their index, by package; `modules` and `titles` have notebook stems as keys."
     chapters = {module for stem, module in modules.items() if stem[1:3] == "0_"}
     parts = ["# The library", "Each module is exported from the notebook beside it. Packages import those above them."]
     for package, title in PACKAGES.items():
@@ -141,7 +193,7 @@ def stage_api(modules, titles, out):
 
 
 def stage_files(out):
-    "The pages, pictures, style and scripts that are copied as they are; the ledger."
+    "Copy pages, pictures, style and scripts, and write the ledger."
     import plotly
     from ledger import ledger_page
     for folder in ("nbs", "api", "_static"): (out/folder).mkdir(parents=True)
@@ -153,10 +205,11 @@ def stage_files(out):
 
 
 def stage(out):
-    "Everything that Sphinx reads."
+    "Write everything that Sphinx reads."
     stage_files(out)
     paths = sorted((ROOT/"nbs").glob("[0-9][0-9]*_*.ipynb"))
-    titles = {p.stem: stage_notebook(p, out) for p in paths}
+    url, branch = repository()
+    titles = {p.stem: stage_notebook(p, out, url, branch) for p in paths}
     modules = {p.stem: re.search(r"#\| default_exp ([\w.]+)", p.read_text("utf-8"))[1] for p in paths}
     stage_api(modules, titles, out)
     tocs, chapters = [toc(["ledger", "gpus", "data", "trouble"], "Use it")], []
@@ -176,9 +229,10 @@ def main():
     staged = site.with_name(site.name + ".stage")
     for old in (staged, site): shutil.rmtree(old, ignore_errors=True)
     stage(staged)
-    pages = staged/"_build"/"html"        # what is written beside the pages goes with the stage
+    pages, url = staged/"_build"/"html", repository()[0]
+    button = ["-D", f"html_theme_options.repository_url={url}", "-D", "html_theme_options.use_repository_button=1"]
     subprocess.run([sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2", "-W", "--keep-going", "-d",
-                    str(staged/"_build"/"doctrees"), str(staged), str(pages)], check=True)
+                    str(staged/"_build"/"doctrees"), *(button if url else []), str(staged), str(pages)], check=True)
     shutil.move(pages, site)
     shutil.rmtree(staged)
     print(f"{site/'index.html'}: {sum(1 for _ in site.rglob('*.html'))} pages")

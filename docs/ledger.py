@@ -1,10 +1,10 @@
-"""The reproduction ledger: every cell of the paper's Tables 1-3, and its figures, beside what was run.
+"""The reproduction ledger: the paper's Tables 1-3 and figures, and our results beside them.
 
-    python docs/ledger.py           # reads the run folders under runs/ and writes docs/ledger.json;
-                                    # rows that it does not find there stay as they were
+    python docs/ledger.py           # reads the run folders under runs/ and updates docs/ledger.json;
+                                    # rows without a run folder keep their scores
     python docs/ledger.py FOLDER    # reads another folder of runs
 
-The page is made from that file (`ledger_page`). A cell that nobody ran is a grey dash.
+`ledger_page` makes the page from that file. A score that was not measured is a grey dash.
 """
 import html
 import json
@@ -18,17 +18,18 @@ sys.path.insert(0, str(ROOT))
 STORE = Path(__file__).with_name("ledger.json")
 SHORT = ("overall", "count", "abs. dist.", "size", "room", "rel. dist.", "direction", "route", "order")
 FIGURES = ( # number, what it shows, the notebook that draws ours
-    (1, "thinking answers wrongly what simply asking answers rightly", "nbs/00_prompting.ipynb"),
-    (2, "one question of each kind in its scan", "nbs/10_build_vsi100k.ipynb"),
+    (1, "questions that vanilla mode answers correctly and think mode does not", "nbs/00_prompting.ipynb"),
+    (2, "one question of each type, drawn in its scan", "nbs/10_build_vsi100k.ipynb"),
     (3, "an answer before and after training", "nbs/24_explorer.ipynb"),
-    (4, "without the KL penalty the format reward collapses", "nbs/28_studies.ipynb"),
-    (5, "format is learnt before accuracy", "nbs/28_studies.ipynb"))
+    (4, "without the KL penalty, the format reward collapses", "nbs/28_studies.ipynb"),
+    (5, "the format is learnt before accuracy improves", "nbs/28_studies.ipynb"))
 HEAD = """# Reproduction ledger
 
-Every cell of the paper's Tables 1 to 3 beside what was run here. *Ours* is the paper's own model on the paper's own \
-benchmark; a grey dash was not run. The smaller rows below it are tiny models on generated rooms: they show that the \
-machinery works and in which direction a claim points, not what the 2B scores. `make ledger` fills the page from the \
-run folders under `runs/`.
+Each row of the paper's Tables 1 to 3 and, below it, our scores. In the rows *ours*, the paper's model was run on the \
+paper's benchmark; a grey dash means that this was not run. The grey rows are tiny models on generated rooms. They \
+show that the code works and whether an effect has the paper's direction; they say nothing about the scores of the 2B. \
+Scores are points of 100, higher is better. The small numbers lead to the source of a row. `make ledger` fills the \
+page from the run folders under `runs/`.
 """
 METHODS = {"grpo": "vsGRPO-V", "sft": "SFT", "dpo": "DPO"}
 
@@ -36,7 +37,7 @@ METHODS = {"grpo": "vsGRPO-V", "sft": "SFT", "dpo": "DPO"}
 # ---- reading runs
 
 def model_size(model):
-    "2B or 7B for the paper's models, else the name of what was run."
+    "2B or 7B for the paper's models, else the model's own name."
     known = {"Qwen/Qwen2-VL-2B-Instruct": "2B", "Qwen/Qwen2-VL-7B-Instruct": "7B"}
     return known.get(model, known.get("Qwen/" + Path(model).name, Path(model).name))
 
@@ -66,7 +67,7 @@ def prompting_rows(folder):
 
 
 def baseline_rows(folder):
-    "Table 2: base, SFT, DPO with made pairs (the paper's) and vsGRPO, means over the runs of a study."
+    "Table 2: base, SFT, DPO with constructed pairs (as in the paper) and vsGRPO, means over the runs of a study."
     found = {}
     for path in sorted(folder.glob("*/scores.csv")):
         settings, scores = read_settings(path.parent), pd.read_csv(path)
@@ -81,7 +82,7 @@ def baseline_rows(folder):
 
 
 def mode_rows(folder):
-    "Table 2: vsGRPO-T and vsGRPO-O, asked in their own mode and in vanilla."
+    "Table 2: vsGRPO-T and vsGRPO-O, evaluated in their own mode and in vanilla mode."
     scores, letter = pd.read_csv(folder/"scores.csv"), read_settings(folder)["mode"][0].upper()
     for eval_mode, arm in ((letter, "trained"), ("V", "trained_vanilla")):
         rows = scores[scores.arm == arm]
@@ -100,7 +101,7 @@ def general_rows(folder):
         yield entry(3, folder, arm.split()[0], rows.groupby("benchmark").score.mean(), about)
 
 
-READERS = ( # folders under runs/, what reads them, whether each folder is kept and not only the best of its model
+READERS = ( # folders under runs/, their reader, and whether every folder is kept or only the best of its model
     ("prompting*", prompting_rows, False),
     ("baselines*", baseline_rows, False),
     ("grpo-*-think-*", mode_rows, False),
@@ -110,7 +111,7 @@ READERS = ( # folders under runs/, what reads them, whether each folder is kept 
 
 
 def collect(runs):
-    "Rows of the finished runs: of each kind and model the one with most scores, then most runs, then the newest."
+    "Rows of the finished runs. Of each kind and model the one with most scores, then most runs, then the newest."
     def completeness(folder):
         return len(pd.read_csv(folder/"scores.csv")), len(list(folder.glob("*/scores.csv"))), folder.stat().st_mtime
     for pattern, rows_of, keep_each in READERS:
@@ -127,41 +128,58 @@ def cell_html(value): return '<td class="notrun">–</td>' if value is None else
 
 
 def source(row):
-    "Where a row comes from."
+    "Run, size and commit behind a row."
     if row is None: return ""
     return f"{row['run']}, {row['about']}" + (f", commit {row['commit']}" if row["commit"] else "")
 
 
-def row_html(kind, head, who, cells, columns, where):
+def row_html(kind, head, who, cells, columns):
     "A row of the table; `kind` is its CSS class."
     cells = "".join(cell_html(cells.get(column)) for column in columns)
-    return f"<tr{kind}>{head}<td>{who}</td>{cells}<td>{where}</td></tr>"
+    return f"<tr{kind}>{head}<td>{who}</td>{cells}</tr>"
 
 
-def row_group(table, printed, known, columns, label):
+def note_link(table, row, notes):
+    "The number of the note below the table that says where a row comes from; a new source is added to `notes`."
+    if row is None: return ""
+    text = source(row)
+    if text not in notes: notes.append(text)
+    number = notes.index(text) + 1
+    return f' <a href="#source-{table}-{number}"><sup>{number}</sup></a>'
+
+
+def row_group(table, printed, known, columns, label, notes):
     "One row of the paper, ours of the same model, and for the 2B ours of smaller models."
     name, scores, model = printed
     same = [row for row in known if row["table"] == table and row["row"] == name]
     ours = next((row for row in same if row["model"] == model), None)
-    yield row_html(' class="paper"', f"<th>{html.escape(label(name, model))}</th>", "paper", scores, columns, "")
-    yield row_html("", "<th></th>", "ours", ours["cells"] if ours else {}, columns, html.escape(source(ours)))
+    yield row_html(' class="paper"', f"<th>{html.escape(label(name, model))}</th>", "paper", scores, columns)
+    yield row_html("", "<th></th>", f"ours{note_link(table, ours, notes)}", ours["cells"] if ours else {}, columns)
     if model != "2B": return
     for row in same:
         if row["model"] in ("2B", "7B"): continue
-        yield row_html(' class="tiny"', "<th></th>", html.escape(row["model"]), row["cells"], columns,
-                       html.escape(source(row)))
+        who = html.escape(row["model"]) + note_link(table, row, notes)
+        yield row_html(' class="tiny"', "<th></th>", who, row["cells"], columns)
+
+
+def notes_html(table, notes):
+    "The sources of a table's rows, numbered."
+    items = "".join(f'<li id="source-{table}-{number}">{html.escape(text)}</li>'
+                    for number, text in enumerate(notes, 1))
+    return f'<ol class="sources">{items}</ol>\n' if notes else ""
 
 
 def table_html(title, table, printed, columns, heads, label, known):
     "A table of the paper with our rows, as a section of the page."
-    lines = [line for row in printed for line in row_group(table, row, known, columns, label)]
+    notes = []
+    lines = [line for row in printed for line in row_group(table, row, known, columns, label, notes)]
     heads = "".join(f"<th>{head}</th>" for head in heads)
-    return (f'## {title}\n\n<div class="wide"><table class="ledger"><tr><th></th><th></th>{heads}<th>where from</th>'
-            "</tr>\n" + "\n".join(lines) + "</table></div>\n")
+    return (f'## {title}\n\n<div class="wide"><table class="ledger"><tr><th></th><th></th>{heads}</tr>\n'
+            + "\n".join(lines) + f"</table></div>\n{notes_html(table, notes)}")
 
 
 def figure_findings(root):
-    "What the newest kept study found about Figures 4 and 5, by figure; the others are drawn in their notebooks."
+    "Findings of the newest kept study about Figures 4 and 5, by figure; the other figures are in their notebooks."
     found = sorted((Path(root)/"bench"/"results").glob("study-*.json"))
     if not found: return {}
     study = json.loads(found[-1].read_text("utf-8"))
@@ -171,12 +189,12 @@ def figure_findings(root):
 
 
 def figures_table(root):
-    "The paper's figures, where ours are, and what came out."
+    "The paper's figures, the notebooks that draw ours, and their results."
     found, lines = figure_findings(root), []
     for number, what, where in FIGURES:
-        outcome = html.escape(found.get(number, "drawn there, on generated rooms with a tiny model"))
+        outcome = html.escape(found.get(number, "drawn in that notebook, for a tiny model on generated rooms"))
         lines.append(f"| {number} | {what} | [{Path(where).stem}]({where}) | {outcome} |")
-    head = ["## Figures", "", "| figure | what it shows | where ours is | what came out |", "|---|---|---|---|"]
+    head = ["## Figures", "", "| figure | what it shows | our notebook | result |", "|---|---|---|---|"]
     return "\n".join([*head, *lines]) + "\n"
 
 
@@ -184,7 +202,7 @@ def read_store(): return json.loads(STORE.read_text("utf-8")) if STORE.is_file()
 
 
 def ledger_page(root=ROOT):
-    "The page, in Markdown with tables."
+    "The page, in Markdown with tables in HTML."
     from vsgrpo.evaluation.scores import paper_table
     from vsgrpo.evaluation.vsibench import TASKS
     from vsgrpo.training.general_ability import paper_general

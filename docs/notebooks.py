@@ -2,9 +2,9 @@
 
     python docs/notebooks.py              # all chapters, a quarter of an hour on 2 cores
     python docs/notebooks.py 20 30        # some
-    python docs/notebooks.py --check      # which chapters have outputs older than their code? (exit status 1 if any)
+    python docs/notebooks.py --check      # list chapters whose outputs are older than their code (exit status 1 if any)
 
-A chapter's code is the text of its code cells; `docs/outputs.json` records which text the kept outputs come from.
+The code of a chapter is the text of its code cells; `docs/outputs.json` records from which text the kept outputs come.
 Progress bars and warnings are left out.
 """
 import hashlib
@@ -32,13 +32,13 @@ def code_cells(nb): return [cell for cell in nb.cells if cell.cell_type == "code
 
 
 def code_hash(path):
-    "What a chapter's outputs depend on, as far as the chapter itself shows."
+    "Hash of a chapter's code cells."
     sources = [cell.source for cell in code_cells(nbformat.read(path, 4))]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
 
 
 def kept(output):
-    "An output as it is kept; None for noise."
+    "An output in the form in which it is kept; None for noise."
     if output.output_type == "error": raise ValueError(f"{output.ename}: {output.evalue}")
     text = str(output.get("data", {}).get("text/plain", ""))
     if output.get("name") == "stderr" or text.startswith("Loading weights"): return None
@@ -50,7 +50,7 @@ def kept(output):
 
 
 def run_chapter(path):
-    "Run a chapter by papermill; the notebook that it wrote."
+    "Run a chapter with papermill; return the notebook that it wrote."
     out = ROOT/"runs"/"notebooks"/path.name
     out.parent.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -60,7 +60,7 @@ def run_chapter(path):
 
 
 def keep_outputs(path, out):
-    "Put the outputs of the notebook that was run into the chapter."
+    "Copy the outputs of the executed notebook into the chapter."
     chapter = nbformat.read(path, 4)
     ran = [cell for cell in code_cells(nbformat.read(out, 4))
            if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -72,7 +72,7 @@ def keep_outputs(path, out):
 
 
 def stale():
-    "Chapters whose outputs come from another text of their code."
+    "Chapters whose outputs come from other code than they hold now."
     known = read_store()
     return [path for path in chapters() if known.get(path.stem) != code_hash(path)]
 

@@ -1,5 +1,5 @@
 "The doctor: repository root, lock file, version differences, unreachable hubs, and unknown papermill parameters."
-import dis, fnmatch, inspect, json, pydoc, re, subprocess, sys
+import dis, fnmatch, inspect, json, os, pydoc, re, subprocess, sys, tomllib
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -134,17 +134,83 @@ def test_unknown_parameters_are_refused():
     with pytest.raises(ValueError, match=r"-p qqq: no such parameter\. There are"): given("qqq = [1, 2]")
 
 
+KERNEL = {"name": "python3", "language": "python", "display_name": "python3"}
+
+
 def test_unknown_parameters_are_refused_through_papermill(tmp_path):
     nbformat, pm = pytest.importorskip("nbformat"), pytest.importorskip("papermill")
     cell = nbformat.v4.new_code_cell
     cells = [cell("steps: int = 2", metadata={"tags": ["parameters"]}),
              cell("from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), ['steps'])")]
-    kernel = {"name": "python3", "language": "python", "display_name": "python3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path/"a.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), tmp_path/"a.ipynb")
     def run(**settings):
         pm.execute_notebook(tmp_path/"a.ipynb", tmp_path/"b.ipynb", settings, kernel_name="python3", progress_bar=False)
     run(steps=3)
     with pytest.raises(pm.PapermillExecutionError, match=re.escape("-p step: no such parameter")): run(step=3)
+
+
+CHECK = "from vsgrpo.doctor import refuse_unknown\nrefuse_unknown(globals(), ['steps', 'data'])\n"
+
+
+@pytest.fixture
+def papermill_with(root, tmp_path):
+    """`papermill_with(code, *arguments)`: papermill's command runs a notebook of a parameters cell and this code.
+
+    The entry point of pyproject.toml is found as in an installed package, whatever is installed here. Its exit status,
+    what it printed after its own log, and the errors in the notebook it wrote."""
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("papermill")
+    declared = tomllib.loads((root/"pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["papermill.engine"]
+    info = tmp_path/"path"/"short_errors-1.dist-info"
+    info.mkdir(parents=True)
+    lines = [f"{name} = {target}" for name, target in declared.items()]
+    (info/"entry_points.txt").write_text("\n".join(["[papermill.engine]", *lines]) + "\n")
+    env = dict(os.environ, PYTHONPATH=f"{tmp_path/'path'}{os.pathsep}{root}")
+
+    def run(code, *arguments):
+        cell = nbformat.v4.new_code_cell
+        cells = [cell('steps: int = 2\ndata: str = ""', metadata={"tags": ["parameters"]}), cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), tmp_path/"a.ipynb")
+        call = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR",
+                str(tmp_path/"a.ipynb"), str(tmp_path/"b.ipynb"), *arguments]
+        done = subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        written = nbformat.read(tmp_path/"b.ipynb", 4)
+        errors = [o for c in written.cells for o in c.get("outputs", []) if o.output_type == "error"]
+        printed = [line for line in (done.stdout + done.stderr).splitlines() if "IPKernelApp" not in line]
+        return done.returncode, printed, errors
+    return run
+
+
+@pytest.mark.parametrize("code, arguments, line", [
+    (CHECK, ["-p", "stpes", "3"],
+     "ValueError: -p stpes: no such parameter, did you mean steps? There are: steps, data"),
+    (CHECK, ["-p", "steps", "many"], "ValueError: -p steps is 'many': wanted a whole number"),
+    (CHECK + "from vsgrpo.data.dataset import open_dataset\nopen_dataset(data)", ["-p", "data", "nowhere"],
+     "FileNotFoundError: data nowhere: no train.parquet")], ids=["name", "kind", "folder"])
+def test_a_mistake_ends_papermill_in_one_line(papermill_with, code, arguments, line):
+    "In the terminal and in the notebook."
+    status, printed, errors = papermill_with(code, *arguments)
+    assert status == 1 and len(printed) == 1 and printed[0].startswith(line), printed
+    assert [error.traceback for error in errors] == [printed]
+
+
+@pytest.mark.parametrize("bug", ["int('x')", "{}['x']", "import json; json.loads('{')"])
+def test_a_bug_keeps_its_traceback(papermill_with, bug):
+    status, printed, errors = papermill_with(CHECK + f"def f(): {bug}\nf()")
+    assert status == 1 and any("papermill" in line and "File" in line for line in printed)
+    assert len(errors[0].traceback) > 1 and sum("f()" in line for line in printed) >= 1
+
+
+def test_errors_import_is_light():
+    code = ("import sys, time; before = set(sys.modules); start = time.process_time(); import vsgrpo.errors; "
+            "print(time.process_time() - start, len(set(sys.modules) - before), 'papermill' in sys.modules)")
+    times = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds, modules, papermill = done.stdout.split()
+        assert int(modules) < 40 and papermill == "False"
+        times.append(float(seconds))
+    assert min(times) < .05, times
 
 
 # Names of other packages that this code overrides or calls beyond their documented interface: package, name, parameters

@@ -1,4 +1,5 @@
-"The landing notebook in JupyterLab, in a real browser: open, run, click, and see the picture change."
+"JupyterLab as `make lab` starts it, in a real browser: open, save, run, click, and see the picture change."
+import json
 import os
 import re
 import shutil
@@ -46,14 +47,14 @@ def lab(root, tmp_path_factory):
     home = tmp_path_factory.mktemp("jupyter")
     plugin = home/"settings"/"@jupyterlab"/"docmanager-extension"/"plugin.jupyterlab-settings"
     plugin.parent.mkdir(parents=True)
-    plugin.write_text('{"autosave": false}')                    # the notebook of the repository is not to be written
+    plugin.write_text('{"autosave": false}')    # a test that runs cells leaves the repository's notebook as it is
     env = {k: v for k, v in os.environ.items() if k not in ("JUPYTER_PATH", "MPLBACKEND")}
     env |= dict(PYTHONPATH=str(root), JUPYTER_CONFIG_DIR=str(home/"config"), JUPYTER_RUNTIME_DIR=str(home/"runtime"),
                 IPYTHONDIR=str(home/"ipython"))
-    quiet = re.search(r"--ServerApp.tornado_settings='(.*)'", (root/"Makefile").read_text("utf-8"))[1]
-    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser",
-            f"--ServerApp.tornado_settings={quiet}", "--allow-root", f"--ServerApp.port={port}",
-            "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
+    config = re.search(r"-m jupyterlab nbs (--config=\S+)", (root/"Makefile").read_text("utf-8"))[1]
+    call = [sys.executable, "-m", "jupyterlab", str(root/"nbs"), "--no-browser", config, "--allow-root",
+            f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+            "--ServerApp.password=",
             "--LabApp.expose_app_in_browser=True", f"--LabApp.workspaces_dir={home/'workspaces'}",
             f"--LabApp.user_settings_dir={home/'settings'}", "--FileContentsManager.delete_to_trash=False"]
     with open(home/"log", "w") as log: server = subprocess.Popen(call, env=env, stdout=log, stderr=log, cwd=root)
@@ -68,9 +69,44 @@ def lab(root, tmp_path_factory):
         server.terminate()
         server.wait(20)
 
+def open_notebook(browser, lab, name):
+    "Open a notebook and wait until its kernel is idle."
+    browser.open(f"{lab}/lab/tree/{name}?reset")
+    browser.wait("window.jupyterapp && document.querySelectorAll('.jp-Notebook .jp-Cell').length > 5", 90)
+    browser.wait(IDLE, 90)
+
+def test_no_question_about_news(lab):
+    "The extension that asks is disabled in the served page, and no message pops up."
+    page = urllib.request.urlopen(f"{lab}/lab", timeout=30).read().decode()
+    settings = json.loads(re.search(r'id="jupyter-config-data" type="application/json">(.*?)</script>', page, re.S)[1])
+    assert "@jupyterlab/apputils-extension:announcements" in settings["disabledExtensions"]
+    assert not settings["buildCheck"] and not settings["buildAvailable"]
+    with Browser(1400, 1000) as b:
+        open_notebook(b, lab, "index.ipynb")
+        assert b.js("document.querySelector('.Toastify__toast, .jp-Dialog')?.textContent") is None
+        assert not [url for url in b.requests if re.search(r"/lab/api/(news|update)", url)]
+
+@pytest.mark.parametrize("name", ["index.ipynb", "20_grpo.ipynb"])
+def test_saving_leaves_git_clean(lab, root, name):
+    "Opened and saved without a change, as autosave does it, a notebook keeps its bytes; tags and outputs stay."
+    path = root/"nbs"/name
+    before, written = path.read_bytes(), path.stat().st_mtime_ns
+    try:
+        with Browser(1400, 1000) as b:
+            open_notebook(b, lab, name)
+            b.js("jupyterapp.commands.execute('docmanager:save')")
+            for _ in range(150):
+                if path.stat().st_mtime_ns != written: break
+                time.sleep(.2)
+            else: raise TimeoutError("not saved")
+            b.wait("!jupyterapp.shell.currentWidget.context.model.dirty")
+        assert path.read_bytes() == before
+    finally:
+        if path.read_bytes() != before: path.write_bytes(before)
+
 @pytest.fixture
 def landings(root):
-    "The runs of the landing notebook that are there already; those that a test adds are removed."
+    "The runs of the landing notebook that exist already; those that a test adds are removed."
     there = set((root/"runs").glob("grpo-landing-*"))
     yield there
     for folder in set((root/"runs").glob("grpo-landing-*")) - there: shutil.rmtree(folder)
@@ -78,9 +114,7 @@ def landings(root):
 def test_landing(lab, root, landings):
     before = (root/"nbs"/"index.ipynb").read_bytes()
     with Browser(1400, 6000) as b:
-        b.open(f"{lab}/lab/tree/index.ipynb?reset")
-        b.wait("window.jupyterapp && document.querySelectorAll('.jp-Notebook .jp-Cell').length > 5", 90)
-        b.wait(IDLE, 60)
+        open_notebook(b, lab, "index.ipynb")
         b.js("jupyterapp.commands.execute('notebook:run-all-cells')")
         def changes(what, menu, number=0):
             "Choose the next entry of a menu once the page is at rest, and see something change."
@@ -97,6 +131,7 @@ def test_landing(lab, root, landings):
         b.wait("[...jupyterapp.shell.currentWidget.content.widgets].every(c => c.model.type != 'code' || "
                "c.model.executionCount)", 180)
         b.wait(IDLE, 60)
+        assert b.js("document.querySelectorAll('.widget-upload').length") == 1     # ask about your own video
         changes(PLOT, "kind")
         changes(IMAGE, "scene")
         changes(PAGES, "completion")

@@ -13,6 +13,8 @@ import urllib.error, urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from .errors import show_mistakes_in_one_line
+
 # %% ../nbs/06_doctor.ipynb #06-005
 def repo_root(
     start:str|Path|None=None, # folder from which to search upwards; None: the working directory
@@ -76,7 +78,10 @@ def refuse_unknown(
     namespace:dict,     # globals() of the notebook
     names:list[str],    # names of its parameters
 )->None:
-    "Raise if papermill has set an unknown parameter, or a value of the wrong type or out of range."
+    """Raise if papermill has set an unknown parameter, or a value of the wrong type or out of range.
+
+    From this call on, the kernel shows a user's mistake as one line."""
+    show_mistakes_in_one_line()
     sources = namespace.get("In", [])
     for source in sources:
         if source.startswith("# Parameters\n"): _refuse_other_names(source, names)
