@@ -24,7 +24,8 @@ import nbformat
 
 ROOT, HERE = Path(__file__).parents[1], Path(__file__).parent
 SECTIONS = {"0": "Section 3 · Prompting", "1": "Section 4.1 · VSI-100k", "2": "Section 4.2 · GRPO",
-            "3": "Section 4.3.5 · SFT and DPO", "4": "Section 4.3.5 · General ability"} # by the notebooks' first digit
+            "3": "Section 4.3.5 · SFT and DPO", "4": "Section 4.3.5 · General ability",
+            "5": "Python and the command line"} # by the notebooks' first digit
 PACKAGES = {"": "Files and installation", "engine": "Engine: video, models, the prefix tree",
             "evaluation": "Evaluation: benchmarks, answers, scores", "data": "Data: scans, rooms, questions, datasets",
             "training": "Training: rewards, rollouts, runs", "teaching": "Teaching: the tiny models",
@@ -212,7 +213,7 @@ def stage(out):
     titles = {p.stem: stage_notebook(p, out, url, branch) for p in paths}
     modules = {p.stem: re.search(r"#\| default_exp ([\w.]+)", p.read_text("utf-8"))[1] for p in paths}
     stage_api(modules, titles, out)
-    tocs, chapters = [toc(["ledger", "gpus", "data", "trouble"], "Use it")], []
+    tocs, chapters = [toc(["results", "ledger", "rows", "data", "gpus", "runs", "trouble"], "Use it")], []
     for digit, section in SECTIONS.items():
         chapter, *notebooks = [stem for stem in titles if stem.startswith(digit)]
         tocs.append(toc([f"nbs/{stem}" for stem in (chapter, *notebooks)], section))

@@ -1210,6 +1210,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/vsgrpo', 'doc_host': '', '
                                                                                                     'vsgrpo/evaluation/mode_tables.py'),
                                                'vsgrpo.evaluation.mode_tables.agreement_sentences': ( 'mode_tables.html#agreement_sentences',
                                                                                                       'vsgrpo/evaluation/mode_tables.py'),
+                                               'vsgrpo.evaluation.mode_tables.comparable_paper': ( 'mode_tables.html#comparable_paper',
+                                                                                                   'vsgrpo/evaluation/mode_tables.py'),
                                                'vsgrpo.evaluation.mode_tables.cost_sentences': ( 'mode_tables.html#cost_sentences',
                                                                                                  'vsgrpo/evaluation/mode_tables.py'),
                                                'vsgrpo.evaluation.mode_tables.interval_text': ( 'mode_tables.html#interval_text',

@@ -7,7 +7,7 @@ __all__ = ['side_by_side', 'chance_scores', 'answer_profile', 'by_parser', 'majo
            'plot_lengths', 'compare', 'changed_settings', 'turned_answers']
 
 # %% ../nbs/00_prompting.ipynb #00-002
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import pandas as pd
 from .display import house_style, label_lines
 from .evaluation.answer_store import EvalResults
 from .evaluation.generate import answer_name
-from .evaluation.mode_tables import ANSWER_NAMES, TASK_NAMES, paper_modes
+from .evaluation.mode_tables import ANSWER_NAMES, TASK_NAMES, interval_text, paper_modes
 from .evaluation.scores import best_constant, paired_difference, score_table
 from vsgrpo.evaluation.vsibench import (
-    MODES, NA_TYPES, PARSERS, QUESTION_TYPES, TASKS, Question, parse_answer,
-    score_answer)
+    MODES, PARSERS, TASKS, Question, own_kind, parse_answer, score_answer,
+    sort_types)
 
 # %% ../nbs/00_prompting.ipynb #c00-side
 def side_by_side(
@@ -29,7 +29,7 @@ def side_by_side(
     paper:pd.DataFrame, # rows of `paper_table(1)` for one model
 )->pd.DataFrame: # a row a task, for each mode: paper, ours with its interval
     "Table 1 beside our scores; what was not run is a dash."
-    tasks = [t for t in (*TASKS, "overall") if t in set(scores.question_type)]
+    tasks = sort_types(scores.question_type)
     ours = scores.set_index(["name", "question_type"])
     printed, columns = paper_modes(paper), {}
     def cell(mode, task):
@@ -38,16 +38,16 @@ def side_by_side(
         return f"{score:.1f} [{low:.0f}, {high:.0f}]"
     for mode in MODES:
         name, theirs = ANSWER_NAMES[mode], printed.loc[mode]
-        columns[name, "paper"] = [f"{theirs[t]:.1f}" for t in tasks]
+        columns[name, "paper"] = [interval_text(theirs.get(t, np.nan)) for t in tasks]
         columns[name, "ours"] = [cell(mode, t) for t in tasks]
-    return pd.DataFrame(columns, index=[TASK_NAMES[t] for t in tasks])
+    return pd.DataFrame(columns, index=[TASK_NAMES.get(t, t) for t in tasks])
 
 # %% ../nbs/00_prompting.ipynb #c00-chance
 def chance_scores(
     questions:list[Question], # questions of VSI-Bench
 )->pd.Series: # task → per cent
-    "Expected score of another question's true number, or of a random letter."
-    numbers = {t: Counter() for t in NA_TYPES}
+    "Expected score of another question's true answer, or of a random letter."
+    numbers = defaultdict(Counter)
     for q in questions:
         if not q.options: numbers[q.question_type][q.ground_truth] += 1
     def expected(q):
@@ -61,6 +61,7 @@ def chance_scores(
     by_type = scores.groupby(["task", "question_type"]).score.mean()
     by_task = by_type.groupby("task").mean()
     overall = by_task.mean() if set(TASKS) <= set(by_task.index) else np.nan
+    if all(own_kind(q.question_type) for q in questions): overall = scores.score.mean()
     return pd.concat([by_task, pd.Series({"overall": overall})])
 
 # %% ../nbs/00_prompting.ipynb #c00-profile
@@ -71,16 +72,16 @@ def answer_profile(
     "Answers to each task, beside the truth and the best constant."
     questions, answers, rows = results.questions, results.answers(name), {}
     constants = best_constant(questions)
-    for task in (t for t in TASKS if t in {q.task for q in questions}):
+    for task in sort_types(q.task for q in questions):
         same = [q for q in questions if q.task == task]
         read = [parse_answer(q, answers[q.id], results.parser(name)) for q in same]
         top, count = Counter(map(answer_name, read)).most_common(1)[0]
         row = {"most frequent answer": f"{top} ({100*count/len(same):.0f} %)"}
-        if task in NA_TYPES:
+        if not same[0].is_mca:
             row |= _numbers(read, [float(q.ground_truth) for q in same])
-        kinds = [t for t in QUESTION_TYPES if t in {q.question_type for q in same}]
+        kinds = sort_types(q.question_type for q in same)
         row["best constant"] = ", ".join(constants[t] for t in kinds)
-        rows[TASK_NAMES[task]] = row
+        rows[TASK_NAMES.get(task, task)] = row
     return pd.DataFrame(rows.values(), index=rows)
 
 def _numbers(read, truths):
