@@ -21,4 +21,5 @@ def dpo_loss(
 ): # torch scalar
     "Direct preference optimization, sigmoid form."
     import torch
-    return -torch.nn.functional.logsigmoid(beta*((chosen - ref_chosen) - (rejected - ref_rejected))).mean()
+    margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+    return -torch.nn.functional.logsigmoid(beta*margin).mean()
