@@ -32,7 +32,7 @@ LETTERS = "ABCDEFGHIJ"
 TASK_NAMES = {"overall": "overall", "object_counting": "counting", "object_abs_distance": "absolute distance",
               "object_size_estimation": "object size", "room_size_estimation": "room size",
               "object_rel_distance": "relative distance", "object_rel_direction": "relative direction",
-              "route_planning": "route planning", "obj_appearance_order": "appearance order"} # as tables show them
+              "route_planning": "route planning", "obj_appearance_order": "order of appearance"} # as tables show them
 
 # %% ../../nbs/01_vsibench.ipynb #91b7584a
 def require(
