@@ -159,7 +159,7 @@ def result_sentences(
             f"{'' if np.isnan(row.paper_gain) else theirs}." if row.ci_low > 0 else
             f"Training does not clearly raise the overall score: {row.base:.1f} before, {row.trained:.1f} after, "
             f"{_gain(row)}.",
-            f"With its own video the trained model scores {_gain(seen)} points against another room's: "
+            f"With its own video instead of another room's, the trained model's score changes by {_gain(seen)} points: "
             + ("its answers depend on what it sees." if seen.ci_low > 0 else "the video makes no clear difference."),
             _changes(results.drop(index="overall"))]
 
@@ -180,13 +180,13 @@ def agreement_sentences(
     claims = claims[claims.paper_gain.abs() > .05]      # neither NaN nor "no change"
     sign = np.sign(claims.paper_gain)
     agrees = np.minimum(sign*claims.ci_low, sign*claims.ci_high) > 0
-    rest = _beside_paper(claims[~agrees])
-    return [f"Agrees with the paper: {_beside_paper(claims[agrees])}.",
-            f"Not confirmed here, since our interval includes 0 or has the other sign: {rest}."]
+    sentences = {"Agrees with the paper": claims[agrees],
+                 "Not confirmed here, since our interval includes 0 or has the other sign": claims[~agrees]}
+    found = [f"{start}: {_beside_paper(rows)}." for start, rows in sentences.items() if len(rows)]
+    return found or ["There is nothing to compare with the paper."]
 
 def _beside_paper(claims):
-    texts = [f"{name} {_gain(row)} (paper {signed(row.paper_gain)})" for name, row in claims.iterrows()]
-    return "; ".join(texts) or "nothing"
+    return "; ".join(f"{name} {_gain(row)} (paper {signed(row.paper_gain)})" for name, row in claims.iterrows())
 
 # %% ../../nbs/28c_results.ipynb #rs-021
 METHOD_ORDER = ("SFT", "DPO", "vsGRPO-V") # rows of the paper's Table 2
