@@ -16,12 +16,14 @@ def closing_table(
     model:str="tiny", # alias, hub id or folder
 )->pd.DataFrame: # one row a task: the paper's 7B or 2B, then our arms as score [low, high]
     "Table 2 of the paper beside our arms; what was not run is a dash."
-    name, printed = paper_model(model), paper[paper.eval_mode == "V"].set_index(["model", "method"])
+    name = paper_model(model)
+    printed = paper[paper.eval_mode == "V"].set_index(["model", "method"]).loc[name]
     n = scores.drop_duplicates("question_type").set_index("question_type").n
     tasks = [t for t in paper.columns if t in set(n.index)]
     cells = [f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()]
-    ours = scores.assign(cell=cells).pivot(index="question_type", columns="arm", values="cell")
+    ours = scores.assign(cell=cells)
+    ours = ours.pivot(index="question_type", columns="arm", values="cell")
     ours = ours[scores.arm.unique()].reindex(tasks).fillna("—")
-    theirs = {f"paper {name[-2:]} {method}": [f"{printed.loc[(name, method), t]:.1f}" for t in tasks]
+    theirs = {f"paper {name[-2:]} {method}": [f"{printed.loc[method, t]:.1f}" for t in tasks]
               for method in ("base", "vsGRPO-V")}
     return pd.concat([pd.DataFrame(theirs, index=tasks), ours, n.reindex(tasks)], axis=1)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ARM_NAMES', 'METHOD_ORDER', 'with_names', 'gain_over', 'paper_gains', 'run_results', 'tested_on', 'run_caption',
-           'signed', 'result_table', 'plot_gains', 'result_sentences', 'agreement_sentences', 'in_paper_order',
-           'method_results', 'gain_by_method', 'method_sentences', 'method_table', 'base_scores', 'method_caption',
-           'curve_table']
+           'signed', 'result_table', 'plot_gains', 'print_sentences', 'result_sentences', 'agreement_sentences',
+           'in_paper_order', 'method_results', 'gain_by_method', 'method_sentences', 'method_table', 'base_scores',
+           'method_caption', 'curve_table']
 
 # %% ../../nbs/28c_results.ipynb #rs-002
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,14 @@ def _draw_dots(ax, rows, heights, marker, color, label):
     "Values with their intervals as horizontal bars."
     reach = np.abs(np.stack([rows.difference - rows.ci_low, rows.ci_high - rows.difference]))
     ax.errorbar(rows.difference, heights, xerr=reach, fmt=marker, color=color, ms=5, lw=1.3, capsize=0, label=label)
+
+# %% ../../nbs/28c_results.ipynb #rs-028
+def print_sentences(
+    sentences:list[str],
+    width:int=88, # characters, as many as fit on a page
+)->None:
+    "Print each sentence on lines that fit on a page."
+    for sentence in sentences: print(textwrap.fill(sentence, width, subsequent_indent="  "))
 
 # %% ../../nbs/28c_results.ipynb #rs-017
 def result_sentences(
