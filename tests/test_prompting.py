@@ -20,10 +20,10 @@ from vsgrpo.engine.video import FrameCache, encode
 from vsgrpo.evaluation.answer_pages import answer_html, browse_answers, example_question
 from vsgrpo.evaluation.answer_store import EvalConfig, EvalResults, VSISuite, constants, run_eval, vsi_scores
 from vsgrpo.evaluation.bench_folder import fetch_bench, find_rows, open_bench, unpack
-from vsgrpo.evaluation.mode_tables import TASK_NAMES, cost_sentences, mode_costs, mode_table, plot_mode_costs
+from vsgrpo.evaluation.mode_tables import cost_sentences, mode_costs, mode_table, plot_mode_costs
 from vsgrpo.evaluation.rows import read_questions, record_of
 from vsgrpo.evaluation.scores import paper_table, score_table
-from vsgrpo.evaluation.vsibench import PARSERS, Question
+from vsgrpo.evaluation.vsibench import PARSERS, TASK_NAMES, Question
 from vsgrpo.files import commit, write_json, write_text
 from vsgrpo.prompting import (
     answer_profile, at_equal_cost, by_parser, chance_scores, compare, majority, plot_lengths, side_by_side)

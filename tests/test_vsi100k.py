@@ -15,10 +15,11 @@ from vsgrpo.data import scene_questions
 from vsgrpo.data.dataset import RoomsSpec, build_rooms, open_dataset, push_dataset
 from vsgrpo.data.dataset_writer import Job, rows_by_task, write_dataset
 from vsgrpo.data.scans import bench_scenes, build_scans
+from vsgrpo.data.scene_facts import meta_files
 from vsgrpo.data.scene_questions import SETS, Asking, scene_rows
 from vsgrpo.evaluation.rows import write_questions
 from vsgrpo.evaluation.vsibench import QUESTION_TYPES
-from vsgrpo.vsi100k import agreements, meta_files
+from vsgrpo.vsi100k import agreements
 
 SPEC = RoomsSpec(3, 2, 4)
 

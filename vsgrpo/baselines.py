@@ -6,19 +6,24 @@
 __all__ = ['sft_loss', 'dpo_loss']
 
 # %% ../nbs/30_baselines.ipynb #30-006
+from typing import Any
+
 def sft_loss(
-    logps, # torch (N, T) log-probabilities of the tokens of the right answers
-    mask, # torch (N, T) 1 on the tokens of an answer
-): # torch scalar
+    logps:Any, # torch (N, T) log-probabilities of the tokens of the right answers
+    mask:Any, # torch (N, T) 1 on the tokens of an answer
+)->Any: # torch scalar
     "Mean over all answer tokens of their negative log-probability."
     return -(logps*mask).sum()/mask.sum()
 
 # %% ../nbs/30_baselines.ipynb #30-008
 def dpo_loss(
-    chosen, rejected, # torch (N,) log-probabilities of whole answers under the policy
-    ref_chosen, ref_rejected, # torch (N,) under the base model
+    chosen:Any, # torch (N,) log-probabilities of whole chosen answers under the policy
+    rejected:Any, # the same for the rejected answers
+    ref_chosen:Any, # torch (N,) log-probabilities of the chosen answers under the base model
+    ref_rejected:Any, # the same for the rejected answers
     beta:float=.1, # weight of the log-ratios
-): # torch scalar
+)->Any: # torch scalar
     "Direct preference optimization, sigmoid form."
     import torch
-    return -torch.nn.functional.logsigmoid(beta*((chosen - ref_chosen) - (rejected - ref_rejected))).mean()
+    margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+    return -torch.nn.functional.logsigmoid(beta*margin).mean()

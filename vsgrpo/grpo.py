@@ -8,19 +8,27 @@ __all__ = ['closing_table']
 # %% ../nbs/20_grpo.ipynb #20-014
 import pandas as pd
 
+from .evaluation.vsibench import sort_types
 from .training.studies import paper_model
 
+def _score(value): return "—" if pd.isna(value) else f"{value:.1f}"
+
 def closing_table(
-    scores:pd.DataFrame, # of `arm_scores`
-    paper:pd.DataFrame, # of `paper_table`
+    scores:pd.DataFrame, # scores from `arm_scores`
+    paper:pd.DataFrame, # rows from `paper_table(2)`
     model:str="tiny", # alias, hub id or folder
 )->pd.DataFrame: # one row a task: the paper's 7B or 2B, then our arms as score [low, high]
-    "Table 2 beside our arms; what was not run is a dash."
-    name, printed = paper_model(model), paper[paper.eval_mode == "V"].set_index(["model", "method"])
+    "Table 2 of the paper beside our arms; what was not run is a dash."
+    name = paper_model(model)
+    printed = paper[paper.eval_mode == "V"].set_index(["model", "method"]).loc[name]
     n = scores.drop_duplicates("question_type").set_index("question_type").n
-    tasks = [t for t in paper.columns if t in set(n.index)]
+    tasks = ["overall"] if "overall" in n.index else []
+    tasks += [t for t in sort_types(n.index) if t != "overall"]
     cells = [f"{r.score:.1f} [{r.ci_low:.1f}, {r.ci_high:.1f}]" for r in scores.itertuples()]
-    ours = scores.assign(cell=cells).pivot(index="question_type", columns="arm", values="cell")[scores.arm.unique()]
-    theirs = {f"paper {name[-2:]} {method}": [f"{printed.loc[(name, method), t]:.1f}" for t in tasks]
+    ours = scores.assign(cell=cells)
+    ours = ours.pivot(index="question_type", columns="arm", values="cell")
+    ours = ours[scores.arm.unique()].reindex(tasks).fillna("—")
+    printed = printed.reindex(columns=tasks)
+    theirs = {f"paper {name[-2:]} {method}": [_score(printed.loc[method, t]) for t in tasks]
               for method in ("base", "vsGRPO-V")}
-    return pd.concat([pd.DataFrame(theirs, index=tasks), ours.reindex(tasks).fillna("—"), n.reindex(tasks)], axis=1)
+    return pd.concat([pd.DataFrame(theirs, index=tasks), ours, n.reindex(tasks)], axis=1)

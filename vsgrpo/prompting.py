@@ -17,10 +17,10 @@ import pandas as pd
 from .display import house_style, label_lines
 from .evaluation.answer_store import EvalResults
 from .evaluation.generate import answer_name
-from .evaluation.mode_tables import ANSWER_NAMES, TASK_NAMES, interval_text, paper_modes
+from .evaluation.mode_tables import ANSWER_NAMES, interval_text, paper_modes
 from .evaluation.scores import best_constant, paired_difference, score_table
 from vsgrpo.evaluation.vsibench import (
-    MODES, PARSERS, TASKS, Question, own_kind, parse_answer, score_answer,
+    MODES, PARSERS, TASK_NAMES, TASKS, Question, own_kind, parse_answer, score_answer,
     sort_types)
 
 # %% ../nbs/00_prompting.ipynb #c00-side

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'WALL', 'CEILING', 'VOID', 'RAYS_AT_ONCE', 'ROOM_LABELS', 'texture', 'room_patches', 'room_mesh', 'render',
-           'visibility', 'room_scene', 'write_room', 'generator_digest', 'write_rooms']
+           'visibility', 'room_scene', 'film_room', 'write_room', 'generator_digest', 'write_rooms']
 
 # %% ../../nbs/13b_room_rendering.ipynb #51431193
 import hashlib
@@ -320,6 +320,18 @@ def room_scene(
     numbers = np.where(ids < 0, len(room.items) - 1 - ids, ids)     # FLOOR, -1, follows the last item
     return Scene(room.name, vertices, colours, faces, instances_of(numbers, labels),
                  poses=poses, intrinsic=intrinsic, **fields)
+
+# %% ../../nbs/13b_room_rendering.ipynb #13b-film
+def film_room(
+    room:Room,
+    n_frames:int=24,      # along the preset's camera path
+    width:int=320,        # image width, pixels
+    height:int=240,       # image height, pixels, in the preset's proportion
+)->tuple[Scene, np.ndarray]: # scene with what each frame shows; frames (T,H,W,3) uint8
+    "Film a room in memory."
+    poses, intrinsic = camera_path(room, n_frames)
+    frames, ids = render(room, poses, intrinsic, width, height)
+    return room_scene(room, poses, intrinsic, visibility=visibility(ids, len(room.items))), frames
 
 # %% ../../nbs/13b_room_rendering.ipynb #13b-021
 def _misalignment(seed):

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['STUFF', 'SYNONYMS', 'VSIBENCH', 'SCANNET200', 'VOCABULARIES', 'OBJECT_M', 'RENAMED', 'Thing', 'SceneFacts',
            'is_stuff', 'category_of', 'read_vocabulary', 'first_frames', 'measure', 'facts_from_meta_info',
-           'read_meta_info']
+           'read_meta_info', 'meta_files']
 
 # %% ../../nbs/12a_scene_facts.ipynb #12a-002
 import json
+import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -246,3 +248,16 @@ def read_meta_info(
     try: return {name: facts_from_meta_info(entry, name) for name, entry in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{path}: {type(e).__name__}: {e}") from None
+
+# %% ../../nbs/12a_scene_facts.ipynb #12a-files
+def meta_files(
+    paths:str,     # files, or a folder of them; several with commas or spaces between them
+)->list[Path]:     # the files
+    "List the files that `meta_info` names; whatever is missing is one error."
+    named = [paths] if os.path.exists(paths) else re.split(r"\s*,\s*" if "," in paths else r"\s+", paths.strip())
+    found = {p: sorted(Path(p).glob("*_meta_info_val.json")) if Path(p).is_dir() else [Path(p)] for p in named if p}
+    gone = [p for p, files in found.items() if not files or not all(f.is_file() for f in files)]
+    if gone or not found:
+        raise FileNotFoundError(f"meta_info: no file at {', '.join(gone) or repr(paths)}, wanted the benchmark's "
+                                "<dataset>_meta_info_val.json or their folder")
+    return [f for files in found.values() for f in files]

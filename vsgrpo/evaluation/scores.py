@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['percentile_interval', 't_interval', 'format_interval', 'resampled_means', 'score_draws', 'score_table',
-           'best_constant', 'paired_difference', 'paper_table', 'score_file', 'score_cli']
+           'best_constant', 'paired_difference', 'paper_table', 'comparable_paper', 'score_file', 'score_cli']
 
 # %% ../../nbs/01b_scores.ipynb #6ec9d286
 import argparse
@@ -211,6 +211,14 @@ def paper_table(
     rows = pd.read_csv(StringIO(_PAPER), names=_PAPER_COLUMNS)
     require(table in set(rows.table), f"table is {table}, expected 1 or 2")
     return rows[rows.table == table].drop(columns="table").reset_index(drop=True)
+
+def comparable_paper(
+    paper:pd.DataFrame, # rows of `paper_table`
+    questions:Sequence[Question], # questions of the test
+)->pd.DataFrame: # the same rows; NaN for scores if all questions are from rows of your own
+    "Keep the paper's scores only if ours are about the same tasks."
+    if not all(own_kind(q.question_type) for q in questions): return paper
+    return paper.assign(**dict.fromkeys(["overall", *TASKS], np.nan))
 
 # %% ../../nbs/01b_scores.ipynb #01-055
 def _prediction(record, where):

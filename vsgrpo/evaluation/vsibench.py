@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NA_TYPES', 'DIRECTION_TYPES', 'MCA_TYPES', 'QUESTION_TYPES', 'TASKS', 'OWN_KINDS', 'MODES', 'WORDINGS', 'PARSERS',
-           'LETTERS', 'NUMBER_WORDS', 'MRA_MARGINS', 'PRE', 'LETTER_POST', 'POST', 'require', 'gold_number', 'Question',
-           'is_id', 'own_kind', 'space_of', 'sort_types', 'official_parse', 'parse_number', 'tagged_answer', 'mra',
-           'parse_answer', 'score_answer', 'prompt']
+           'LETTERS', 'TASK_NAMES', 'NUMBER_WORDS', 'MRA_MARGINS', 'PRE', 'LETTER_POST', 'POST', 'require',
+           'gold_number', 'Question', 'is_id', 'own_kind', 'space_of', 'sort_types', 'official_parse', 'parse_number',
+           'tagged_answer', 'mra', 'parse_answer', 'score_answer', 'prompt']
 
 # %% ../../nbs/01_vsibench.ipynb #01-002
 import math
@@ -30,6 +30,12 @@ MODES = ("vanilla", "think", "observe")
 WORDINGS = ("benchmark", "test", "train")
 PARSERS = ("official", "tagged", "lmms-eval", "vlmevalkit")
 LETTERS = "ABCDEFGHIJ"
+
+# %% ../../nbs/01_vsibench.ipynb #01-names
+TASK_NAMES = {"overall": "overall", "object_counting": "counting", "object_abs_distance": "absolute distance",
+              "object_size_estimation": "object size", "room_size_estimation": "room size",
+              "object_rel_distance": "relative distance", "object_rel_direction": "relative direction",
+              "route_planning": "route planning", "obj_appearance_order": "order of appearance"} # as tables show them
 
 # %% ../../nbs/01_vsibench.ipynb #91b7584a
 def require(

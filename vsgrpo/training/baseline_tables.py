@@ -23,7 +23,7 @@ from ..engine.vision_guard import VisionFeatureCache, VisionGuard
 from ..evaluation.generate import end_tokens, some_scenes, vision_tokens
 from ..evaluation.records import Run
 from ..evaluation.scores import t_interval
-from ..evaluation.vsibench import prompt
+from ..evaluation.vsibench import prompt, sort_types
 from ..files import read_json, write_json
 from .runs import held_out, held_out_video, read_run
 from .settings import feature_folder, frame_folder
@@ -38,7 +38,8 @@ def baseline_table(
     "Compare base, SFT, DPO and vsGRPO-V per task with the paper; a dash where there is no score."
     printed = paper[(paper.model == paper_model(model)) & (paper.eval_mode == "V")].set_index("method")
     scores, rows = all_scores(runs), {}
-    tasks = [t for t in printed.columns if t in set(scores.question_type)]
+    tasks = sort_types(scores.question_type)
+    printed = printed.reindex(columns=tasks)
     shuffled = scores[(scores.shown == "trained_shuffled") & (scores.question_type == "overall")]
     for name in ("base", *sorted(runs.arm.unique(), key=_paper_order)):
         ours, other = _base_or_trained(scores, runs, name), shuffled[shuffled.arm == name]
