@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from chapters import run_chapter
 from typer.testing import CliRunner
 
 import vsgrpo
@@ -195,6 +196,14 @@ def test_train_refuses_bad_input_before_it_reads_data(rows_file, films):
     (films/"few.json").write_text(json.dumps(rows_of(films)[:9]))
     with pytest.raises(ValueError, match="3 different videos or scenes, expected at least 5"):
         vsgrpo.train(films/"few.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", ["00_prompting", "20_grpo", "30_baselines"])
+def test_chapters_take_own_rows(rows_file, here, chapter):
+    given = dict(bench=str(rows_file), samples=1) if chapter == "00_prompting" else dict(data=str(rows_file))
+    error = run_chapter(chapter, scale="smoke", out=str(here/"out"), **given)
+    assert error is None and (here/"out").is_dir(), error
 
 
 def test_places_are_not_split(films, tmp_path):
