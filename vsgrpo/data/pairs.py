@@ -55,8 +55,9 @@ def _scaled(q, rng, golds):
     return float(q.ground_truth)*float(factor)
 
 def _shifted(q, rng, golds):
-    gold = float(q.ground_truth)
-    step = rng.uniform(*STEPS.get(q.question_type, (.2*gold, gold)))*rng.choice([-1, 1])
+    gold, unit = float(q.ground_truth), 10**-digits(q.ground_truth)
+    limits = STEPS.get(q.question_type) or (max(.2*gold, 2*unit), max(gold, 4*unit))
+    step = rng.uniform(*limits)*rng.choice([-1, 1])
     return float(q.ground_truth) + float(step)
 
 def _others(q, rng, golds):
@@ -65,7 +66,7 @@ def _others(q, rng, golds):
 
 RULES = { # name -> function that returns a wrong number
     "scale": _scaled,   # multiply or divide by 1.3 to 4
-    "offset": _shifted, # add or subtract a step from STEPS; for other types between a fifth of the number and all of it
+    "offset": _shifted, # add or subtract a step from STEPS; for your own rows a fifth of the number or more
     "other": _others,   # right answer to another question of the type
 }
 
