@@ -200,7 +200,8 @@ def test_train_refuses_bad_input_before_it_reads_data(rows_file, films):
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["00_prompting", "20_grpo", "30_baselines"])
 def test_chapters_take_own_rows(rows_file, tmp_path, root, chapter):
-    given = ["bench", str(rows_file), "-p", "samples", "1"] if chapter == "00_prompting" else ["data", str(rows_file)]
+    given = ["data", str(rows_file)]
+    if chapter == "00_prompting": given = ["bench", str(rows_file), "-p", "samples", "1"]
     done = subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", f"nbs/{chapter}.ipynb",
                            str(tmp_path/"out.ipynb"), "-p", "scale", "smoke", "-p", "out", str(tmp_path/"run"), "-p", *given],
                           cwd=root, capture_output=True, text=True, timeout=600)
