@@ -202,9 +202,9 @@ def test_train_refuses_bad_input_before_it_reads_data(rows_file, films):
 def test_chapters_take_own_rows(rows_file, tmp_path, root, chapter):
     given = ["data", str(rows_file)]
     if chapter == "00_prompting": given = ["bench", str(rows_file), "-p", "samples", "1"]
-    done = subprocess.run([sys.executable, "-m", "papermill", "--kernel", "python3", f"nbs/{chapter}.ipynb",
-                           str(tmp_path/"out.ipynb"), "-p", "scale", "smoke", "-p", "out", str(tmp_path/"run"), "-p", *given],
-                          cwd=root, capture_output=True, text=True, timeout=600)
+    call = [sys.executable, "-m", "papermill", "--kernel", "python3", f"nbs/{chapter}.ipynb", str(tmp_path/"out.ipynb"),
+            "-p", "scale", "smoke", "-p", "out", str(tmp_path/"run"), "-p", *given]
+    done = subprocess.run(call, cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and (tmp_path/"run").is_dir(), done.stderr[-1500:]
 
 
