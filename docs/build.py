@@ -110,8 +110,9 @@ def parameters_table(source):
     def prose(text): return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
     rows = "".join(f"<tr><td>{code(name)}</td><td>{code(default)}</td><td>{prose(meaning)}</td></tr>\n"
                    for name, default, meaning in parameter_rows(source))
-    return ('<div class="wide"><table class="parameters">\n<thead><tr><th>parameter</th><th>default</th>'
-            f"<th>meaning</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div>")
+    return (f"<details class=parameters><summary>Parameters ({len(parameter_rows(source))})</summary>\n"
+            '<div class="wide"><table class="parameters">\n<thead><tr><th>parameter</th><th>default</th>'
+            f"<th>meaning</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div></details>")
 
 
 def stage_output(output, fresh, cell, heading, number):
@@ -128,6 +129,11 @@ def stage_output(output, fresh, cell, heading, number):
     return output
 
 
+def is_silent(cell):
+    "Whether a staged cell is collapsed and shows nothing."
+    return cell.cell_type == "code" and cell.metadata.get("tags") == ["hide-input"] and not cell.outputs
+
+
 def stage_notebook(path, out, url="", branch="main"):
     "Write a notebook as Sphinx reads it; return its title. Cells of parameters, imports and hide-input collapse."
     nb, heading, cells, n_plots = nbformat.read(path, 4), "", [], 0
@@ -139,13 +145,16 @@ def stage_notebook(path, out, url="", branch="main"):
             continue
         if cell.source.startswith("#| default_exp"): continue
         fresh, tags = nbformat.v4.new_code_cell(shown_code(cell.source)), cell.metadata.get("tags", [])
-        if "parameters" in tags: cells.append(nbformat.v4.new_markdown_cell(parameters_table(fresh.source)))
-        if {"parameters", "hide-input"} & set(tags) or are_imports(fresh.source):
-            fresh.metadata["tags"] = ["hide-input"]
+        if "parameters" in tags:        # the table says what the code does
+            cells.append(nbformat.v4.new_markdown_cell(parameters_table(fresh.source)))
+            continue
+        if "hide-input" in tags or are_imports(fresh.source): fresh.metadata["tags"] = ["hide-input"]
         for output in cell.get("outputs", []):
             n_plots += "application/vnd.plotly.v1+json" in output.get("data", {})
             staged = stage_output(output, fresh, cell, heading, n_plots)
             if staged is not None: fresh.outputs.append(staged)
+        if cells and is_silent(cells[-1]) and fresh.metadata.get("tags"):      # one fold for a run of them
+            fresh.source = f"{cells.pop().source}\n\n{fresh.source}"
         cells.append(fresh)
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}

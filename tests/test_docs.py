@@ -165,7 +165,7 @@ def test_code_can_be_copied(site):
         assert not b.errors
 
 def test_a_parameters_cell_becomes_a_table(root, tmp_path):
-    "Name, default and comment of each; the code is collapsed, as in a cell tagged hide-input."
+    "Name, default and comment of each, in place of the code; cells tagged hide-input are collapsed."
     build = load_script(root, "build")
     source = ('scale: str = "a|b"   # smoke | default\nsteps: int = None  # optimiser steps <n>;\n'
               "                   # None: by `scale`\nlr = 1e-4\n# a remark\nseed: int = 0")
@@ -176,12 +176,14 @@ def test_a_parameters_cell_becomes_a_table(root, tmp_path):
     nb = new.new_notebook(cells=[
         new.new_markdown_cell("# A title\n\n[a file](../vsgrpo/x.py), [a page](../docs/data.md#top)"),
         new.new_code_cell(source, metadata={"tags": ["parameters"]}),
-        new.new_code_cell("secret = 1", metadata={"tags": ["hide-input", "other"]}), new.new_code_cell("shown = 1")])
+        new.new_code_cell("secret = 1", metadata={"tags": ["hide-input", "other"]}),
+        new.new_code_cell("secret = 2", metadata={"tags": ["hide-input"]}), new.new_code_cell("shown = 1")])
     (tmp_path/"nbs").mkdir()
     nbformat.write(nb, tmp_path/"50_made.ipynb")
     assert build.stage_notebook(tmp_path/"50_made.ipynb", tmp_path) == "A title"
     cells = nbformat.read(tmp_path/"nbs"/"50_made.ipynb", 4).cells
-    assert [c.metadata.get("tags") for c in cells] == [None, None, ["hide-input"], ["hide-input"], None]
+    assert [c.metadata.get("tags") for c in cells] == [None, None, ["hide-input"], None]
+    assert cells[2].source == "secret = 1\n\nsecret = 2"       # cells that show nothing share a fold
     assert cells[0].source == "# A title\n\na file, [a page](../data.md#top)"
     table = cells[1].source
     assert table.count("<tr>") == 5 and "<code>scale</code></td><td><code>&quot;a|b&quot;</code></td>" in table
@@ -189,6 +191,16 @@ def test_a_parameters_cell_becomes_a_table(root, tmp_path):
     build.stage_notebook(tmp_path/"50_made.ipynb", tmp_path, "https://git.example/us/it", "main")
     linked = nbformat.read(tmp_path/"nbs"/"50_made.ipynb", 4).cells[0].source
     assert "[a file](https://git.example/us/it/blob/main/vsgrpo/x.py)" in linked
+
+def test_no_line_of_prose_is_a_comment(root):
+    "A line that begins with a percent sign is a comment to the site and vanishes."
+    texts = {path.name: path.read_text("utf-8") for path in [*(root/"docs").glob("*.md"), root/"README.md"]}
+    for path in (root/"nbs").glob("*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        texts[path.name] = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
+    for name, text in texts.items():
+        lost = re.search(r"^\s*%\s.*$", text, re.M)
+        assert not lost, f"{name}: {lost[0].strip()}"
 
 def test_the_site_links_to_a_repository_only_if_there_is_one(site, root, tmp_path):
     "`git_url` of settings.ini; empty in what is committed as long as nobody has registered one."
