@@ -69,7 +69,8 @@ def alt_text(cell, heading):
 
 def plot_html(figure, number):
     "A plotly figure as a block of HTML; it draws itself with the copy of plotly on the site."
-    data = json.dumps({"data": figure["data"], "layout": figure.get("layout", {})}).replace("</", "<\\/")
+    layout = figure.get("layout", {}) | {"modebar": {"orientation": "v"}}       # beside the title, not over it
+    data = json.dumps({"data": figure["data"], "layout": layout}).replace("</", "<\\/")
     draw = f'Plotly.newPlot("plot-{number}", f.data, f.layout, {{responsive: true, displaylogo: false}})'
     return (f'<div id="plot-{number}" class="plot" role="img" aria-label="interactive 3D figure"></div>'
             f'<script src="../_static/plotly.min.js"></script><script>(f => {draw})({data})</script>')
