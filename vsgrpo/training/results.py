@@ -95,8 +95,8 @@ def run_caption(
     s, _ = read_run(folder)
     return (f"Held-out scores from 0 to 100, higher is better, and n questions. Gain: trained minus base over the same "
             f"questions, in brackets its 95 % interval over scenes. Ours: {Path(s.model).name}, seed {s.seed} alone, "
-            f"on {tested_on(folder)}; paper: {paper_model(s.model)} on VSI-Bench (Table 2). Compare directions, not "
-            "heights.")
+            f"on {tested_on(folder)}; paper: {paper_model(s.model)} on VSI-Bench (Table 2). Compare the signs of "
+            "the differences, not the scores.")
 
 # %% ../../nbs/28c_results.ipynb #rs-011
 def signed(
@@ -170,7 +170,7 @@ def result_sentences(
             f"{'' if np.isnan(row.paper_gain) else theirs}." if row.ci_low > 0 else
             f"Training does not clearly raise the overall score: {row.base:.1f} before, {row.trained:.1f} after, "
             f"{_gain(row)}.",
-            f"With its own video instead of another room's, the trained model's score changes by {_gain(seen)} points: "
+            f"With its own video instead of another room's, the trained model gains {_gain(seen)} points: "
             + ("its answers depend on what it sees." if seen.ci_low > 0 else "the video makes no clear difference."),
             _changes(results.drop(index="overall"))]
 
@@ -255,7 +255,7 @@ def method_sentences(
     if {"DPO sampled", "DPO other"} <= set(runs.arm):
         d = difference(runs, "DPO sampled", "DPO other")
         verdict = "supports" if d[1] > 0 else "does not support"
-        sentences.append(f"Trained with wrong answers of the model's own instead of made ones, DPO scores {signed(*d)} "
+        sentences.append(f"With the model's own wrong answers instead of rule-made ones, DPO gains {signed(*d)} "
                          f"points; this {verdict} the paper's conjecture that better pairs would help.")
     return sentences
 
@@ -306,7 +306,7 @@ def method_caption(
     return (f"Overall held-out scores from 0 to 100, higher is better. Over the base: the method minus the base; GRPO "
             f"over it: vsGRPO-V minus the method (positive: GRPO is better); in brackets 95 % intervals over {over}. "
             f"Ours: {Path(s.model).name}, {about}, on {tested_on(runs.folder.iloc[0])}; paper: {paper_model(s.model)} "
-            "on VSI-Bench (Table 2). Compare directions, not heights.")
+            "on VSI-Bench (Table 2). Compare the signs of the differences, not the scores.")
 
 def curve_table(
     terms:pd.DataFrame,   # from `equal_terms`
