@@ -13,7 +13,7 @@ from vsgrpo.evaluation.records import Run
 from vsgrpo.evaluation.scores import paper_table
 from vsgrpo.evaluation.vsibench import score_answer
 from vsgrpo.files import write_json, write_text
-from vsgrpo.training import studies
+from vsgrpo.training import results, studies
 from vsgrpo.training.before_after import before_after
 from vsgrpo.training.runs import held_out
 from vsgrpo.training.settings import default_settings
@@ -152,7 +152,7 @@ def test_tables_hold_what_was_run_and_dashes(tmp_path):
     table = studies.arm_table(runs)
     assert table.loc["think", "held-out trained"] == "42.0 [40.0, 44.0]" and table.loc["think", "collapsed"] == "0 of 2"
     assert table.loc["vanilla", "held-out trained"] == "50.0"
-    two = studies.table_two(runs, paper_table(2))
+    two = results.table_two(runs, paper_table(2))
     overall = {row: two.loc[row, ("overall", "ours")] for row in two.index}
     assert overall["vsGRPO-T", "T"] == "42.0" and overall["vsGRPO-T", "V"] == "35.0" and overall["vsGRPO-O", "O"] == "—"
     assert two.loc[("vsGRPO-V", "V"), ("object_counting", "paper")] == "53.6"

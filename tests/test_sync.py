@@ -154,6 +154,16 @@ def test_public_signatures_have_type_hints(path):
         assert function.returns or name.endswith("__init__"), f"{path}: {name} has no type hint for what it returns"
 
 
+def test_modules_and_functions_are_short():
+    for path, text in python_files(ROOT/"vsgrpo").items():
+        if path == "_modidx.py": continue
+        assert text.count("\n") <= 500, f"{path} has {text.count(chr(10))} lines"
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef): continue
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{path}: {node.name} has {length} lines"
+
+
 @pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
 def test_docments_name_the_thing(nb):
     for source, _ in cells(nb):

@@ -8,8 +8,8 @@ __all__ = ['closing_table']
 # %% ../nbs/20_grpo.ipynb #20-014
 import pandas as pd
 
+from .evaluation.scores import paper_model
 from .evaluation.vsibench import sort_types
-from .training.studies import paper_model
 
 def _score(value): return "—" if pd.isna(value) else f"{value:.1f}"
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['percentile_interval', 't_interval', 'format_interval', 'resampled_means', 'score_draws', 'score_table',
-           'best_constant', 'paired_difference', 'paper_table', 'comparable_paper', 'score_file', 'score_cli']
+           'best_constant', 'paired_difference', 'paper_table', 'paper_model', 'comparable_paper', 'score_file',
+           'score_cli']
 
 # %% ../../nbs/01b_scores.ipynb #6ec9d286
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..engine.models import model_size
 from .own_rows import is_own_file, read_own_rows
 from .rows import (cell_text, optional_cell, question_of, read_questions, refuse_duplicates,
                                     require_columns, table_rows)
@@ -211,6 +213,12 @@ def paper_table(
     rows = pd.read_csv(StringIO(_PAPER), names=_PAPER_COLUMNS)
     require(table in set(rows.table), f"table is {table}, expected 1 or 2")
     return rows[rows.table == table].drop(columns="table").reset_index(drop=True)
+
+def paper_model(
+    model:str, # alias, hub id or folder
+)->str: # such as "Qwen2-VL-7B"
+    "Return the model of the paper whose rows a model is compared with."
+    return "Qwen2-VL-7B" if model_size(model) == "7B" else "Qwen2-VL-2B"
 
 def comparable_paper(
     paper:pd.DataFrame, # rows of `paper_table`

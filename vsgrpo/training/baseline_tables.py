@@ -22,12 +22,12 @@ from ..engine.tree_attention import completion_logps
 from ..engine.vision_guard import VisionFeatureCache, VisionGuard
 from ..evaluation.generate import end_tokens, some_scenes, vision_tokens
 from ..evaluation.records import Run
-from ..evaluation.scores import t_interval
+from ..evaluation.scores import paper_model, t_interval
 from ..evaluation.vsibench import prompt, sort_types
 from ..files import read_json, write_json
 from .runs import held_out, held_out_video, read_run
 from .settings import feature_folder, frame_folder
-from .studies import all_scores, difference, paper_model
+from .studies import all_scores, difference
 
 # %% ../../nbs/28a_baseline_tables.ipynb #bt-005
 def baseline_table(

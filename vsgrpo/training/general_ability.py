@@ -26,11 +26,11 @@ from ..evaluation.bench_folder import Bench
 from ..evaluation.benchmarks import BENCHMARKS
 from ..evaluation.mode_tables import interval_text
 from ..evaluation.records import Run
-from ..evaluation.scores import paper_table
+from ..evaluation.scores import paper_model, paper_table
 from ..files import csv_text, write_text
 from .adapters import retention
 from .settings import METHODS, SCALES, Settings, default_settings
-from .studies import method_arms, paper_model, run_all
+from .studies import method_arms, run_all
 
 # %% ../../nbs/43_general_ability.ipynb #43-004
 VIDEO_COUNT = {"smoke": 4, "default": 96, "full": 400} # scale → generated videos of each benchmark
