@@ -30,8 +30,10 @@ def newest_run():
     found = []
     for scores in (ROOT/"runs").glob("grpo-tiny-vanilla-*/scores.csv"):
         folder = scores.parent
-        steps = json.loads((folder/"run.json").read_text("utf-8"))["settings"].get("steps", 0)
-        if steps >= 50 and (folder/"answers"/"trained.jsonl").is_file(): found.append(folder)
+        settings = json.loads((folder/"run.json").read_text("utf-8"))["settings"]
+        rooms = (Path(settings.get("data", ""))/"generated").is_dir() and not settings.get("bench")
+        whole = settings.get("steps", 0) >= 50 and (folder/"answers"/"trained.jsonl").is_file()
+        if rooms and whole: found.append(folder)
     if not found: sys.exit("no trained tiny model under runs/ yet: `make run` trains one in two minutes")
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
@@ -51,6 +53,7 @@ def candidate_rooms(questions, answers):
     by_scene = {}
     for q in questions:
         if q.provenance is not None: by_scene.setdefault(q.scene_name, []).append(q)
+    if not by_scene: sys.exit("a tour needs a run that was tested on generated rooms: their questions can be drawn")
     full = {name: qs for name, qs in by_scene.items() if None not in draw_right_and_wrong(qs, answers)} or by_scene
     return sorted(full.items(), key=lambda room: (-len({q.question_type for q in room[1]}), room[0]))
 

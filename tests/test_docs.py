@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("sphinx", reason="sphinx is not installed (pip install vsgrpo[docs])")
 from browser import CHROMIUM, Browser
 
+from vsgrpo.files import read_json
+
 BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: pages are not opened")
 
 # JavaScript: what is wrong with the boxes of a page's column; every collapsed part is opened first
@@ -298,10 +300,18 @@ def test_the_film_of_the_tour_starts_at_its_first_full_frame(root):
         room = make_room(seed, "overview")
         assert tour.first_full_frame(room_scene(room, *camera_path(room))) == room.preset.n_frames//2
 
+def test_a_tour_needs_generated_rooms(root):
+    "Questions about other films cannot be drawn in a room."
+    tour = load_script(root, "tour")
+    from vsgrpo.evaluation.vsibench import Question
+    with pytest.raises(SystemExit, match="tested on generated rooms"):
+        tour.candidate_rooms([Question(1, "own", "kitchen", "number", "How many?", "4")], {1: "4"})
+
 @BROWSER
 def test_tour(root, tmp_path):
     "The tour of a trained model: one file, every question drawn, nothing loaded."
     runs = [p.parent for p in (root/"runs").glob("*/scores.csv") if (p.parent/"answers"/"trained.jsonl").is_file()]
+    runs = [run for run in runs if (Path(read_json(run/"run.json")["settings"]["data"])/"generated").is_dir()]
     if not runs:
         pytest.skip("no finished run under runs/: there is no training to tell of (the chapters leave one when `make "
                     "test` comes here)")
