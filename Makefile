@@ -26,6 +26,9 @@ PY          := $(VENV)/bin/python
 PIP         := $(PY) -m pip install -q
 PAPERMILL   := $(PY) -m papermill --kernel python3 --no-progress-bar
 
+# What papermill and the kernel print beside a notebook's own output.
+TIDY        := sed -uE '/^(Executing|Ending) Cell|^<(Figure|IPython)|IPKernelApp|comm target|FutureWarning|^ *warnings.warn/d'
+
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -54,7 +57,7 @@ $(VENV)/.stamp-package: $(VENV)/.stamp-lock pyproject.toml
 
 run: install
 	@mkdir -p runs
-	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS)
+	$(PAPERMILL) --log-output nbs/20_grpo.ipynb runs/20_grpo.ipynb -p model tiny $(ARGS) 2>&1 | $(TIDY)
 
 # Each study has its own notebook and run folder; a stopped study is resumed. On a CPU, as many runs as there are cores
 # train at the same time, with one thread each.

@@ -99,7 +99,7 @@ def test_the_four_formats_read_alike(films):
     (dict(video="room 0.mp4", question="?", answer="a", options=["a", "A"]), "hold one text twice"),
     (dict(video="room 0.mp4", question="?", answer="a", options=["a", " "]), "hold an empty text"),
     (dict(video="room 0.mp4", question="?", answer=1, id=1.5), "line 2: id is 1.5"),
-    (dict(video="room 0.mp4", question="?", answer=1, id=1), "1 doubled id, first 1"),
+    (dict(video="room 0.mp4", question="?", answer=1, id=1), "duplicate ids (1), first 1"),
     (dict(video="room 0.mp4", question="?", answer=1, id="one"), "some ids are text"),
     (dict(video="room 0.mp4", question="?", answer=1, scene="elsewhere"), "line 2: scene is 'elsewhere', and 'room_0'"),
     (dict(video="room 0.mp4", question="?", answer=1, option=["a", "b"]), "column 'option' is not read, did you mean"),
@@ -128,7 +128,8 @@ def test_bad_files_are_named(tmp_path):
 def test_scores_of_own_rows(films):
     q = {q.question_type: q for q in read_own_rows_of(films)}
     assert score_answer(q["number"], "1") == 1 and score_answer(q["number"], "1.5 chairs") == .1
-    assert [score_answer(q["choice"], x) for x in ("A", "a.", "B", "table")] == [1, 1, 0, 0]
+    assert [score_answer(q["choice"], x) for x in ("A", "a.", "B", "table", "<answer>A</answer>")] == [1, 1, 0, 1, 1]
+    assert [score_answer(q["number"], x, "lmms-eval") for x in ("one", "about 1")] == [1, 1]
     assert [score_answer(q["text: colors"], x) for x in ("red", " Red. ", "dark red")] == [1, 1, 0]
 
 
@@ -206,6 +207,19 @@ def test_chapters_take_own_rows(rows_file, tmp_path, root, chapter):
             "-p", "scale", "smoke", "-p", "out", str(tmp_path/"run"), "-p", *given]
     done = subprocess.run(call, cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and (tmp_path/"run").is_dir(), done.stderr[-1500:]
+
+
+def test_dpo_without_wrong_answers_is_refused_before_it_starts(films, here):
+    rows = [row | dict(video=str(films/row["video"]), answer="red") for row in rows_of(films)[2::3]]
+    (here/"red.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="DPO needs a wrong answer, expected other questions of type text: colors"):
+        vsgrpo.train(here/"red.json", method="dpo", out=here/"run", steps=2, questions_per_step=2)
+    assert not (here/"run"/"run.json").exists()
+
+
+def test_few_scenes_are_called_few(rows_file, here):
+    result = vsgrpo.evaluate(rows_file, limit=3, out=here/"eval")
+    assert "With 3 scenes the intervals say little" in repr(result)
 
 
 def test_places_are_not_split(films, tmp_path):

@@ -82,6 +82,9 @@ class Pair:
 def _pair_of_choice(q, golds, rng):
     words = other_words(q)
     if own_kind(q.question_type) == "text": words = [text for text in golds[q.question_type] if is_wrong(q, text)]
+    if not words and own_kind(q.question_type) == "text":
+        raise ValueError(f"question {q.id!r}: DPO needs a wrong answer, expected other questions of type "
+                         f"{q.question_type} with other answers, or options")
     if not words:
         raise ValueError(f"question {q.id!r}: no other answer is known, expected options or a list of words in "
                          f"brackets: {q.question[:80]!r}")
@@ -93,7 +96,7 @@ def _pair_of_numbers(q, rule, golds, rng):
         text = f"{RULES[rule](q, rng, golds):.{digits(q.ground_truth)}f}"
         if float(text) > 0 and is_wrong(q, text): return Pair(q.id, q.ground_truth, text, rule)
     raise ValueError(f"question {q.id!r}: rule {rule!r} finds no wrong number for {q.ground_truth}: expected "
-                     f"other questions of type {q.question_type} with other answers, or the rule scale")
+                     f"other questions of type {q.question_type} with other answers, or the rule scale (pairs: scale)")
 
 # %% ../../nbs/18_pairs.ipynb #18-019
 def _distinct_answers(questions):

@@ -7,6 +7,7 @@ __all__ = ['VIDEOS', 'MOST_MEMBERS', 'MOST_TIMES', 'FREE_BYTES', 'Bench', 'find_
            'answerable_questions', 'unreadable_reason', 'find_bench', 'fetch_bench', 'unpack', 'find_download']
 
 # %% ../../nbs/08a_bench_folder.ipynb #612e7696
+import re
 import shutil
 import zipfile
 import zlib
@@ -129,6 +130,9 @@ def find_bench(
     "Find a benchmark here, or fetch it from the hub."
     if (root/bench).exists(): return root/bench
     if Path(bench).suffix in OWN_ENDINGS: raise FileNotFoundError(f"bench {root/bench}: no such file")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", bench):
+        raise FileNotFoundError(f"bench {root/bench}: no such folder; a dataset on the hub has a name such as "
+                                "nyu-visionx/VSI-Bench")
     return fetch_bench(bench, root/"runs/bench")
 
 def fetch_bench(

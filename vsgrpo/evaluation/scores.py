@@ -251,6 +251,8 @@ def score_file(
 )->pd.DataFrame: # as `score_table`
     "Score a file of answers."
     answers, records = _read_answers(path)
+    if not rows and not any({"question", "ground_truth"} & set(record) for _, record in records):
+        raise ValueError(f"{path}: its lines hold no questions, so pass the file of the questions as rows (--rows)")
     if not rows: questions = [question_of(record, where) for where, record in records]
     else: questions = read_own_rows(rows).questions if is_own_file(rows) else read_questions(rows)
     return score_table(questions, answers, parser)

@@ -287,6 +287,7 @@ def parse_answer(
 )->float|str|None: # a number, an option's letter, or a word; None if nothing can be read
     "Read an answer with a parser."
     _one_of(parser, PARSERS, "parser")
+    if parser == "official" and own_kind(q.question_type): parser = "tagged"      # an option's text counts as well
     if not q.is_mca: return _read_number(prediction, parser)
     if q.options is not None:
         letter = _read_choice(prediction, parser, q.options).upper()

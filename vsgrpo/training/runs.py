@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.dataset import Dataset, build_rooms, open_dataset
+from ..data.pairs import make_pairs
 from ..engine.models import (VideoReader, absolute_model, load_model, load_processor, processing_id, save_adapter,
                                   weights_id)
 from ..engine.video import BENCH_SAMPLING, FrameCache, VideoSpec
@@ -178,6 +179,7 @@ def check_data(s:Settings, data:Dataset, num_processes:int=1)->None:
     other_videos(data.train)
     other_videos(held_out(s, data))
     constant_answers(_constants(data), data.test)
+    if s.method == "dpo": make_pairs(data.train, "other" if s.pairs == "sampled" else s.pairs, s.seed)
 
 # %% ../../nbs/29_runs.ipynb #29r-films
 def _film_paths(s, data):
