@@ -131,7 +131,8 @@ def test_cli_refuses(tmp_path, capsys):
         assert ended.value.code == 2 and out == "" and len(err.splitlines()) == 1 and words in err, (name, err)
     pd.DataFrame([dict(id=q.id, prediction=None) for q in questions]).to_parquet(tmp_path/"empty.parquet")
     assert run_cli(tmp_path/"empty.parquet", "--rows", rows).returncode == 0          # a missing answer counts as empty
-    for args, words in (((tmp_path/"none.jsonl",), "no such file"), ((tmp_path/"a.jsonl",), "pass the file of the questions as rows"),
+    for args, words in (((tmp_path/"none.jsonl",), "no such file"),
+                        ((tmp_path/"a.jsonl",), "pass the file of the questions as rows"),
                         ((tmp_path/"a.jsonl", "--rows", tmp_path/"none.parquet"), "no such file")):
         r = run_cli(*args)
         assert r.returncode == 2 and words in r.stderr and len(r.stderr.splitlines()) == 1
