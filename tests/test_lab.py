@@ -132,7 +132,7 @@ def test_landing(lab, root, landings):
                "c.model.executionCount)", 180)
         b.wait(IDLE, 60)
         assert b.js("document.querySelectorAll('.widget-upload').length") == 1     # ask about your own video
-        changes(PLOT, "kind")
+        changes(PLOT, "type")
         changes(IMAGE, "scene")
         changes(PAGES, "completion")
         changes(PAGES, "step", 1)                           # of the reward lab

@@ -72,16 +72,16 @@ def test_rows_that_are_no_questions_are_set_aside(copy):
 
 def test_videos_that_cannot_be_read_are_set_aside(copy):
     films = sorted(copy.rglob("*.mp4"))
-    asked = {f"{f.parent.name}/{f.name}" for f in films} & {video_of(row) for row in rows_of(copy)}
-    gone, torn = sorted(asked)[:2]
+    used = {f"{f.parent.name}/{f.name}" for f in films} & {video_of(row) for row in rows_of(copy)}
+    gone, torn = sorted(used)[:2]
     (copy/gone).unlink()
     (copy/torn).write_bytes((copy/torn).read_bytes()[:300])
-    black = sorted(asked)[2]
+    black = sorted(used)[2]
     (copy/black).unlink()
     encode(np.zeros((8, 56, 56, 3), np.uint8), copy/black)
     bench = open_bench(copy, frames=(FrameCache(None), CONFIG.video), max_skipped=.9)
     reasons = bench.aside.reason.unique()
-    assert {q.video for q in bench.questions} == asked - {gone, torn, black}
+    assert {q.video for q in bench.questions} == used - {gone, torn, black}
     assert len(bench.questions) + len(bench.aside) == len(rows_of(copy))
     for start in (f"{black}: blank: its pixels", f"no video {gone}", f"{torn}: not a readable video"):
         assert any(reason.startswith(start) for reason in reasons), start

@@ -234,7 +234,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(data, tmp_path, 
     monkeypatch.setattr(T.Run, "log_metrics", honest)
     weights = tmp_path/"cut/checkpoints/checkpoint-4/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-2000] + bytes(2000))
-    with pytest.warns(UserWarning, match="checkpoint-4/adapter_model.safetensors: its bytes are not those"):
+    with pytest.warns(UserWarning, match="checkpoint-4/adapter_model.safetensors: its content is not what was written"):
         R.train(s, data, tmp_path/"cut", resume=True)
     same_record(tmp_path/"whole", tmp_path/"cut")
     assert (tmp_path/"cut/checkpoints/damaged-checkpoint-4").is_dir()
