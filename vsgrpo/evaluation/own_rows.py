@@ -62,7 +62,7 @@ def own_records(
 def is_own_file(
     path:str|Path, # file or folder
 )->bool:
-    "Whether a path is a file of your own rows, told from VSI-Bench's rows by its columns."
+    "Whether a path is a file of your own rows; VSI-Bench's rows have other columns."
     if not Path(path).is_file() or Path(path).suffix not in OWN_ENDINGS: return False
     return "scene_name" not in own_records(path)[0][1]
 
