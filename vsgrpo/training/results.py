@@ -221,8 +221,8 @@ def agreement_sentences(
     claims = claims[claims.paper_gain.abs() > .05]      # neither NaN nor "no change"
     sign = np.sign(claims.paper_gain)
     agrees = np.minimum(sign*claims.ci_low, sign*claims.ci_high) > 0
-    sentences = {"Agrees with the paper": claims[agrees],
-                 "Not confirmed here, since our interval includes 0 or has the other sign": claims[~agrees]}
+    sentences = {"Same sign as in the paper, and our interval excludes 0": claims[agrees],
+                 "Not confirmed here (our interval includes 0 or has the other sign)": claims[~agrees]}
     found = [f"{start}: {_beside_paper(rows)}." for start, rows in sentences.items() if len(rows)]
     return found or ["There is nothing to compare with the paper."]
 
