@@ -33,7 +33,7 @@ from .evaluation.bench_folder import find_bench, open_bench
 from .evaluation.generate import MAX_NEW_TOKENS, end_tokens, vision_tokens
 from .evaluation.own_rows import is_own_file
 from .evaluation.records import Run, choose_folder, read_scores
-from .evaluation.scores import score_file
+from .evaluation.scores import format_interval, score_file
 from .evaluation.vsibench import LETTERS, MODES, prompt, sort_types, tagged_answer
 from .files import read_json
 from .training.rewards import own_files
@@ -155,14 +155,18 @@ def ask(
     completion = processor.tokenizer.decode(tokens, skip_special_tokens=True)
     return Answer(*split_thought(completion, mode, texts), completion, text, seen)
 
+def _check_mode(t, mode):
+    "A mode that is known, and a model that knows its tags."
+    if mode not in MODES: raise ValueError(f"mode is {mode!r}: wanted one of {', '.join(MODES)}")
+    if mode != "vanilla" and not t.adapter and lacks_tags(t.model):
+        raise ValueError(f"mode is {mode!r}: model {t.model!r} does not know its tags, tiny-cot does")
+
 def _check_question(video, question, t, mode, options):
     "Options with their letters; bad input is refused before a model is loaded."
     if not Path(video).is_file(): raise FileNotFoundError(f"{video}: no such video file")
     if not (isinstance(question, str) and question.strip()):
         raise ValueError(f"question is {question!r:.80}: wanted text")
-    if mode not in MODES: raise ValueError(f"mode is {mode!r}: wanted one of {', '.join(MODES)}")
-    if mode != "vanilla" and not t.adapter and lacks_tags(t.model):
-        raise ValueError(f"mode is {mode!r}: model {t.model!r} does not know its tags, tiny-cot does")
+    _check_mode(t, mode)
     if options is None: return None
     if isinstance(options, str) or not 2 <= len(options) <= len(LETTERS):
         raise ValueError(f"options is {options!r:.80}: wanted a list of 2 to {len(LETTERS)} texts")
@@ -182,7 +186,7 @@ class Scores:
 
     def _shown(self):
         rows = self.table.assign(arm=[_COLUMNS.get(arm, arm) for arm in self.table.arm])
-        cells = rows.assign(cell=[_with_interval(row) for row in rows.itertuples()])
+        cells = rows.assign(cell=[format_interval(r.score, r.ci_low, r.ci_high) for r in rows.itertuples()])
         cells = cells[~cells.arm.str.startswith("constant, ")]
         wide = cells.pivot(index="question_type", columns="arm", values="cell")[list(dict.fromkeys(cells.arm))]
         wide = wide.loc[sort_types(wide.index)]
@@ -195,7 +199,7 @@ class Scores:
     def __repr__(self): return repr(self._shown())
     def _repr_html_(self): return self._shown()._repr_html_()
 
-def _with_interval(row): return f"{row.score:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]"
+
 
 def evaluate(
     bench:str|Path, # folder in VSI-Bench's layout, hub id, or file of your own rows
@@ -213,8 +217,7 @@ def evaluate(
     "Evaluate a model on a benchmark or on rows of your own, with its controls."
     t = find_trained(model, adapter)
     mode = mode or t.mode
-    if mode != "vanilla" and not t.adapter and lacks_tags(t.model):
-        raise ValueError(f"mode is {mode!r}: model {t.model!r} does not know its tags, tiny-cot does")
+    _check_mode(t, mode)
     found = find_bench(str(bench), Path.cwd())
     config = vsi_config(t.model, t.adapter, (mode,), frames=frames, max_pixels=max_pixels, batch=batch, seed=seed,
                         sampling="uniform" if is_own_file(found) else BENCH_SAMPLING)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..display import house_style
 from .answer_store import EvalResults, mode_difference
+from .scores import format_interval
 from .vsibench import MODES, TASK_NAMES
 
 # %% ../../nbs/09b_mode_tables.ipynb #09b-004
@@ -25,10 +26,7 @@ def interval_text(
     signed:bool=False, # whether a gain gets a plus sign
 )->str: # a dash for what is not there
     "Format a value with its interval in brackets."
-    sign = "+" if signed else ""
-    if np.isnan(value): return "—"
-    text = f"{value:{sign}.1f}" if np.isnan(low) else f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-    return text.replace("-", "−")
+    return format_interval(value, low, high, "+" if signed else "").replace("-", "−")
 
 # %% ../../nbs/09b_mode_tables.ipynb #09b-007
 def paper_modes(
