@@ -10,6 +10,7 @@
 #   make docs        build the site in _docs/ from the notebooks and their kept outputs
 #   make ledger      update the reproduction ledger from the run folders under runs/
 #   make notebooks   run the chapters at their default scale and keep their outputs
+#   make axes        held-out sets that differ from the training rooms in one respect each: runs/axes/<axis>
 #   make doctor      print installed versions, and those that differ from the tested set
 #   make base        train the tiny base model (nbs/16_tiny_base.ipynb)
 #   make base-general  train it further on the prompts of VideoMME and VideoMMMU (nbs/42_general_rooms.ipynb)
@@ -33,7 +34,8 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install run study test test-all lab docs tour picture ledger notebooks doctor base base-general sync check nbtest chapters unit
+.PHONY: install run study test test-all lab docs tour picture axes ledger notebooks doctor base base-general \
+        sync check nbtest chapters unit
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE := 1
@@ -114,6 +116,10 @@ docs: install
 
 ledger: install
 	@$(PY) docs/ledger.py $(ARGS)
+
+# `make axes ARGS="rooms=20"` builds 20 rooms of each axis instead of 60.
+axes: install
+	$(PY) -c "from vsgrpo.data.axes import build_axes; build_axes('runs/axes', $(ARGS))"
 
 tour: install
 	@$(PY) docs/tour.py $(ARGS)

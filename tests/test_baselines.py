@@ -126,7 +126,7 @@ def test_the_two_answers_share_their_prompt(data, tmp_path):
     run = Run(tmp_path/"run")
     trainer_of(data, tmp_path/"c", settings("dpo", steps=1), run).train()
     m = run.read_metrics().iloc[0]
-    scenes = {data.train[i].scene_name for i in T.draw_questions(data.train, settings("dpo", steps=1))}
+    scenes = {data.train[i].scene_name for i in T.draw_questions(data.train, settings("dpo", steps=1), data.even)}
     assert m.passes == 2 and m.vision_tokens == 2*len(scenes)*72
 
 # ---- sight

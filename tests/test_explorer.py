@@ -38,7 +38,8 @@ def folder(tmp_path_factory, built_rooms):
     "A run of made-up completions about two generated rooms."
     root = tmp_path_factory.mktemp("explorer")
     data = built_rooms(2, 1, 1)
-    questions = read_questions(data/"train.parquet")
+    by_task = {(q.scene_name, q.task): q for q in read_questions(data/"train.parquet")}
+    questions = list(by_task.values())
     run = Run(root/"run")
     video = dict(frames=4, min_pixels=7056, max_pixels=7056, factor=14)
     run.write_settings(dict(model="<b>none</b>", mode="vanilla", data=str(data), video=video))

@@ -8,7 +8,8 @@ import pytest
 import shapely
 
 from vsgrpo.data.camera_path import camera_path, look_at
-from vsgrpo.data.room_catalogue import CATEGORIES, PRESETS, SHAPES
+from vsgrpo.data.dataset import RoomsSpec
+from vsgrpo.data.room_catalogue import CATEGORIES, PRESETS, SHAPES, find_preset
 from vsgrpo.data.room_rendering import FLOOR, VOID, render, room_mesh, room_scene, visibility, write_room, write_rooms
 from vsgrpo.data.rooms import draw_outline, item_boxes, make_room, polygon_area
 from vsgrpo.data.scannet import list_scenes, read_label_map, read_scene
@@ -106,6 +107,56 @@ def test_bad_preset_is_refused(change, words):
 
 def test_unknown_preset_is_refused():
     with pytest.raises(ValueError, match="unknown preset 'palace'"): make_room(0, "palace")
+
+# worlds
+
+def test_a_line_without_dials_is_the_preset():
+    for preset in BOTH: assert find_preset(preset) is PRESETS[preset]
+    assert find_preset("overview area:20-40 prior:0") == find_preset("overview  prior:uniform area:20.0-40")
+
+@pytest.mark.parametrize("line, words", [
+    ("overview light:3", "not a dial"), ("overview area:40-20", "the lower end first"), ("overview area:x", "low-high"),
+    ("overview categories:dragon", "without 'dragon'"), ("overview prior:1.5", "from 0 to 1"),
+    ("walkthrough height:4", "expected camera:hover"), ("overview area:20 area:30", "set twice")])
+def test_bad_line_is_refused_before_any_work(line, words):
+    for use in (lambda: make_room(0, line), lambda: RoomsSpec(preset=line)):
+        with pytest.raises(ValueError, match=words): use()
+
+def test_dials_reach_the_rooms():
+    line = "overview shapes:L area:30-60 categories:-bed,-piano objects:4 copies:3 sizes:1 fov:55-70"
+    rooms = [make_room(seed, line) for seed in range(30)]
+    assert {len(r.outline) for r in rooms} == {6} and {r.name[:13] for r in rooms} == {"room_overview"}
+    assert 30 <= min(r.area_m2 for r in rooms) and max(r.area_m2 for r in rooms) <= 60
+    counts = [Counter(i.category for i in r.items) for r in rooms]
+    assert not {"bed", "piano"} & set().union(*counts) and max(max(c.values()) for c in counts) == 3
+    assert max(sum(v == 1 for v in c.values()) for c in counts) <= 6    # four, and copies that found no place
+    focal = {camera_path(r, 2)[1][0, 0] for r in rooms}
+    assert len(focal) == 30 and 79 < min(focal) and max(focal) < 108    # 56 pixels/tan(35°) and /tan(27.5°)
+
+def test_a_higher_camera_sees_the_room_smaller():
+    shares = []
+    for height in (6, 9):
+        room = make_room(3, f"overview height:{height} prior:1")
+        poses, intrinsic = camera_path(room, 2)
+        shares.append((render(room, poses[1:], intrinsic, 56, 56)[1] != VOID).mean())
+    assert shares[1] < .6*shares[0]
+
+@pytest.mark.parametrize("base", BOTH)
+def test_rooms_with_a_prior_are_sound(base):
+    for prior in (0, .5, 1):
+        rooms = [make_room(seed, f"{base} prior:{prior}") for seed in range(20)]
+        test_no_two_things_overlap(rooms)
+        test_things_lie_in_the_room(rooms)
+        counts = [Counter(i.category for i in r.items) for r in rooms]
+        assert min(max(c.values()) for c in counts) > 1 and min(sum(v == 1 for v in c.values()) for c in counts) > 2
+
+def test_no_prior_says_nothing_about_sizes_and_counts():
+    rooms = [make_room(seed, "overview prior:uniform") for seed in range(300)]
+    usual = [max(CATEGORIES[i.category].size) for r in rooms for i in r.items]
+    drawn = [max(i.size) for r in rooms for i in r.items]
+    assert abs(np.corrcoef(usual, drawn)[0, 1]) < .06       # about 3,800 things: four standard errors
+    held = [(max(CATEGORIES[c].size), n) for r in rooms for c, n in Counter(i.category for i in r.items).items()]
+    assert abs(np.corrcoef(*zip(*held))[0, 1]) < .08
 
 # mesh
 

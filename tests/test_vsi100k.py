@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +20,8 @@ from vsgrpo.data.scene_facts import meta_files
 from vsgrpo.data.scene_questions import SETS, Asking, scene_rows
 from vsgrpo.evaluation.rows import write_questions
 from vsgrpo.evaluation.vsibench import QUESTION_TYPES
+from vsgrpo.training.batches import draw_questions
+from vsgrpo.training.settings import Settings
 from vsgrpo.vsi100k import agreements
 
 SPEC = RoomsSpec(3, 2, 4)
@@ -29,6 +32,24 @@ def built(tmp_path_factory): return build_rooms(tmp_path_factory.mktemp("built")
 def questions_of(data):
     "All questions of a dataset."
     return data.train + data.train_benchmark + data.dev + data.test
+
+def test_a_room_gives_many_relations_in_training_and_one_of_each_type_in_tests(built):
+    data = open_dataset(built)
+    def most(questions, key): return Counter((q.scene_name, key(q)) for q in questions)
+    train = most(data.train, lambda q: q.task)
+    rooms = {q.scene_name for q in data.train}
+    assert {train[room, "object_abs_distance"] for room in rooms} == {6}
+    assert {train[room, "object_rel_direction"] for room in rooms} == {20}
+    assert len({q.question for q in data.train if "standing" in q.question}) > 15*len(rooms)
+    for questions in (data.train_benchmark, data.dev, data.test):
+        assert set(most(questions, lambda q: q.question_type).values()) == {1}
+
+def test_tasks_of_rooms_are_trained_evenly(built):
+    data = open_dataset(built)
+    assert data.even and data.round_size == 6*SPEC.train
+    s = Settings(steps=21, questions_per_step=6, micro_groups=6, questions_per_scene=3)     # seven rounds
+    tasks = Counter(data.train[i].task for i in draw_questions(data.train, s, data.even))
+    assert len(tasks) == 6 and set(tasks.values()) == {21}
 
 def test_rows_videos_and_splits(built):
     data = open_dataset(built)

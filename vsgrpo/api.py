@@ -249,8 +249,8 @@ def train(
     dataset = open_dataset(data)
     if bench: dataset = with_bench(dataset, find_bench(str(bench), Path.cwd()))
     scale = "default" if model_size(model) == "tiny" else "full"
-    per_step = settings.get("questions_per_step") or min(SCALES[scale]["questions_per_step"], len(dataset.train))
-    if steps is None and scale == "full": steps = max(1, len(dataset.train)//per_step*s.num_iterations)
+    per_step = settings.get("questions_per_step") or min(SCALES[scale]["questions_per_step"], dataset.round_size)
+    if steps is None and scale == "full": steps = max(1, dataset.round_size//per_step*s.num_iterations)
     s = default_settings(scale, model, steps=steps, method=method, **settings | dict(questions_per_step=per_step))
     check_data(s, dataset, num_processes)
     name = f"{Path(model).name}-{Path(data).stem}-s{s.seed}"

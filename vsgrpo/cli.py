@@ -118,7 +118,7 @@ def build_command(
     film: Annotated[bool, typer.Option(help="--no-film writes the rows alone")]=True,
     max_skipped: Annotated[float, typer.Option(help="share of the scans that may fail, listed in skipped.csv")]=.05,
     rooms: Annotated[int, typer.Option(help="generated rooms to train on; a quarter more for dev and test each")]=256,
-    preset: Annotated[str, typer.Option(help="generated rooms: overview or walkthrough")]="overview",
+    preset: Annotated[str, typer.Option(help="generated rooms: overview or walkthrough, and dials")]="overview",
     workers: Annotated[int|None, typer.Option(help="processes; without it one a core")]=None,
 )->None:
     "Build a dataset of questions from ScanNet scans, or from generated rooms."

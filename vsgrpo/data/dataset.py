@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .own_dataset import own_dataset
 from .dataset_writer import Job, build_once, write_dataset
-from .room_catalogue import PRESETS
+from .room_catalogue import find_preset, find_world
 from .room_rendering import generator_digest, write_room, ROOM_LABELS
 from .rooms import make_room, room_name
 from .scannet import write_label_map
@@ -33,11 +33,11 @@ class RoomsSpec:
     train:int=256           # rooms to train on
     dev:int=64              # rooms for choosing settings
     test:int=300            # rooms for the reported scores
-    preset:str="overview"   # a name in PRESETS
+    preset:str="overview"   # a name in PRESETS, or such a name and dials
     asking:Asking=Asking("vsibench") # how training questions are made
 
     def __post_init__(self):
-        if self.preset not in PRESETS: raise ValueError(f"preset {self.preset!r}: expected one of {sorted(PRESETS)}")
+        object.__setattr__(self, "preset", find_world(self.preset).line)    # one world, one line
         for name in SPLITS:
             if getattr(self, name) < 1: raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
 
@@ -64,7 +64,7 @@ def build_rooms(
     workers:int|None=None, # number of processes; None: one per core
 )->Path:                   # the folder, ready for `open_dataset`
     "Build the licence-free dataset; a folder built from the same spec by the same generator is kept."
-    out, preset = Path(out), PRESETS[spec.preset]
+    out, preset = Path(out), find_preset(spec.preset)
     settings = asdict(spec) | {"generator": generator_digest(preset)}
     candidates, jobs = spec.asking.candidates(spec.train), []
     for split in SPLITS:
@@ -87,6 +87,12 @@ class Dataset:
     test:list[Question]            # test scenes, in the benchmark's form
     bench:Path|None=None           # folder of the benchmark that provides the test questions; None: the dataset itself
     films:dict = field(default_factory=dict) # film → SHA-256 of the film when it was built
+    even:bool=False                # whether a round of training takes one question of each task from a scene
+
+    @property
+    def round_size(self)->int:
+        "Number of questions in a round of training: all, or one for each scene and task."
+        return len({(q.scene_name, q.task) for q in self.train}) if self.even else len(self.train)
 
 # %% ../../nbs/19_dataset.ipynb #19-003
 def open_dataset(
@@ -103,7 +109,8 @@ def open_dataset(
     record = read_json(folder/"dataset.json") if (folder/"dataset.json").is_file() else {}
     _check_rows(folder, record.get("sha256", {}))
     rows = {name: read_questions(folder/f"{name}.parquet") for name in SETS}
-    data = Dataset(folder, **rows, films=record.get("films", {}))
+    asking = record.get("settings", {}).get("asking")
+    data = Dataset(folder, **rows, films=record.get("films", {}), even=bool(asking) and not asking["totals"])
     if not data.train:
         raise ValueError(f"data {folder}: train.parquet holds no questions, so there is nothing to train on")
     if films: _check_films(data)

@@ -6,7 +6,7 @@
 __all__ = ['POOL', 'CLOSEST_FROM_M', 'LEAST_M', 'APART_M', 'DIRECTIONS', 'TURNS', 'TURN_SLACK_DEG', 'LEG_M',
            'QUESTION_GENERATORS', 'PRESETS', 'HELD_OUT', 'Candidate', 'QuestionContext', 'object_counting',
            'object_size', 'room_size', 'absolute_distance', 'relative_distance', 'relative_direction', 'route_planning',
-           'appearance_order', 'make_questions', 'reask', 'agreement']
+           'appearance_order', 'make_questions', 'names_in', 'reask', 'agreement']
 
 # %% ../../nbs/14_questions.ipynb #14-102
 import itertools, re, zlib
@@ -380,7 +380,9 @@ _NAMES_IN = { # task -> pattern of its questions, with a group per name
     'object_rel_distance': r'objects \((.*)\) ?is the closest to the (.*)\?',
     'object_rel_direction': r'by the (.*) and facing the (.*?),? is the (.*?) to (?:the|my)'}
 
-def _names_in(q):
+def names_in(
+    q:Question, # question of one of the six trained tasks, in the paper's or the benchmark's wording
+)->list[str]: # in the order of the sentence
     "Categories that a question mentions."
     found = re.search(_NAMES_IN[q.task], q.question)
     if not found: raise ValueError(f'question {q.id!r}: {q.question[:80]!r} is not in the wording of {q.task}')
@@ -389,7 +391,7 @@ def _names_in(q):
 def _without_box(q, facts):
     "Categories that a question needs and that have no box; counts and floor areas need none."
     if q.task in ('object_counting', 'room_size_estimation'): return []
-    return sorted(set(_names_in(q)) - {o.category for o in facts.objects})
+    return sorted(set(names_in(q)) - {o.category for o in facts.objects})
 
 # %% ../../nbs/14_questions.ipynb #14-147
 def reask(
@@ -399,7 +401,7 @@ def reask(
 )->str: # number as text, or the word
     "Answer a question from the boxes."
     if q.task not in _NAMES_IN: raise ValueError(f'question {q.id!r}: boxes alone do not answer {q.task}')
-    names, gaps = _names_in(q), getattr(facts, distance)
+    names, gaps = names_in(q), getattr(facts, distance)
     if q.task == 'object_counting': return str(facts.counts.get(names[0], 0))
     if q.task == 'room_size_estimation': return f'{facts.area_m2:.1f}'
     missing = _without_box(q, facts)

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'PLAIN', 'GLOW', 'WOOD', 'PLANKS', 'TILES', 'CARPET', 'PAINT', 'FLOORS', 'WALLS', 'CATEGORIES', 'PRESETS',
-           'rgb', 'Category', 'parts_of', 'Preset', 'find_preset']
+           'rgb', 'Category', 'parts_of', 'Preset', 'find_world', 'find_preset']
 
 # %% ../../nbs/13c_room_catalogue.ipynb #13c-002
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
+
+from .world_dials import World, parse_world
 
 # %% ../../nbs/13c_room_catalogue.ipynb #13-004
 def _part(kind):
@@ -361,6 +363,9 @@ class Preset:
     repeated: tuple = (1, 3)                           # fewest and most classes wanted several times
     copies: tuple = (2, 9)                             # fewest and most objects wanted of such a class
     stretch: tuple = (1., 1.)                          # range of a factor on all three sides of an object, log-uniform
+    hover_m: tuple = (6., 6.)                          # range of the height of the camera from above, m
+    fov_range_deg: tuple|None = None                   # range of the field of view; None: `fov_deg`
+    prior: float|None = None                           # share of what has its usual value; None: natural rooms
 
     def __post_init__(self):
         if not 0 < self.area_m2[0] <= self.area_m2[1]:
@@ -370,6 +375,8 @@ class Preset:
         if self.width%2 or self.height%2 or min(self.width, self.height, self.n_frames, self.fps) < 1:
             raise ValueError(f"preset {self.name}: {self.width}×{self.height}, {self.n_frames} frames, {self.fps} a "
                              "second: expected even sides and at least 1 of each")
+        if self.prior is not None and not 0 <= self.prior <= 1:
+            raise ValueError(f"preset {self.name}: 'prior' is {self.prior}, expected 0 to 1")
 
 # %% ../../nbs/13c_room_catalogue.ipynb #13c-051
 _THEMES = {
@@ -412,10 +419,49 @@ PRESETS = {
         area_m2=(8., 28.), aspect=(1., 1.25), singles=(4, 6), repeated=(1, 2), copies=(2, 6), stretch=(.9, 1.9)),
 }
 
+# %% ../../nbs/13c_room_catalogue.ipynb #13c-056
+_HOUSES = {"walk": dict(wall_m=PRESETS["walkthrough"].wall_m, ceiling=True),
+           "hover": dict(wall_m=PRESETS["overview"].wall_m, ceiling=False)}
+_FIELDS = dict(height="hover_m", fov="fov_range_deg", shapes="shapes", area="area_m2", objects="singles",
+               copies="copies", sizes="stretch", prior="prior") # dial → field of Preset
+
+def _with_categories(themes, chosen, line):
+    "Keep the chosen categories in each theme; those that no theme knows are added to all. Empty themes are dropped."
+    left_out = {name[1:] for name in chosen if name.startswith("-")}
+    known = {name for theme in themes.values() for group in theme for name in group}
+    new = [name for name in chosen if name not in known and not left_out]
+    kept = known - left_out if left_out else set(chosen)
+    out = {}
+    for theme, groups in themes.items():
+        always, once, often = (tuple(name for name in group if name in kept) for group in groups)
+        if always or once or new: out[theme] = (always, (*once, *new), (*often, *new))
+    if not out: raise ValueError(f"world {line!r}: no category is left, expected at least one")
+    return out
+
+@cache
+def _preset_of(world_line):
+    "Turn the dials of a preset."
+    world = parse_world(world_line, PRESETS, CATEGORIES)
+    base, dials = PRESETS[world.preset], world.dials
+    if not dials: return base
+    camera = dials.get("camera", base.camera)
+    if "height" in dials and camera != "hover":
+        raise ValueError(f"world {world.line!r}: a camera on foot has no height, expected camera:hover with it")
+    changes = {_FIELDS[dial]: value for dial, value in dials.items() if dial in _FIELDS}
+    if camera != base.camera: changes |= dict(camera=camera, **_HOUSES[camera])
+    if "categories" in dials: changes["themes"] = _with_categories(base.themes, dials["categories"], world.line)
+    return replace(base, name=world.name, **changes)
+
+# %% ../../nbs/13c_room_catalogue.ipynb #13c-057
+def find_world(
+    line:str, # a name in PRESETS, or such a name and dials
+)->World:
+    "Parse a line that describes a world, and check that rooms can be drawn from it."
+    _preset_of(line)
+    return parse_world(line, PRESETS, CATEGORIES)
+
 def find_preset(
-    preset:str|Preset, # a name in PRESETS, or a Preset
+    preset:str|Preset, # a name in PRESETS, such a name and dials, or a Preset
 )->Preset:
-    "Look up a preset by name, or return the preset itself."
-    if isinstance(preset, Preset): return preset
-    if preset not in PRESETS: raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    return PRESETS[preset]
+    "Return a preset with its dials turned, or the preset itself."
+    return preset if isinstance(preset, Preset) else _preset_of(preset)

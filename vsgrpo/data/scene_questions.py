@@ -9,6 +9,7 @@ __all__ = ['SETS', 'PAPER_TOTALS', 'LABEL_TABLE', 'UNSEEN', 'task_of', 'Asking',
 import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from .questions import HELD_OUT, PRESETS as WORDINGS, make_questions
@@ -42,6 +43,8 @@ class Asking:
     frames:int=0            # frames that a model will see; what none of them shows is left out; 0: all frames
     totals:float=0.         # share of PAPER_TOTALS to aim at; 0: `per_type` from every scene
     per_type:int=1          # questions per type and scene; in the benchmark's form always
+    distances:int=6         # training questions about distances from a scene, if `per_type` is less and without totals
+    directions:int=20       # the same for directions, of all three types together
     seed:int=0              # seed of choice and order
 
     def __post_init__(self):
@@ -49,7 +52,8 @@ class Asking:
             value = getattr(self, name)
             if value not in allowed and (value or name == "wording"):
                 raise ValueError(f"{name} {value!r}: expected {' or '.join(allowed)}")
-        if self.per_type < 1: raise ValueError(f"per_type is {self.per_type}: expected at least 1")
+        for name in ("per_type", "distances", "directions"):
+            if getattr(self, name) < 1: raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.frames < 0: raise ValueError(f"frames is {self.frames}: expected 0 or more")
         if not 0 <= self.totals <= 100:
             raise ValueError(f"totals is {self.totals}: expected a share of the paper's numbers, 0 to 100")
@@ -63,6 +67,12 @@ class Asking:
         if not self.totals: return None
         per_task = {task: 4*max(1, -(-n//n_scenes)) for task, n in self.targets().items()}
         return per_task | dict.fromkeys(DIRECTION_TYPES, per_task["object_rel_direction"])
+
+    def per_scene(self)->dict[str,int]: # question type → questions; directions of each type, of which some are taken
+        "Number of training questions to make about one scene without totals."
+        directions = dict.fromkeys(DIRECTION_TYPES, max(self.directions, self.per_type))
+        return dict.fromkeys(PAPER_TOTALS, self.per_type) | directions | dict(
+            object_abs_distance=max(self.distances, self.per_type))
 
     def vocabulary(self, table:str|Path|None)->tuple: # label map and synonyms, as `measure` takes them
         "Read the names of objects; `table` is ScanNet's table of labels, not needed for raw names."
@@ -127,12 +137,17 @@ def scene_rows(
 def _training_questions(facts, asking, candidates):
     "Make training questions about a scene, and count the doubtful ones by type."
     types, doubtful = None, Counter()
-    if asking.wording == "vsibench":
-        types = [t for t in QUESTION_TYPES if t not in HELD_OUT]
-        # one direction type per scene, so that directions weigh as much as any task; totals balance tasks anyway
-        direction = DIRECTION_TYPES[zlib.crc32(facts.name.encode()) % 3]
-        if not candidates: types = [t for t in types if t not in DIRECTION_TYPES or t == direction]
-    questions = make_questions(facts, asking.wording, types, per_type=candidates or asking.per_type, seed=asking.seed,
-                               distance=asking.distance or None, options=asking.options, clear=asking.clear,
-                               doubtful=doubtful)
-    return questions, doubtful
+    if asking.wording == "vsibench": types = [t for t in QUESTION_TYPES if t not in HELD_OUT]
+    questions = make_questions(facts, asking.wording, types, per_type=candidates or asking.per_scene(),
+                               seed=asking.seed, distance=asking.distance or None, options=asking.options,
+                               clear=asking.clear, doubtful=doubtful)
+    return questions if candidates else _few_directions(questions, asking), doubtful
+
+def _few_directions(questions, asking):
+    "Keep the wanted number of questions about directions: types in turn, each scene starting with another one."
+    types = [[q for q in questions if q.question_type == t] for t in DIRECTION_TYPES]
+    first = zlib.crc32(questions[0].scene_name.encode()) % 3 if questions else 0
+    turns = zip_longest(*types[first:], *types[:first])
+    in_turn = [q for turn in turns for q in turn if q is not None]
+    kept = {q.id for q in in_turn[:max(asking.directions, asking.per_type)]}
+    return [q for q in questions if q.question_type not in DIRECTION_TYPES or q.id in kept]

@@ -18,7 +18,7 @@ import numpy as np
 from ..data.camera_path import camera_path
 from ..data.geometry import Box
 from ..data.questions import make_questions
-from ..data.room_catalogue import CATEGORIES, PRESETS
+from ..data.room_catalogue import CATEGORIES, find_preset
 from ..data.room_rendering import FLOOR, VOID, WALL, render
 from ..data.rooms import Room, make_room
 from ..data.scene_facts import SceneFacts, Thing, category_of
@@ -46,7 +46,7 @@ def words_of(
     preset:str, # preset of the room generator
 )->list[str]: # categories that occur in questions
     "List the categories of objects that a preset draws."
-    themes = PRESETS[preset].themes.values()
+    themes = find_preset(preset).themes.values()
     return sorted({category_of(c) for theme in themes for group in theme for c in group})
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def make_lesson(
 )->Lesson: # room with its film
     "Draw a room and render its film."
     from vsgrpo.engine.video import resize
-    room, p = make_room(seed, preset), PRESETS[preset]
+    room, p = make_room(seed, preset), find_preset(preset)
     poses, intrinsic = camera_path(room)
     poses = poses[np.linspace(0, len(poses)-1, n_frames).round().astype(int)]
     scale = min(1, 2*size/p.width) # twice the resolution that the model sees is enough
@@ -195,7 +195,7 @@ def _lengths(category, preset, n=2000):
     # a generator for each category, independent of other draws
     kind, rng = CATEGORIES[category], np.random.default_rng(zlib.crc32(category.encode()))
     size = np.array(kind.size)*rng.uniform(1 - kind.spread, 1 + kind.spread, (n, 1))*rng.uniform(.92, 1.08, (n, 3))
-    return size.max(1)*np.exp(rng.uniform(*np.log(PRESETS[preset].stretch), n))
+    return size.max(1)*np.exp(rng.uniform(*np.log(find_preset(preset).stretch), n))
 
 @cache
 def _outgrows(a, b, preset): return float((_lengths(a, preset) > 1.1*_lengths(b, preset)).mean())

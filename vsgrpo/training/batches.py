@@ -9,7 +9,7 @@ __all__ = ['seed_of', 'training_rows', 'draw_questions', 'with_pairs', 'dpo_pair
 # %% ../../nbs/25c_batches.ipynb #25c-002
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,18 +55,32 @@ def training_rows(
 def draw_questions(
     questions:list[Question], # training questions
     s:Settings, # number of steps, questions per step and per scene, and seed
+    even:bool=False, # whether a round takes one question of each task from a scene, rather than all
 )->list[int]: # numbers of the questions, step after step; no question twice in a round
     "Draw the order of a run's questions in rounds, with `questions_per_scene` about the same scene in succession."
     rng, order, by_scene = np.random.default_rng(s.seed), [], defaultdict(list)
     for i, q in enumerate(questions): by_scene[q.scene_name].append(i)
-    while len(order) < s.steps*s.questions_per_step: order += _one_round(list(by_scene.values()), s, rng)
+    tasks, drawn = [q.task for q in questions] if even else None, Counter()
+    while len(order) < s.steps*s.questions_per_step:
+        part = _one_round(list(by_scene.values()), s, rng, tasks, drawn)
+        if not part:
+            raise ValueError(f"questions_per_step is {s.questions_per_step}: wanted at most as many as a round has")
+        order += part
     return order[:s.steps*s.questions_per_step]
 
-def _one_round(scenes, s, rng):
-    "Draw all questions once; leave out the last ones if they do not fill a step."
+def _one_of_each_task(rows, tasks, drawn):
+    "Keep a row of each task, one that was drawn least often; the order stays."
+    kept = {}
+    for row in sorted(rows, key=lambda row: drawn[row]): kept.setdefault(tasks[row], row)
+    drawn.update(kept.values())
+    return [row for row in rows if kept[tasks[row]] == row]
+
+def _one_round(scenes, s, rng, tasks, drawn):
+    "Draw all questions, or one of each task and scene; leave out the last ones if they do not fill a step."
     size, parts = s.questions_per_scene, []
     for rows in scenes:
         shuffled = rng.permutation(rows).tolist()
+        if tasks: shuffled = _one_of_each_task(shuffled, tasks, drawn)
         parts += [shuffled[k:k+size] for k in range(0, len(shuffled), size)]
     rows = [row for k in rng.permutation(len(parts)) for row in parts[k]]
     return rows[:len(rows)//s.questions_per_step*s.questions_per_step]

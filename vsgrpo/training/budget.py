@@ -222,7 +222,7 @@ def _largest_pass(s, data, processor, reader, video_id):
     longest = max(data.train, key=lambda q: len(prompt(q, s.mode, "train")))
     ids = make_prompt(processor, prompt(longest, s.mode, "train"), reader(data.folder/longest.video)).ids
     trunk, question = split_prompt(ids, video_id)
-    scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s)], s.micro_groups
+    scenes, groups = [data.train[i].scene_name for i in draw_questions(data.train, s, data.even)], s.micro_groups
     n_scenes = max(len(set(scenes[k:k+groups])) for k in range(0, len(scenes), groups))
     answers = dict(grpo=s.num_generations, sft=1, dpo=2)[s.method]
     return Pass(len(trunk), len(question), s.max_new_tokens, generations=answers, questions=-(-groups//n_scenes),

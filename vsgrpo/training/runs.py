@@ -174,8 +174,8 @@ def check_data(s:Settings, data:Dataset, num_processes:int=1)->None:
     known = ("none", "tensorboard", "wandb", "trackio")
     installed = s.report_to in known and (s.report_to == "none" or importlib.util.find_spec(s.report_to))
     require(installed, "report_to", s.report_to, f"one of {known}, and installed")
-    require(len(data.train) >= s.questions_per_step, "questions_per_step", s.questions_per_step,
-            f"at most the {len(data.train)} training questions of {data.folder}")
+    require(data.round_size >= s.questions_per_step, "questions_per_step", s.questions_per_step,
+            f"at most the {data.round_size} training questions of a round of {data.folder}")
     other_videos(data.train)
     other_videos(held_out(s, data))
     constant_answers(_constants(data), data.test)

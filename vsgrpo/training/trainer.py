@@ -434,7 +434,8 @@ def make_trainer(
     reader = VideoReader(processor, s.video, frame_folder(), blank=s.blank)
     questions = [q for part in (data.train, data.dev, data.test) for q in part]
     check_texts(processor, [(q.id, text) for q in questions for text in (prompt(q, s.mode, "train"), q.ground_truth)])
-    question_rows, order = training_rows(data.train, data.folder, s.mode, s.seed), draw_questions(data.train, s)
+    question_rows = training_rows(data.train, data.folder, s.mode, s.seed)
+    order = draw_questions(data.train, s, data.even)
     if s.method == "dpo":
         question_rows = with_pairs(question_rows, dpo_pairs(s, model, processor, reader, data, order, record))
     make = {"grpo": _grpo_trainer, "sft": _sft_trainer, "dpo": _dpo_trainer}[s.method]
