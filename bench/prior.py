@@ -31,7 +31,7 @@ from vsgrpo.data.room_catalogue import CATEGORIES
 from vsgrpo.data.rooms import make_room
 from vsgrpo.data.scene_facts import category_of
 from vsgrpo.evaluation.scores import best_constant, paired_difference, score_table
-from vsgrpo.evaluation.vsibench import DIRECTION_TYPES, LETTERS, MRA_MARGINS, NA_TYPES, mra
+from vsgrpo.evaluation.vsibench import DIRECTION_TYPES, LETTERS, MRA_MARGINS, NA_TYPES, mra, score_answer
 from vsgrpo.teaching.lessons import facts_of_room
 
 NAMES = sorted({category_of(c) for c in CATEGORIES}, key=len, reverse=True)
@@ -124,8 +124,7 @@ class ChoiceModel:
 
 
 def mean_score(questions, answers):
-    return np.mean([mra(float(a), float(q.ground_truth)) if not q.is_mca else a == q.ground_truth
-                    for q, a in zip(questions, answers)])
+    return np.mean([score_answer(q, str(answer)) for q, answer in zip(questions, answers)])
 
 
 def fit_text_model(questions):
