@@ -33,12 +33,18 @@ def questions_of(data):
     "All questions of a dataset."
     return data.train + data.train_benchmark + data.dev + data.test
 
-def test_a_room_gives_many_relations_in_training_and_one_of_each_type_in_tests(built):
+def test_a_room_gives_many_relations_in_training_and_one_of_each_type_in_tests(built, tmp_path):
     data = open_dataset(built)
+    unlimited = replace(SPEC, asking=replace(SPEC.asking, distances=1000, directions=1000))
+    possible = open_dataset(build_rooms(tmp_path/"unlimited", unlimited, workers=1))
     def most(questions, key): return Counter((q.scene_name, key(q)) for q in questions)
     train = most(data.train, lambda q: q.task)
+    there = most(possible.train, lambda q: q.task)
     rooms = {q.scene_name for q in data.train}
-    assert max(train[room, "object_abs_distance"] for room in rooms) == 6       # small rooms have fewer pairs
+    for room in rooms:                                  # a small room has fewer
+        assert train[room, "object_abs_distance"] == min(6, there[room, "object_abs_distance"])
+        assert train[room, "object_rel_direction"] == min(20, there[room, "object_rel_direction"])
+    assert max(train[room, "object_abs_distance"] for room in rooms) == 6
     assert max(train[room, "object_rel_direction"] for room in rooms) == 20
     assert len({q.question for q in data.train if "standing" in q.question}) > 10*len(rooms)
     for questions in (data.train_benchmark, data.dev, data.test):
