@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/grpo_step.py                  # tiny layers, 1,152 vision tokens, a minute or two on one core
     .venv/bin/python bench/grpo_step.py --shape 2B       # the real architecture with random weights, bfloat16, on a GPU
+    .venv/bin/python bench/grpo_step.py --shape thoughts --arms tree   # answers of 40 tokens about a short film
     .venv/bin/python bench/grpo_step.py --shape smoke    # that the bench itself works
 
 One scene, `--questions` questions about it, 14 rollouts of each, all of the same length. Three arms do the same work:
@@ -47,6 +48,7 @@ LARGE = dict(size=(224, 448), frames=16, answer=12, questions=8, sections=[16, 2
 SHAPES = {
     "smoke": dict(size=(56, 56), frames=4, answer=4, questions=2),
     "tiny": dict(size=(168, 168), frames=16, answer=12, questions=8),
+    "thoughts": dict(size=(84, 84), frames=4, answer=40, questions=8),
     "2B": LARGE | dict(vision=TOWER | dict(hidden_size=1536),
                        text=dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28,
                                  num_attention_heads=12, num_key_value_heads=2)),

@@ -22,11 +22,11 @@ SHARED_BLOCK = 256 # most tokens of a block that several questions with their an
 
 def attention_blocks(
     packed:Packed, # a tree as one row
-    max_tokens:int|None=None, # most tokens of a block, unless one answer is longer; None: as the trunk, at least 512
+    max_tokens:int|None=None, # most tokens of a block, unless one answer is longer; None: as the trunk, at least 256
 )->list: # (prefix_idxs, query_idxs) of each block, positions in the row; first the trunk, with an empty prefix
     "Split a packed row into blocks, in which queries attend to their prefix and, where the tree allows, to each other."
     trunk = np.flatnonzero(packed.question == 0)
-    max_tokens = max_tokens or max(512, len(trunk))
+    max_tokens = max_tokens or max(SHARED_BLOCK, len(trunk))
     blocks = [(trunk[:0], trunk)]
     for label in range(1, packed.question.max() + 1):
         branch = np.flatnonzero(packed.question == label)
