@@ -18,7 +18,7 @@ from .prefix_tree import AnswerSpan, Packed, PrefixTree, pack_tree, tree_mask
 from .vision_guard import VisionGuard
 
 # %% ../../nbs/04a_tree_attention.ipynb #04-009
-SHARED_BLOCK = 256 # most tokens of a block that several questions with their answers share
+SHARED_BLOCK = 256 # most tokens of a block that several questions share, and of any block beside a shorter trunk
 
 def attention_blocks(
     packed:Packed, # a tree as one row
